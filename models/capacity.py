@@ -12,8 +12,8 @@ from typing import NamedTuple
 
 from mswitch.models.config import ModelConfig
 
-#: Positions per expert below which chance alone overfills many experts. At capacity factor 1.25,
-#: independent logits drop 2.3 % of tokens with 16 positions, 5.3 % with 8.
+#: With fewer positions per expert, chance alone overfills many experts. At capacity factor 1.25,
+#: independent logits drop 2.3 % of tokens with 16 positions per expert, and 5.3 % with 8.
 FEW_POSITIONS = 16
 MIN_CAPACITY = 4
 
@@ -30,7 +30,7 @@ class Groups(NamedTuple):
         return math.gcd(self.encoder, self.decoder)
 
     def divide(self, parts: int) -> "Groups":
-        """Return the groups in one of `parts` equal parts; `parts` divides `separable`."""
+        """Return the groups in one of `parts` equal parts; `parts` must divide `separable`."""
         return Groups(self.encoder // parts, self.decoder // parts)
 
 
@@ -38,7 +38,7 @@ WHOLE_BATCH = Groups()
 
 
 def count_groups(batch_size: int, length: int, group_size: int) -> int:
-    """Count the routing groups of one stack: whole sequences, about `group_size` positions each.
+    """Count the routing groups of one stack: whole sequences with about `group_size` positions.
 
     The number of sequences in a group is the largest divisor of the batch that fits the group size
     (at least one).
@@ -51,7 +51,7 @@ def count_groups(batch_size: int, length: int, group_size: int) -> int:
 def group_batch(
     model: ModelConfig, batch_size: int, inputs_length: int, targets_length: int
 ) -> Groups:
-    """Return the routing groups of a batch; in a dense model each sequence counts as one."""
+    """Return the routing groups of a batch; in a dense model each sequence counts as one group."""
     if not model.sparse:
         return Groups(batch_size, batch_size)
     return Groups(

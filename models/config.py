@@ -141,7 +141,7 @@ class ModelConfig:
 
     @property
     def period(self) -> int:
-        """Blocks after which the pattern of dense and sparse layers repeats."""
+        """Number of blocks after which the pattern of dense and sparse layers repeats."""
         return self.sparse_every if self.sparse else 1
 
     @property
@@ -212,7 +212,7 @@ class TuningChanges(_make_fields(TUNABLE), _Changes):
 
 @dataclasses.dataclass(frozen=True)
 class TrainConfig:
-    """Settings of a training. Dense and sparse runs that are compared share all of them.
+    """Settings of a training. If a dense and a sparse run are compared, they have equal settings.
 
     Attributes:
         steps: optimizer steps.
@@ -339,7 +339,7 @@ class TuningConfig(TrainConfig):
 
 @dataclasses.dataclass(frozen=True)
 class JobConfig:
-    """The processes that work together; by default only this one.
+    """The processes that work together; by default only this process.
 
     Attributes:
         distributed: join the job that the environment describes: Cloud TPU, Kubernetes, Slurm or
@@ -471,7 +471,7 @@ class PredictConfig:
 
 
 def pad_vocabulary(pieces: int) -> int:
-    """Return a model's rows for a vocabulary of `pieces`: the next multiple of 128."""
+    """Return a model's number of vocabulary rows: `pieces` rounded up to a multiple of 128."""
     return -(-pieces // VOCABULARY_MULTIPLE) * VOCABULARY_MULTIPLE
 
 

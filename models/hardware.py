@@ -73,7 +73,7 @@ class Chip:
 def _describe_chip(
     gpu: Gpu, flops: float, hbm: float, link: float, *, network: float, float32_flops: float
 ) -> Chip:
-    """Describe a GPU by its peak rates; XLA multiplies float32 as TF32, at half of `flops`."""
+    """Describe a GPU by peak rates; XLA multiplies float32 as TF32, at half the rate `flops`."""
     passes = {"default": 2, "high": 2, "highest": round(flops / float32_flops)}
     memory = int(JAX_GPU_SHARE * gpu.memory_bytes)
     return Chip((8,), 1, memory, flops, hbm, link, network, passes, gpu)
@@ -84,8 +84,9 @@ _H100 = Gpu("NVIDIA H100 80GB HBM3", (9, 0), 132, 128, 1.98, 84_942_979_072, 50 
 _H200 = dataclasses.replace(_H100, name="NVIDIA H200", memory_bytes=151_397_597_184)
 _B200 = Gpu("NVIDIA B200", (10, 0), 148, 128, 1.965, 191_514_411_008, 132_644_864, 228 << 10)
 
-#: The two cores of a v4 chip are one device (megacore), as in a real v4 slice. GPUs are in NVIDIA's
-#: hosts of eight (DGX, HGX), with a network card for each GPU. NVLink's rate is for one direction.
+#: The two cores of a v4 chip are one device (megacore), as in a real v4 slice. A host of GPUs is
+#: NVIDIA's DGX or HGX, with eight GPUs and a network card for each. NVLink's rate is for one
+#: direction.
 CHIPS = {
     "v3": Chip((32, 32), 2, int(15.48 * GIB), 61.5e12, 450e9, 164e9),
     "v4": Chip((16, 16, 16), 1, int(30.75 * GIB), 275e12, 1228e9, 300e9),
@@ -99,8 +100,8 @@ CHIPS = {
 }
 
 
-#: bfloat16 peak of a device, in FLOPs per second as published (NVIDIA's without sparsity), by the
-#: beginning of JAX's name for it.
+#: Published bfloat16 peak of a device, in FLOPs per second (NVIDIA's without sparsity). Keys are
+#: prefixes of JAX's names for devices.
 PEAKS = {
     "TPU v3": CHIPS["v3"].flops_per_sec,
     "TPU v4": CHIPS["v4"].flops_per_sec,

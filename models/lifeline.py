@@ -8,8 +8,8 @@ import os
 import signal
 import threading
 
-#: Environment variable by which a parent asks a process to call `exit_with_parent`. It is 1, or
-#: `group` if the process group holds only these two and the processes that they start.
+#: Environment variable by which a parent asks a process to call `exit_with_parent`. Its value is
+#: `group` if the process group holds only both processes and processes that they start, else 1.
 VARIABLE = "MSWITCH_LIFELINE"
 
 

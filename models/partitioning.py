@@ -34,7 +34,7 @@ RULES: Mapping[str, tuple[str, ...]] = {
     "router_experts": (),
     "router_columns": ("expert",),
 }
-#: Logical axes that are never sharded: a loop takes layers one by one, and the others are short.
+#: Logical axes that are never sharded: a loop takes layers one by one, and other axes are short.
 WHOLE = ("layers", "heads", "buckets")
 
 #: Parameters with fewer values than this are replicated (norm scales, position biases).
@@ -88,7 +88,7 @@ def find_fed_part(mesh: Mesh | None) -> tuple[int, int]:
 
 
 def find_part(owners: np.ndarray, process: int) -> tuple[int, int]:
-    """Return `find_fed_part` of a process from the owners of all devices [batch shards, model]."""
+    """Return `find_fed_part` of `process`, given each device's process [batch shards, model]."""
     shards, model = owners.shape
     mine = np.flatnonzero((owners == process).any(axis=1))
     if shards % mine.size or mine[0] % mine.size:
@@ -135,7 +135,7 @@ def check_divisible(model: ModelConfig, config: TrainConfig, groups: Groups) -> 
 
 
 def shard_parameter(axes: Sequence[str], shape: Sequence[int], mesh: Mesh) -> PartitionSpec:
-    """Shard a parameter, dimension by dimension, over the mesh axes its names prefer."""
+    """Shard each dimension of a parameter over the mesh axes that its name prefers."""
     if int(np.prod(shape)) < MIN_SHARDED_VALUES:
         return PartitionSpec()
     # Dimensions that prefer fewer mesh axes choose first, so that the width does not take the axis

@@ -1,4 +1,4 @@
-"""The named models, each with its cost and the figure to expect.
+"""The named models, each with its cost and a published result to expect.
 
 Costs count the tokens of a training step as the papers do. "expected" quotes the published value
 that a faithful run should approach. It is not a measurement of this code, unless it says so.
@@ -39,7 +39,7 @@ class Preset:
 
 
 def _tiny() -> dict[str, Preset]:
-    """Make the demo's pair: the same layers, width and FLOPs per token; one has 8 experts.
+    """Make the demo's two models: layers, width and FLOPs per token are equal; one has 8 experts.
 
     Both start from Switch's init scale of 0.1, so that they differ only in experts. Adafactor's
     steps are proportional to a parameter's size. With T5's scale of 1, both diverge at the demo's
@@ -147,7 +147,7 @@ def _mswitch() -> dict[str, Preset]:
 
 
 def _switch() -> dict[str, Preset]:
-    """Make the English models: Switch-Base as released (ReLU 3072), the others as in Table 9.
+    """Make English models: Switch-Base as released (ReLU 3072), others as in the paper's Table 9.
 
     Table 9 lists Switch-XXL with 64 experts and 395B parameters. With its other columns, 64 experts
     make 202B parameters; 128, as in the released configuration, make 395B. The preset has 64.

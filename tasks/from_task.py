@@ -83,7 +83,7 @@ class FromTaskConfig:
                     f"--metrics {metric} is for free text, and --labels are a closed set: leave "
                     "out one of them"
                 )
-            make_metric(metric, self.labels)  # raises if its package is missing
+            make_metric(metric, self.labels)  # raises an error if its package is missing
         if self.epochs is not None and self.epochs < 1:
             raise UserError(f"--epochs must be at least 1, not {self.epochs}")
         if self.language is not None:
@@ -138,7 +138,7 @@ def build_from_task(
 def _check(
     provider: seqio.Task | seqio.Mixture, vocabulary: VocabularyModel, config: FromTaskConfig
 ) -> dict[str, int]:
-    """Check all tasks before any is built.
+    """Check all tasks before the first is built.
 
     Returns:
         Number of draws of the training split to keep, by task.
@@ -346,8 +346,8 @@ def _make_row(
     example: Mapping[str, Any], unit: SourceShard, number: int, lang: str, model: str
 ) -> dict[str, Any]:
     name = make_example_id(unit.split, unit.number, number)
-    # All examples of a draw come before the next draw's, so an epoch of the task's length has each
-    # example about once.
+    # All examples of a draw come before those of the next draw, so a stretch as long as the task
+    # contains each example about once.
     order = (ORDERS * unit.draw + key64(name)) // unit.draws
     if unit.draws > 1:
         name = make_example_id(unit.split, unit.number, number, unit.draw)
@@ -394,7 +394,7 @@ def write_ids(
 
 
 def draws_randomly(task: seqio.Task, split: str, lengths: Lengths) -> bool:
-    """Return whether the first `TRIED` examples depend on the seed of the steps after the cache."""
+    """Return whether the first `TRIED` examples depend on the seed of uncached preprocessing."""
 
     def first(draw: int) -> list[list[list[int]]]:
         examples = preprocess(task, split, lengths, draw=draw, take=TRIED)

@@ -43,7 +43,7 @@ from mswitch.pipelines.outputs import MARKER, canonical_json, read_manifest
 from mswitch.pipelines.progress import say
 from mswitch.tasks.batches.validation import ValidationBatches
 
-#: Default number of sequences of a batch, if the mesh divides it.
+#: Default number of sequences in a batch, if the mesh divides this number.
 USUAL_BATCH = 32
 _AXES = ("data_parallel", "expert_parallel", "model_parallel")
 _ALONE = JobConfig()
@@ -59,7 +59,7 @@ def evaluate(
     *,
     watch: bool = False,
 ) -> dict[str, Any]:
-    """Write `eval/<step>.parquet` for every kept checkpoint of a run; finished ones are skipped.
+    """Write `eval/<step>.parquet` for every kept checkpoint of a run, unless the file exists.
 
     A sparse model also gets `routing/<step>.parquet`: tokens per language, sparse layer (the
     encoder's first) and expert.
@@ -104,7 +104,7 @@ def _check_examples(
     hashes = trained_on.get("tasks", {"": trained_on["config_hash"]}).values()
     known = {"config_hash": hashes, "vocabulary_sha256": [trained_on["vocabulary_sha256"]]}
     if manifest.get("validation_spans") == "bytes":
-        # Losses of documents are compared by the byte, so other examples are allowed.
+        # Losses of documents are compared per byte, so other examples are allowed.
         del known["config_hash"]
     for key, values in known.items():
         if manifest[key] not in values:
@@ -129,14 +129,14 @@ def evaluate_run(
     """
     train = together(lambda: adapt_training(described, config))
     batches = together(lambda: open_batches(train.batch_size))
-    # A single CPU device computes one block after another anyway.
+    # Blocks run one after another, which is no loss on a single CPU device.
     one_cpu = train.devices == 1 and jax.default_backend() == "cpu"
     dispatch = config.dispatch or ("blocks" if one_cpu else "queues")
     settings = {
         "run": described["config_hash"],
         "dtype": train.dtype,
         "batch_size": train.batch_size,
-        # Losses by the byte may be of other examples than the run's, so name the examples.
+        # Losses per byte can come from other examples than the run's, so name the examples.
         **({"spans": "bytes", "examples": batches.config_hash} if batches.in_bytes else {}),
         **({"dispatch": dispatch} if described["model"]["experts"] else {}),
         **({"max_documents": config.max_documents} if config.max_documents else {}),
@@ -179,7 +179,7 @@ def evaluate_run(
             for step in steps:
                 parameters = restore_parameters(files, step, like, described["config_hash"])
                 table, routing = evaluator.make_tables(parameters, f"step {step:,}")
-                del parameters  # so that two checkpoints never need room at once
+                del parameters  # so that memory never holds two checkpoints
                 on_first(lambda s=step, t=table, r=routing: _write_step(files, s, t, r, settings))
             if not more:
                 break

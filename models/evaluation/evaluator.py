@@ -104,7 +104,7 @@ def count_sequence_loads(
 
 
 class Evaluator:
-    """Runs parameters over the validation batches.
+    """Evaluates a run's parameters on the validation batches.
 
     Args:
         described: the run's config.json.
@@ -212,13 +212,13 @@ class Evaluator:
         batch: dict[str, np.ndarray],
         capacities: tuple[int, int] | None,
     ) -> tuple[EvaluationResult, tuple[int, int] | None]:
-        """Evaluate a batch with these or larger capacities; return the result and the ones used."""
+        """Evaluate a batch with at least these capacities; return result and used capacities."""
         rows, inputs_length = batch["encoder_input_tokens"].shape
         targets_length = batch["decoder_target_tokens"].shape[1]
         fed = slice(*(part * rows // self._parts for part in (self._part, self._part + 1)))
         features = (*FEATURES, BORDERS) if self._batches.in_bytes else FEATURES
         arrays = put_batch({name: batch[name][fed] for name in features}, self._mesh)
-        # If no token is dropped, groups change no result, but each must be on one device.
+        # Each group must be on one device. Groups do not change results if no token is dropped.
         shard_groups = group_batch(self._model, rows // self._shards, inputs_length, targets_length)
         groups = Groups(self._shards * shard_groups.encoder, self._shards * shard_groups.decoder)
         encoder = rows * inputs_length // groups.encoder
@@ -229,7 +229,7 @@ class Evaluator:
             capacities = self._choose_first_capacity(encoder), self._choose_first_capacity(decoder)
         result = self._run(parameters, arrays, groups, capacities)
         while capacities is not None and not self._in_blocks and result.dropped:
-            # A dropped token changes the input of later layers, so peaks may rise again: repeat.
+            # If fewer tokens are dropped, later layers get other inputs, and their peaks may rise.
             capacities = (
                 fit_capacity(capacities[0], int(result.peaks[0]), encoder),
                 fit_capacity(capacities[1], int(result.peaks[1]), decoder),

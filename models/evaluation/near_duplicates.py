@@ -8,8 +8,8 @@ from mswitch.pipelines.corpus.dedup.near import NearDedup, find_components, find
 from mswitch.pipelines.corpus.rules.words import mix
 from mswitch.pipelines.special_tokens import EOS_ID
 
-#: Bands and rows require less similarity than in a corpus, because a wrong match only widens an
-#: interval. Documents match in half of cases at a Jaccard similarity of 0.51, in 97 % at 0.7.
+#: Bands and rows require less similarity than those for a corpus, because a wrong match only widens
+#: an interval. Half of pairs match at a Jaccard similarity of 0.51, and 97 % match at 0.7.
 MINHASH = NearDedup(bands=20, rows=5)
 FACTORS, SUMMANDS = MINHASH.draw_functions().T[..., None]
 #: Number of tokens in a shingle. A changed token changes three shingles, and unrelated documents
@@ -26,10 +26,10 @@ def restore_tokens(inputs: np.ndarray, targets: np.ndarray, sentinels: int) -> n
     Without sentinels, targets come before inputs.
     """
     both = np.concatenate([inputs, targets])
-    # A denoiser's id, which only inputs have, begins no span.
+    # A denoiser's id occurs only in inputs and does not begin a span.
     begins = (both >= sentinels) & np.isin(both, targets)
     spans = 2 * np.concatenate([np.cumsum(part) for part in np.split(begins, [len(inputs)])])
-    spans[len(inputs) :] -= 1  # span k comes before the input text after sentinel k
+    spans[len(inputs) :] -= 1  # target span k comes before the input text after sentinel k
     kept = (both > EOS_ID) & (both < sentinels)
     return both[kept][np.argsort(spans[kept], kind="stable")]
 
@@ -45,7 +45,7 @@ def sign(tokens: np.ndarray) -> np.ndarray:
 
 
 def number_clusters(signatures: Mapping[Document, np.ndarray]) -> dict[Document, int]:
-    """Return each document's cluster: the sorted place of the cluster's first document."""
+    """Return each document's cluster: the index of the cluster's first document in sorted order."""
     langs = [lang for lang, _ in sorted(signatures)]
     keys = MINHASH.make_keys(np.stack([signatures[key] for key in sorted(signatures)]), langs)
     places = np.arange(len(langs), dtype=np.uint64)

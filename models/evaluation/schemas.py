@@ -4,7 +4,7 @@ import pyarrow as pa
 
 #: Key of an evaluation's settings, in the schema metadata of its files.
 EVALUATION_SETTINGS = b"mswitch.evaluation"
-#: Column of an evaluation: the UL2 denoiser of a row, if there are several.
+#: Column of an evaluation: the UL2 denoiser of a row, if examples have several denoisers.
 DENOISER = "denoiser"
 #: Column of an evaluation: number of the document's cluster of near-duplicates.
 CLUSTER = "cluster"

@@ -12,7 +12,7 @@ from mswitch.models.config import ModelConfig
 
 @dataclasses.dataclass(frozen=True)
 class Piece:
-    """One tensor of Hugging Face's, and its place in our parameters.
+    """A Hugging Face tensor, and its place in our parameters.
 
     Attributes:
         tensor: Hugging Face's name.
@@ -30,7 +30,7 @@ class Piece:
 #: Copies of `shared.weight` in older checkpoints. If they are missing and embeddings are not tied,
 #: Hugging Face's Switch draws them at random (transformers 4.57).
 EMBEDDING_COPIES = ("encoder.embed_tokens.weight", "decoder.embed_tokens.weight")
-#: Tensor that the first T5 checkpoints contain and no version uses.
+#: Tensor that the first T5 checkpoints contain, but no version of transformers uses.
 UNUSED = ("decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.weight",)
 EMBEDDING = "shared.weight"
 HEAD = "lm_head.weight"

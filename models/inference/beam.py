@@ -45,7 +45,7 @@ class _Search(NamedTuple):
 
 
 def compute_brevity_penalty(alpha: float, length: int | Array) -> Array:
-    """Return the divisor of an output's log-probability for `length` tokens (Wu et al. 2016)."""
+    """Return the divisor of an output's log-probability, given its `length` (Wu et al. 2016)."""
     return ((5.0 + length) / 6.0) ** jnp.float32(alpha)
 
 

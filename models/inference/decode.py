@@ -1,4 +1,4 @@
-"""Autoregressive decoding: a position at a time, with cached keys and values of earlier ones.
+"""Autoregressive decoding, a position at a time, with cached keys and values of earlier positions.
 
 The encoder runs once, and the keys and values for cross-attention are computed once. Then a
 position costs only its own products and a read of the cache. Routers drop no token, so the
@@ -48,11 +48,11 @@ class LayerCache(NamedTuple):
     memory_values: Float[Array, "B H K M"]
 
     def attended(self) -> tuple[Float[Array, "B T H K"], Float[Array, "B T H K"]]:
-        """Return keys and values of the output, in attention's order of axes."""
+        """Return keys and values of the output, with positions as the second axis."""
         return _positions_second(self.keys), _positions_second(self.values)
 
     def attended_memory(self) -> tuple[Float[Array, "B M H K"], Float[Array, "B M H K"]]:
-        """Return keys and values of the input, in attention's order of axes."""
+        """Return keys and values of the input, with positions as the second axis."""
         return _positions_second(self.memory_keys), _positions_second(self.memory_values)
 
 

@@ -39,7 +39,7 @@ Answer = Callable[[Parameters, Array], tuple[Array, Array]]
 
 
 class Generator:
-    """A run's model and its vocabulary, ready to answer.
+    """Answers inputs with a run's model and its vocabulary.
 
     Args:
         described: the run's config.json.
@@ -147,7 +147,7 @@ class Generator:
             for place, row in zip(batch, rows, strict=False):
                 place[: len(inputs[row])] = inputs[row]
             answer = self._compiled(parameters, jnp.asarray(batch))
-            # While the device works on this batch, store the answers to the batch before.
+            # While the device works on this batch, store the answers to the previous batch.
             if pending is not None:
                 take(*pending)
             pending = rows, answer

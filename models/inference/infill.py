@@ -110,7 +110,7 @@ def _encode(processor: sentencepiece.SentencePieceProcessor, text: str) -> list[
 def _split_spans(
     processor: sentencepiece.SentencePieceProcessor, output: list[int]
 ) -> dict[int, str]:
-    """Return an output's text after each sentinel, up to the next, by the sentinel's number."""
+    """Map each sentinel's number to the output's text from this sentinel to the next."""
     last = processor.GetPieceSize() - 1
     tokens: dict[int, list[int]] = {}
     current: list[int] = []

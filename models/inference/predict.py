@@ -100,7 +100,7 @@ def answer(
     *,
     step: int | None = None,
 ) -> dict[str, Any]:
-    """Answer texts that have the form of the task's inputs, as its template makes them.
+    """Answer texts; each must have the form that the task's template gives to inputs.
 
     Returns:
         Summary: stage, step, texts (a list of text, prediction, score).
@@ -138,7 +138,7 @@ class Predictor:
         self.task = manifest["task"]
         labels = self.task["labels"]
         for name in self.task["metrics"]:
-            make_metric(name, labels or ())  # raises an error before any work is done
+            make_metric(name, labels or ())  # an error here comes before any work is done
         decode = config.decode or ("labels" if labels else "greedy")
         if decode == "labels" and not labels:
             raise UserError(f"--decode labels: {self.task['name']} has no labels; use beam")
@@ -211,7 +211,7 @@ class Predictor:
         return len(reads) + 1
 
     def scores(self, split: Split, step: int, *, again: bool = False) -> dict[str, Any]:
-        """Predict a split with a checkpoint, unless that is done, and score it."""
+        """Score a checkpoint's predictions for a split; predict first, unless predictions exist."""
         if not self.examples.sources.get(split):
             raise UserError(
                 f"{self.examples.directory} has no {split} examples: build the task with some, or "
@@ -223,7 +223,7 @@ class Predictor:
         out = storage.join(self.files.place, f"{name}.parquet")
         fix = "--limit, --beams, --alpha, --dtype, or other examples): remove it to predict again"
         reused = is_written(path, out, _SETTINGS, self.settings, fix)
-        # Record the read only after the checks above, which read nothing of test.
+        # Record the read only after the checks above, which do not read the test split.
         noted_reads = {"test_reads": self.record_test_read(step, again)} if split == "test" else {}
         if reused:
             table = pq.read_table(path)
@@ -265,7 +265,7 @@ class Predictor:
     def generate(
         self, inputs: Sequence[Sequence[int]], step: int, what: str
     ) -> tuple[list[str], list[float]]:
-        """Return answers and their scores with the parameters of a checkpoint."""
+        """Answer inputs with the parameters of a checkpoint; return answers and scores."""
         like = self._generator.abstract_parameters()
         parameters = restore_parameters(self.files, step, like, self.described["config_hash"])
         return self._generator(parameters, inputs, what)

@@ -67,9 +67,9 @@ def _average(languages: Mapping[str, Any], metric: str, key: str) -> float | Non
 
 
 def format_scores(scores: Mapping[str, Any], metrics: Sequence[str]) -> str:
-    """Format the result of `score_predictions`: a line per language, for all rows, and the mean.
+    """Format the result of `score_predictions`.
 
-    A task's own metrics follow.
+    Each language, all rows together, and the mean have a line. A task's own metrics follow.
     """
     languages = scores["languages"]
     closed = any("majority" in entry[name] for entry in languages.values() for name in metrics)
@@ -103,6 +103,6 @@ def format_scores(scores: Mapping[str, Any], metrics: Sequence[str]) -> str:
     shown += [
         f"{name} (the task's own): {value:.6g}"
         for name, value in sorted(scores.get("seqio", {}).items())
-        if isinstance(value, float)  # a text may contain a model's output: left out
+        if isinstance(value, float)  # omit texts, which may contain a model's output
     ]
     return "\n".join(shown)

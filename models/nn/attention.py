@@ -32,7 +32,7 @@ def relative_position_buckets(
     else:
         distance = np.maximum(distance, 0)
     exact = buckets // 2
-    # The epsilon inside the logarithm is T5X's; it decides no bucket below 2,000.
+    # T5X adds this epsilon. With 32 buckets, it changes no bucket of a distance below 2,000.
     ratio = distance.astype(np.float32) / exact + np.finfo(np.float32).eps
     growth = np.log(ratio) / math.log(max_distance / exact) * (buckets - exact)
     logarithmic = np.minimum(exact + growth.astype(np.int32), buckets - 1)
@@ -61,7 +61,7 @@ class RelativePositionBias(nnx.Module):
         return self.table[...][:, self._bucket_pairs(length)][None]
 
     def compute_at(self, position: Int[Array, ""], length: int) -> Float[Array, "1 H 1 K"]:
-        """Return the bias of one of `length` queries; the position may be a traced value."""
+        """Return the bias of the query at `position`, which may be traced, for `length` keys."""
         buckets = jnp.asarray(self._bucket_pairs(length))[position]
         return self.table[...][None, :, None, buckets]
 
@@ -123,7 +123,7 @@ class Attention(nnx.Module):
     def project_memory(
         self, memory: Float[Array, "B S D"]
     ) -> tuple[Float[Array, "B S H K"], Float[Array, "B S H K"]]:
-        """Compute keys and values of the positions of `memory`; decoding keeps them."""
+        """Compute keys and values of the positions of `memory`, which decoding caches."""
         return self._split_heads(self.key(memory)), self._split_heads(self.value(memory))
 
     def attend(

@@ -25,8 +25,8 @@ from mswitch.models.partitioning import BATCH_AXES
 
 #: Capacity without a limit: tokens are sorted by expert, and none is dropped.
 DROPLESS = 0
-#: Minimum and maximum rows of a block. A product of fewer rows takes as long, because each block
-#: loads its expert's kernels again. With more rows, computing takes longer than loading.
+#: Minimum and maximum number of rows in a block. Each block loads its expert's kernels again, so a
+#: smaller block saves no time. In a larger block, computing takes longer than loading.
 MIN_BLOCK, MAX_BLOCK = 8, 128
 #: Largest tile of a grouped product on a TPU: number of rows, and each width of a kernel.
 ROW_TILE, WIDTH_TILE = 512, 1024
@@ -41,9 +41,10 @@ _INTO, _BACK = PartitionSpec(None, None, "model"), PartitionSpec(None, "model", 
 def _take(
     x: Float[Array, "N D"], index: Int[Array, " M"], inverse: Int[Array, " N"]
 ) -> Float[Array, "M D"]:
-    """Take rows `index` of `x`, or zeros if out of range; `inverse` is the inverse map.
+    """Take rows `index` of `x`; an index out of range gives zeros.
 
-    A row is taken at most once, so the gradient is a gather by `inverse`, not a scatter.
+    A row is taken at most once. `inverse` maps rows of `x` to rows of the result, so the gradient
+    is a gather by `inverse`, not a scatter.
     """
     del inverse
     return x.at[index].get(mode="fill", fill_value=0)
@@ -92,7 +93,7 @@ def _find_places(
 def dispatch(
     tokens: Float[Array, "G S D"], slot: Int[Array, "G S"], experts: int, capacity: int
 ) -> Float[Array, "E G*C D"]:
-    """Queue tokens at their experts; empty places hold any token, which gets no gradient."""
+    """Queue tokens at their experts; unused places hold an arbitrary token without a gradient."""
     d_model = tokens.shape[-1]
     place, token = _find_places(slot, experts, capacity)
     return _take_any(tokens.reshape(-1, d_model), token, place).reshape(experts, -1, d_model)
@@ -101,7 +102,7 @@ def dispatch(
 def combine(
     queues: Float[Array, "E G*C D"], slot: Int[Array, "G S"], capacity: int
 ) -> Float[Array, "G S D"]:
-    """Bring the experts' results back to their tokens; zeros for tokens without a slot."""
+    """Bring the experts' results back to their tokens; return zeros for tokens without a slot."""
     place, token = _find_places(slot, queues.shape[0], capacity)
     y = _take(queues.reshape(-1, queues.shape[-1]), place, token)
     return y.reshape(*slot.shape, -1)
@@ -110,7 +111,7 @@ def combine(
 def dispatch_sharded(
     tokens: Array, slot: Array, experts: int, capacity: int, mesh: Mesh | None
 ) -> Float[Array, "*N E R D"]:
-    """Dispatch tokens on a mesh; the first axis is the N senders along the mesh axis `expert`.
+    """Dispatch tokens on a mesh; the result's first axis is the N senders of mesh axis `expert`.
 
     Each sender has the rows of its groups. Experts are sharded over `expert`, rows over `data`.
     """
@@ -129,7 +130,7 @@ def dispatch_sharded(
 def combine_sharded(
     queues: Float[Array, "*N E R D"], slot: Array, capacity: int, mesh: Mesh | None
 ) -> Float[Array, "G S D"]:
-    """Combine on a mesh: the inverse of `dispatch_sharded`."""
+    """Combine results on a mesh: the inverse of `dispatch_sharded`."""
     if mesh is None:
         return combine(queues, slot, capacity)
 
@@ -142,9 +143,9 @@ def combine_sharded(
 
 
 def choose_block_rows(tokens: int, experts: int) -> int:
-    """Return the rows of a block: a power of two so small that empty rows add at most half.
+    """Return the rows of a block: a power of two, with at most half as many empty rows as tokens.
 
-    Below `MIN_BLOCK` rows, kernels would cost more than rows.
+    In blocks of fewer than `MIN_BLOCK` rows, kernels would cost more than rows.
     """
     fitting = max(tokens // (2 * experts), MIN_BLOCK)
     return min(1 << (fitting.bit_length() - 1), MAX_BLOCK)
@@ -188,7 +189,7 @@ def compute_groups(
     *,
     interpret: bool = False,
 ) -> Float[Array, "G S D"]:
-    """Apply each token's expert to it; Megablox multiplies the sorted rows by each kernel.
+    """Apply each token's expert to the token; Megablox multiplies the sorted rows by each kernel.
 
     On a TPU this reads and writes less memory than blocks do.
 
@@ -245,7 +246,7 @@ class SwitchFeedForward(nnx.Module):
         capacity: int | None = None,
         key: PRNGKeyArray | None = None,
     ) -> tuple[Float[Array, "B L D"], RoutingStats]:
-        """Apply the chosen expert to every real token that gets a slot; return zero for others.
+        """Apply the chosen expert to every real token with a slot; return zeros for other tokens.
 
         Args:
             x: input.
@@ -299,8 +300,8 @@ class SwitchFeedForward(nnx.Module):
             check_vma=not grouped,  # Megablox does not say over which axes its output varies
         )
         def local(tokens: Array, expert: Array, into: list[Array], back: Array) -> Array:
-            # Let tokens vary over `model`, as kernels do, so that blocks with and without tokens
-            # have one type.
+            # Mark tokens as varying over `model`, like kernels. Then blocks with and without tokens
+            # have the same type.
             tokens = jax.lax.pcast(tokens, "model", to="varying")
             return jax.lax.psum(compute(tokens, expert, into, back), "model")
 

@@ -8,7 +8,8 @@ compiled for TPUs.
 from mswitch.models.capacity import expert_capacity, group_batch
 from mswitch.models.config import AttentionChoice, ModelConfig, Remat
 
-#: A product's forward pass is one product, its backward pass two of the same size, one per operand.
+#: The forward pass of a product is one product. Its backward pass is two products of this size, one
+#: per operand.
 FORWARD_AND_BACKWARD = 3
 
 
@@ -29,7 +30,7 @@ def count_attention_flops(
 
 
 def count_sparse_layer_flops(config: ModelConfig, batch_size: int, length: int, groups: int) -> int:
-    """Count the forward FLOPs of a Switch layer: the router, and all slots, filled or not."""
+    """Count the forward FLOPs of a Switch layer: of its router, and of all slots, filled or not."""
     positions = batch_size * length
     capacity = expert_capacity(config.capacity_factor, positions // groups, config.experts)
     slots = groups * config.experts * capacity

@@ -80,7 +80,7 @@ def _token_losses(logits: Array, targets: Array) -> tuple[Array, Array]:
 
 
 def _compute_in_chunks(losses: Callable[..., Losses], chunks: int, *arrays: Array) -> Losses:
-    """Compute `losses` of arrays [B, T, ...] in `chunks` parts; the backward pass repeats this."""
+    """Compute `losses` of arrays [B, T, ...] in `chunks` parts; the backward pass does it again."""
     batch, length = arrays[0].shape[:2]
     chunks = min(chunks, length)
     if chunks == 1:
@@ -108,7 +108,7 @@ def balance_loss(
     tokens: Float[Array, " G"],
     scope: BalanceScope,
 ) -> Float[Array, ""]:
-    """Compute a layer's load-balance loss: experts * sum(f_i * P_i), 1 when even (equation 4).
+    """Compute a layer's balance loss: experts * sum(f_i * P_i), 1 for even routing (equation 4).
 
     Args:
         counts: tokens of each group that chose each expert, before capacity.

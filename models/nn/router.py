@@ -1,4 +1,4 @@
-"""Choose each token's expert and its slot there: top-1 routing (Switch Transformers, section 2).
+"""Top-1 routing: choose each token's expert and slot (Switch Transformers, section 2).
 
 The router runs in float32 inside bfloat16 training (selective precision, section 2.4), unless
 configured for bfloat16, to see its effect. Statistics are always float32. Padding is never routed
@@ -25,7 +25,7 @@ from mswitch.models.nn.layers import Initializer, fan_in_init, parameter
 from mswitch.models.nn.losses import balance_loss, router_z_loss
 from mswitch.models.partitioning import BATCH_AXES
 
-#: Initialisation of a router's kernel, independent of init_scale: Flaxformer's and the paper's.
+#: Initialisations of a router's kernel in Flaxformer and in the paper. init_scale changes neither.
 ROUTER_INITS: dict[RouterInit, Initializer] = {
     "flaxformer": jax.nn.initializers.normal(0.02),
     "paper": fan_in_init(0.1, "truncated_normal"),
@@ -66,7 +66,7 @@ class RoutingStats(NamedTuple):
 
 
 class Routing(NamedTuple):
-    """Destinations of the tokens of G groups of S positions.
+    """Destinations of the tokens of G groups, each of S positions.
 
     Attributes:
         slot: expert * capacity + position in the expert's queue; for a token that is dropped or
@@ -171,7 +171,7 @@ def hash_to_expert(ids: Int[Array, "*S"], experts: int) -> Int[Array, "*S"]:
 
 
 def _prefer_hash(key: PRNGKeyArray, shape: tuple[int, ...], dtype: jnp.dtype) -> Array:
-    """Make rows whose softmax is `_FIRST_GATE` for the hash's expert, and even for the others."""
+    """Make rows whose softmax is `_FIRST_GATE` for the hash's expert and equal for the others."""
     del key
     tokens, experts = shape
     chosen = jax.nn.one_hot(hash_to_expert(jnp.arange(tokens), experts), experts, dtype=dtype)
@@ -181,12 +181,13 @@ def _prefer_hash(key: PRNGKeyArray, shape: tuple[int, ...], dtype: jnp.dtype) ->
 def look_up(
     table: Float[Array, "V E"], ids: Int[Array, "G S"], mesh: Mesh | None
 ) -> Float[Array, "G S E"]:
-    """Take the table's rows of `ids`; groups are sharded over data x expert, columns over `expert`.
+    """Return the table's rows `ids`.
 
-    Each device looks up its columns for the tokens of all devices along `expert`. Then `all_to_all`
-    brings every token its whole row. The table itself is never gathered along that axis.
+    Groups of `ids` are sharded over data x expert, the table's columns over `expert`. Each device
+    looks up its columns for the tokens of all devices along `expert`. Then `all_to_all` brings
+    every token its whole row. The table itself is never gathered along that axis.
     """
-    # The axis may not divide a teacher's experts.
+    # Not every mesh divides the number of a teacher's experts.
     if mesh is None or table.shape[1] % mesh.shape["expert"]:
         return table[ids]
 
@@ -265,7 +266,7 @@ def _take_slots(
 def queue_positions(
     expert: Int[Array, "G S"], experts: int
 ) -> tuple[Int[Array, "G S"], Int[Array, "G E"]]:
-    """Count, for each token, the earlier ones of its group and expert; count each expert's tokens.
+    """Count, for each token, earlier tokens of its group and expert; count each expert's tokens.
 
     Tokens are counted in blocks. A running sum for every token and expert would be written and read
     as often as the logits. An expert of -1 is not counted.

@@ -17,7 +17,7 @@ from mswitch.pipelines.errors import UserError
 
 #: Widths of a head that the kernel was compiled for.
 WIDTHS = (64, 128)
-#: TPUs that the kernel compiles for, by the beginning of JAX's name for them. v4 has 16 MB of
+#: TPUs that the kernel compiles for. Keys are prefixes of JAX's names for devices. v4 has 16 MB of
 #: on-chip memory, the others at least four times as much. Kernels on v3 have no bfloat16 products.
 TPUS = {
     "TPU v4": KernelOptions(tile_values=1024 * 128, longest=1024),

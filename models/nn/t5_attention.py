@@ -32,7 +32,7 @@ MASKED = -1e10
 #: Logit of positions beyond the last key: they get no weight even if all keys are masked.
 OUTSIDE = -3e38
 LANES, SUBLANES = 128, 8
-#: Bytes of on-chip memory that the compiler may use. It uses less on TPU generations with less.
+#: Bytes of on-chip memory that the compiler may use. On TPUs with less memory, it uses less.
 VMEM_BYTES = 100 * 2**20
 
 
@@ -67,7 +67,7 @@ class _Call:
 
     @property
     def joined(self) -> int:
-        """Number of heads in a grid step: the fewest that fill a multiple of 128 lanes, or all."""
+        """Number of heads in a grid step: all, or the fewest that fill a multiple of 128 lanes."""
         counts = (count for count in range(1, self.heads) if self.heads % count == 0)
         return next((count for count in counts if count * self.width % LANES == 0), self.heads)
 
@@ -100,7 +100,7 @@ class _Call:
         return self.diagonals - self.tile
 
     def cost(self, *, products: int, arrays: int) -> pl.CostEstimate:
-        """Estimate the cost of `products` products, and `arrays` bytes per query or key value."""
+        """Estimate the cost of `products` products with `arrays` bytes per query or key value."""
         pairs = self.batch * self.heads * self.queries * self.keys
         positions = self.batch * self.heads * (self.queries + self.keys)
         return pl.CostEstimate(
@@ -210,7 +210,7 @@ def _run(
     scratch: Mapping[str, jax.ShapeDtypeStruct],
     cost: pl.CostEstimate,
 ) -> dict[str, Array]:
-    """Run a kernel over heads and, within them, rows of the batch; it gets its arrays by name."""
+    """Run a kernel over heads, then over rows of the batch; the kernel gets its arrays by name."""
     names = (*inputs, *results, *scratch)
 
     def block(name: str) -> pl.BlockSpec:

@@ -213,7 +213,7 @@ class Transformer(nnx.Module):
         capacities: tuple[int, int] | None = None,
         key: PRNGKeyArray | None = None,
     ) -> tuple[Float[Array, "B T D"], tuple[RoutingStats, RoutingStats] | None]:
-        """Run encoder and decoder, without the logits, which `mswitch.models.nn.losses` computes.
+        """Run encoder and decoder, but not the logits: `mswitch.models.nn.losses` computes them.
 
         Args:
             encoder_input_tokens: input, 0 is padding.
@@ -239,8 +239,8 @@ class Transformer(nnx.Module):
             seen = target
         else:
             target, source, packed = target_real, source_real, False
-            # Padding comes last, so the causal mask lets only padding see it, and its output is
-            # never read.
+            # Padding comes last, so by the causal mask only padding sees padding. The output of
+            # padding is never read.
             seen = jnp.ones((1, target.shape[1]), bool)
         target_mask = self._make_mask(target, seen, packed=packed, causal=True)
         memory_mask = self._make_mask(target, source, packed=packed)
@@ -289,7 +289,7 @@ class Transformer(nnx.Module):
         )
 
     def find_logits_kernel(self) -> tuple[Float[Array, "D V"], float]:
-        """Return the matrix from the decoder's output to logits, and the factor before it."""
+        """Return the matrix from the decoder's output to logits, and the factor of this output."""
         if self.logits is None:
             return self.embedding.table[...].T, self.config.d_model**-0.5
         return self.logits.kernel[...], 1.0
@@ -302,9 +302,10 @@ class Transformer(nnx.Module):
         packed: bool,
         causal: bool = False,
     ) -> Bool[Array, "#B #Q K"] | KernelMask:
-        """Make the mask of the keys that each query sees: real keys or, if packed, its example's.
+        """Make the mask of the keys that each query sees.
 
-        Padding of packed rows sees only padding, and its output is never read.
+        A query sees real keys; in packed rows, only keys of its example. Padding of packed rows
+        sees only padding, and its output is never read.
         """
         lengths = (queries.shape[1], keys.shape[1])
         kind = find_device_kind(self.mesh)

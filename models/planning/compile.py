@@ -19,7 +19,7 @@ from mswitch.models.lifeline import exit_with_parent
 from mswitch.models.planning.gpu_target import describe_gpu
 from mswitch.models.planning.topology import Topology, parse_topology
 
-#: Environment variables for loading libtpu without a TPU or a metadata server, as one host.
+#: Environment variables for loading libtpu on a single host without a TPU or a metadata server.
 ENVIRONMENT = {
     "JAX_PLATFORMS": "cpu",
     "TPU_SKIP_MDS_QUERY": "1",
@@ -56,7 +56,7 @@ class CompileRequest:
 
     @classmethod
     def from_json(cls, line: str) -> "CompileRequest":
-        """Read a line from `to_json`."""
+        """Parse a line that `to_json` returned."""
         fields = json.loads(line)
         model, train = ModelConfig(**fields.pop("model")), TrainConfig(**fields.pop("train"))
         return cls(model=model, train=train, **fields)
@@ -154,7 +154,7 @@ def compile_step(request: CompileRequest) -> CompileResult:
     secs, cpu_secs = time.monotonic() - began, time.process_time() - cpu_began
     peak = compiled.memory_analysis().peak_memory_in_bytes
     costs = dataclasses.asdict(count_costs(compiled.as_text(), topology))
-    # The compiler for GPUs refuses nothing; libtpu would have refused a program that does not fit.
+    # libtpu has already refused a program that does not fit. The compiler for GPUs refuses none.
     fits = topology.platform == "tpu" or peak <= topology.chip.hbm_bytes
     return CompileResult(fits, peak, secs, cpu_secs, _read_own_peak(), costs)
 

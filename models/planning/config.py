@@ -39,7 +39,7 @@ class PlanConfig:
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """Sequences of a batch, and their positions in encoder and decoder."""
+        """Number of sequences in a batch, and the lengths of their inputs and targets."""
         return self.batch_size, self.inputs_length, self.targets_length
 
     def allows(self, name: str, value: int | Remat) -> bool:

@@ -107,7 +107,7 @@ def _count_collectives(
 
 
 def _count_result_bytes(collective: Instruction) -> int:
-    """Return a collective's result bytes; a `-start` may list operands before and scalars after."""
+    """Return a collective's result bytes; a `-start` may list operands first and scalars last."""
     arrays = [array for array in collective.arrays if array.shape]
     if len(arrays) > len(collective.operands):
         arrays = arrays[len(collective.operands) :]
@@ -115,7 +115,7 @@ def _count_result_bytes(collective: Instruction) -> int:
 
 
 def read_group(attributes: str) -> list[int]:
-    """Read the devices of one group of a collective; among pairs, the pair farthest apart."""
+    """Read the devices of one group of a collective, or of the pair that is farthest apart."""
     pairs = re.search(r"source_target_pairs=\{(\{[^}]*\}(?:,\{[^}]*\})*)\}", attributes)
     if pairs:
         ends = [[int(end) for end in pair] for pair in re.findall(r"(\d+),(\d+)", pairs[1])]
@@ -141,7 +141,7 @@ def read_group(attributes: str) -> list[int]:
 
 
 def _arrange(shape: str, order: str | None) -> np.ndarray:
-    """Return device numbers as an array of a shape, transposed to `order`."""
+    """Return device numbers in an array of shape `shape`, with axes transposed to `order`."""
     sizes = [int(size) for size in shape.split(",")]
     ids = np.arange(math.prod(sizes)).reshape(sizes)
     return ids.transpose([int(axis) for axis in order.split(",")]) if order else ids

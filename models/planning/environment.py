@@ -1,4 +1,4 @@
-"""Run the compiler in a Python that has it: this one, or its own environment beside the sources."""
+"""Run the compiler in a Python that has it: this one, or a separate environment's."""
 
 import dataclasses
 import importlib.util
@@ -46,7 +46,7 @@ COMPILERS = {
 
 
 def find_python(compiler: Compiler) -> Path:
-    """Find a Python with a compiler; in a checkout, make its environment if it is absent."""
+    """Find a Python with a compiler; in a checkout, make the compiler's environment if needed."""
     module, extra = compiler.module, compiler.extra
     if importlib.util.find_spec(module) is not None:
         return Path(sys.executable)

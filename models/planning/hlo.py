@@ -156,7 +156,7 @@ class Module:
         }
 
     def list_runs(self) -> Iterator[tuple[str, int]]:
-        """Yield each called computation's name and how often that call runs, the entry first."""
+        """Yield the name of each call's computation and how often it runs; begin with the entry."""
         pending = [(self.entry, 1)]
         while pending:
             name, times = pending.pop()
@@ -221,7 +221,7 @@ def _find_closing_parenthesis(text: str) -> int:
 
 
 def _parse_frames(text: str) -> dict[int, tuple[str, ...]]:
-    """Read each stack's functions, innermost first, from tables before the first computation."""
+    """Read each stack's functions, innermost first, from tables that precede all computations."""
     tables: dict[str, dict[int, str]] = {}
     for title in ("FileNames", "FunctionNames", "FileLocations", "StackFrames"):
         match = re.search(rf"^{title}\n((?:\d+ .*\n)+)", text, re.MULTILINE)

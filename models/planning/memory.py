@@ -18,25 +18,25 @@ from mswitch.models.partitioning import AXES
 from mswitch.models.training.optimizer import make_optimizer
 from mswitch.models.training.state import Skeleton
 
-#: Numbers of bfloat16 arrays that scanned layers keep for the backward pass, by width.
-#: Feed-forward: projections and their product. Model, for each layer of an encoder's or a decoder's
-#: block: residual stream and its normalised values. All heads: queries, keys, values and their
-#: sums; keys and values of the inputs come on top.
+#: Numbers of bfloat16 arrays that scanned layers keep for the backward pass. Arrays of feed-forward
+#: width: projections and their product. Arrays of the model's width, for each layer of a block:
+#: residual stream and its normalised values. Arrays as wide as all heads: queries, keys, values and
+#: their sums. Keys and values of the inputs are counted in addition.
 FEED_FORWARD_KEPT = {"geglu": 3, "relu": 2}
 ENCODER_KEPT, DECODER_KEPT = 2 * 2, 3 * 2
 ENCODER_PROJECTIONS, DECODER_PROJECTIONS = 4, 6
 #: Bytes kept per attention weight: probabilities in float32 and, for the product with values, in
 #: bfloat16.
 ATTENTION_KEPT_BYTES = 4 + 2
-#: Bytes per value that a sparse block keeps: its queues, in float32 the router's input before and
-#: after jitter, and in float32 two values for each token and expert. These were read from compiled
-#: steps of mSwitch-Base.
+#: Bytes that a sparse block keeps: per value of its queues; per value of the router's input, which
+#: is kept in float32 before and after jitter; per token and expert, for two float32 values. They
+#: were read from compiled steps of mSwitch-Base.
 QUEUE_KEPT_BYTES = 2
 ROUTER_INPUT_KEPT_BYTES = 2 * 4
 ROUTER_KEPT_BYTES = 2 * 4
-#: Bytes at the peak per value of the logits, and of the vocabulary's table gathered from all
-#: devices. A TPU's programs have one float32 array of each; a GPU's also write the gradients of
-#: both.
+#: Bytes at the peak per value of the logits, and per value of the vocabulary's table, which is
+#: gathered from all devices. Programs for TPUs hold one float32 array of logits and one of the
+#: table. Programs for GPUs also write the gradients of both.
 LOGITS_BYTES = {"tpu": 4, "gpu": 8}
 GATHERED_TABLE_BYTES = {"tpu": 4, "gpu": 8}
 #: Largest predicted share of a device's memory at which a setting is tried: steps took up to 11 %
@@ -46,7 +46,7 @@ USABLE_SHARE = 0.9
 
 @dataclasses.dataclass(frozen=True)
 class StateMemory:
-    """Bytes of a run's parameters and moments at rest, on each device of a mesh."""
+    """Bytes of a run's parameters and moments, as stored on each device of a mesh."""
 
     parameters: int
     optimizer: int
@@ -182,7 +182,7 @@ def _count_block_kept(
 
 
 def _count_attention_weights(model: ModelConfig, train: TrainConfig, part: _Part) -> float:
-    """Count the bytes of a block's attention weights, with cross-attention in a decoder.
+    """Count the bytes of a block's attention weights, including a decoder's cross-attention.
 
     The attention kernel writes no weights.
     """
@@ -193,14 +193,14 @@ def _count_attention_weights(model: ModelConfig, train: TrainConfig, part: _Part
 
 
 def _count_period_weights(model: ModelConfig, train: TrainConfig) -> float:
-    """Count a period's parameters on one device while it runs, gathered along its batch axes."""
+    """Count the parameters of a running period on one device, gathered along the batch axes."""
     matrices = 3 if model.activation == "geglu" else 2
     feed_forward = matrices * model.d_model * model.d_ff
     attention = 2 * 4 * model.d_model * model.joined_kv
     values = model.period * attention + feed_forward * (model.period - (1 if model.sparse else 0))
     experts = feed_forward * model.experts / train.expert_parallel
     if model.sparse and model.routing == "token":
-        # While a device looks up rows, the router's table is not sharded along `model`.
+        # For the lookup of rows, the router's table is not sharded along `model`.
         table = model.vocabulary_size * model.experts / train.expert_parallel
         experts += table * train.model_parallel
     return (values + experts) / train.model_parallel

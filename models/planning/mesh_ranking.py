@@ -62,7 +62,7 @@ def rank_settings(
 
 
 def _find_dividing_batch(model: ModelConfig, config: PlanConfig, devices: int) -> int | None:
-    """Return the power of two nearest to the batch size that some setting divides, or None."""
+    """Return the nearest batch size that is a power of two and that a setting divides, or None."""
     near = round(math.log2(config.batch_size))
     for power in sorted(range(MOST_BATCH_BITS), key=lambda power: (abs(power - near), -power)):
         other = dataclasses.replace(config, batch_size=1 << power)
@@ -160,7 +160,7 @@ def _estimate_secs(
     topology: Topology,
     counts: dict[str, int],
 ) -> float:
-    """Estimate a step's time for ranking: computing, sending, and moving weights."""
+    """Estimate a step's time for ranking: compute, communication, and memory traffic of weights."""
     chip, parts = topology.chip, train.microbatches
     flops = count_training_step_flops(model, train.batch_size, *lengths) + count_recomputed_flops(
         model,
@@ -189,11 +189,11 @@ def _estimate_secs(
         sending += _estimate_sending_secs(
             topology, "all-to-all", sent, train.expert_parallel, width
         )
-    # Attention and feed-forward each end with an all-reduce, forward and backward.
+    # Attention and feed-forward each end with an all-reduce in each forward and backward pass.
     sent = 2 * layers * tokens * model.d_model * 2 * 2 * passes
     sending += _estimate_sending_secs(topology, "all-reduce", sent, width, 1)
-    # Bytes per gradient: it is written and summed over devices; a microbatch's is also added to a
-    # sum.
+    # Bytes of traffic per value of a gradient, which is written and summed over devices. With
+    # microbatches, each gradient is also added to a sum.
     gradient_bytes = 12 if parts == 1 else 24
     traffic = (others + experts) * (2 * passes + gradient_bytes) * parts
     return (

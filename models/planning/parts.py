@@ -7,7 +7,7 @@ from mswitch.models.planning.hlo import Computation, Instruction, Module
 
 REST = "rest"
 #: Pattern of the functions (module.function) of each part. The innermost function that matches
-#: decides.
+#: decides the part of an instruction.
 PARTS = {
     "attention": r"(?!attention\.Attention\.)\w*attention\w*\.",
     "projections": r"attention\.Attention\.",

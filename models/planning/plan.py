@@ -1,4 +1,4 @@
-"""`mswitch plan`: choose how to train on a topology, compile that, and report what it needs."""
+"""`mswitch plan`: choose settings for a topology, compile the step, and report what it needs."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -91,7 +91,7 @@ def make_pair(
 def make_comparison(
     preset: str, topology: str, config: PlanConfig, changes: ModelChanges, entries: Sequence[str]
 ) -> dict[str, Any]:
-    """Plan twice, the second time with other options: `entries`, such as `remat=layers`.
+    """Plan twice, the second time with the options in `entries`, such as `remat=layers`.
 
     Returns:
         Both plans, `plan` and `compared`, the `changed` options, and `ratios` of the second to the
@@ -146,7 +146,7 @@ def _find_smaller_batch(
         try:
             smaller = dataclasses.replace(config, batch_size=size)
             settings = rank_settings(model, smaller, topology, skeleton)
-        except UserError:  # the mesh divides no smaller batch
+        except UserError:  # the mesh cannot divide a smaller batch
             return None
         if min(setting.memory.total for setting in settings) <= limit:
             return size

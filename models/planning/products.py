@@ -1,4 +1,4 @@
-"""Count the FLOPs of an instruction: of matrix products, and of custom calls as they declare."""
+"""Count the FLOPs of matrix products, and the FLOPs that custom calls declare."""
 
 import json
 import math
@@ -58,7 +58,7 @@ def _count_passes(
     passes: Mapping[str, int],
     precision: str | None,
 ) -> Products:
-    """Count a product once per pass; XLA states the precision unless it is the default."""
+    """Count a product once for each pass; XLA does not state the precision if it is the default."""
     if all(computation[name].arrays[0].dtype == "bf16" for name in product.operands[:2]):
         return Products(flops, flops)
     return Products(flops, flops * passes[(precision or "default").lower()])

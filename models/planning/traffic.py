@@ -50,7 +50,7 @@ def _count_custom_call_bytes(computation: Computation, call: Instruction) -> int
         on_chip = sum(array.bytes for array in arrays if not array.in_hbm)
         return max(0, estimate["bytes_accessed"] - on_chip)
     if not call.operands:
-        return 0  # such a call reserves memory and writes nothing
+        return 0  # a call without operands reserves memory and writes nothing
     written = _count_in_hbm(call)
     if call.target.startswith("__cu") and len(call.arrays) > 1:
         written -= call.arrays[-1].bytes  # the last array is a library's workspace
@@ -70,7 +70,7 @@ def _count_in_hbm(instruction: Instruction) -> int:
 
 
 def _count_fusion_bytes(module: Module, computation: Computation, fusion: Instruction) -> int:
-    """Count a fusion's bytes: of operands and results, or only of the parts that it touches."""
+    """Count the bytes of a fusion's operands and results, or of the parts that the fusion uses."""
     inside = module.computations[fusion.list_called()[0]]
     total = 0
     for parameter in inside.values():
@@ -85,7 +85,7 @@ def _count_fusion_bytes(module: Module, computation: Computation, fusion: Instru
 
 
 def _count_bytes_read(module: Module, inside: Computation, value: Instruction) -> int:
-    """Count the bytes that a fused computation reads of a value; if sliced, only the slices."""
+    """Count the bytes that a fused computation reads of a value; if sliced, count only slices."""
     total = 0
     for user in inside.values():
         if value.name not in user.operands:
@@ -110,7 +110,7 @@ def _count_bytes_read(module: Module, inside: Computation, value: Instruction) -
 
 
 def _count_bytes_written(module: Module, inside: Computation, root: Instruction) -> int:
-    """Count the bytes of a fused computation's result; if updated in place, only the update."""
+    """Count the bytes that a fused computation writes; of an update in place, only the update."""
     if root.opcode == "tuple":
         return sum(_count_bytes_written(module, inside, inside[name]) for name in root.operands)
     if root.opcode == "bitcast":

@@ -13,7 +13,7 @@ import numpy as np
 
 from mswitch.models.config import BadLossPolicy
 
-#: Maximum and minimum number of earlier steps with whose losses a loss is compared.
+#: Maximum and minimum number of earlier losses that a loss is compared with.
 WINDOW_STEPS = 100
 MIN_STEPS = 20
 #: Number of steps before the current one whose metrics a `LossWatch` needs.
@@ -68,8 +68,8 @@ class LossWatch:
             self.skipped += 1
             return
         self.skipped = 0
-        # A new step's loss is a float32, which NumPy would sum in float32; a loss from JSON is a
-        # float.
+        # Convert a new loss, because NumPy would sum float32 values in float32. A loss from JSON is
+        # a float.
         self.last_loss = float(metrics["train/loss"])
         self._losses.append((int(metrics["step"]), self.last_loss))
 
@@ -83,7 +83,7 @@ class LossWatch:
         before = [loss for at, loss in self._losses if step - 1 - WINDOW_STEPS <= at < step - 1]
         if len(before) < MIN_STEPS:
             return math.inf
-        # Round to float32, in which the device compares.
+        # Round to float32, because the device compares float32 values.
         return float(np.float32(np.mean(before) + self._spike * np.std(before)))
 
     def fault(self, metrics: Mapping[str, Any]) -> str | None:

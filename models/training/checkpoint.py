@@ -236,7 +236,7 @@ class Checkpoints:
         try:
             steps = list_complete_steps(self.directory)
         except UserError:
-            return  # no reason to stop training: the next save prunes
+            return  # training can continue: the next save prunes
         kept = self._files.prune(self.kept) if self._files else self.kept
         for old in steps[:-1]:
             if old not in kept:
@@ -263,7 +263,7 @@ class Checkpoints:
 
     def _advise(self, step: int) -> str:
         steps = set(self._files.steps if self._files else ())
-        with contextlib.suppress(UserError):  # reading the checkpoint raises the error again
+        with contextlib.suppress(UserError):  # reading the checkpoint raises this error again
             steps.update(list_complete_steps(self.directory))
         if before := [other for other in steps if other < step]:
             return f"remove it, and training continues from the checkpoint of step {max(before):,}"
@@ -278,8 +278,8 @@ def _save_apart(path: Path, parts: dict[str, Any], notes: dict[str, Any]) -> Cal
     """
     # Each process sees only its own files.
     options = v0.options.MultiprocessingOptions(primary_host=None)
-    # If Orbax makes directories in the background, a process takes those of another process for its
-    # own.
+    # If Orbax makes directories in the background, a process mistakes another process's
+    # directories for its own.
     in_order = v0.options.AsyncOptions(create_directories_asynchronously=False)
     registry = v0.DefaultCheckpointHandlerRegistry()
     for name in parts:
@@ -362,7 +362,7 @@ def _find_reason(error: Exception) -> str:
 
 
 def _check_same_model(checkpoint: Path, part: str, stored: Any, wanted: Any) -> None:
-    """Refuse other names or shapes: Orbax would cut or pad an array of another shape."""
+    """Refuse a checkpoint with other names or shapes: Orbax would cut or pad its arrays."""
     there, here = _list_shapes(stored), _list_shapes(wanted)
     for name in sorted(there.keys() | here.keys()):
         if there.get(name) != here.get(name):

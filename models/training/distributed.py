@@ -57,7 +57,7 @@ def say_once(stage: str, message: str) -> None:
 
 @contextlib.contextmanager
 def membership(job: JobConfig, *, saves_on_sigterm: bool = True) -> Iterator[None]:
-    """Join the job; at the end, wait for the others unless only this process failed.
+    """Join the job; at the end, wait for the other processes unless only this process failed.
 
     Args:
         job: the job.
@@ -78,7 +78,7 @@ def membership(job: JobConfig, *, saves_on_sigterm: bool = True) -> Iterator[Non
         raise
     except BaseException as error:
         if _is_device_error(error):
-            # A step across machines fails as soon as a connection breaks.
+            # A step on several machines fails as soon as a connection breaks.
             reason = str(error).strip().splitlines()[0]
             say("job", f"a step failed ({reason}): another process may be lost; start again")
         if _is_device_error(error) or isinstance(error, LeaseLostError):
@@ -143,7 +143,7 @@ def _check_port(coordinator_address: str) -> None:
 
 
 def _leave_without_waiting(code: int) -> None:
-    """Let this process end with `code` before JAX's own exit handler meets the others."""
+    """Let this process end with `code` before JAX's exit handler waits for the other processes."""
 
     def leave() -> None:
         sys.stdout.flush()
@@ -193,9 +193,9 @@ def on_first(make: Callable[[], T]) -> T:
 
 
 def together(make: Callable[[], T]) -> T:
-    """Call `make` in every process; if any raises a UserError, raise the first as JobError in all.
+    """Call `make` in every process; if any raises a UserError, raise a JobError in all processes.
 
-    Errors from waiting for another process come last.
+    It reports the first error; errors from waiting for another process come last.
     """
     if jax.process_count() == 1:
         return make()

@@ -5,7 +5,8 @@ from collections.abc import Sequence
 
 from mswitch.models.config import TrainConfig
 
-#: Ratio of a run's last step to its first evaluated step. A larger speed-up shows only as a bound.
+#: Ratio of a run's last step to its first evaluated step. If a speed-up is larger, only
+#: this bound is known.
 SPAN = 64
 
 

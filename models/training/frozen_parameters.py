@@ -4,7 +4,10 @@ from mswitch.models.config import Freeze
 
 
 def is_frozen(name: str, freeze: Freeze) -> bool:
-    """Return whether `--freeze` keeps a parameter unchanged: the experts', or all others."""
+    """Return whether `--freeze` keeps a parameter unchanged.
+
+    The option freezes the experts' parameters, all others, or none.
+    """
     return freeze != "none" and (find_group(name) == "experts") == (freeze == "experts")
 
 

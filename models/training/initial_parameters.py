@@ -1,4 +1,4 @@
-"""The initial parameters of a run: drawn, from another run's checkpoint, or from a teacher.
+"""The initial parameters of a run: drawn, or taken from another run's checkpoint or a teacher.
 
 A fine-tuning has an origin, trained or imported. A student may begin with its teacher's parameters
 except the experts, and learns from the teacher's predictions.
@@ -53,7 +53,7 @@ def find_origin(files: RunFiles, step: int | None, keep_moments: bool) -> Origin
 
 
 def _trace_chain(described: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what a run was made from, back to its corpus, without paths."""
+    """Return the inputs that a run was made from, back to its corpus, without paths."""
     kept = ("config_hash", "vocabulary_sha256")
     examples = described["examples"]
     origin = described.get("origin")
@@ -66,7 +66,7 @@ def _trace_chain(described: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def check_moments(origin: Origin, described: Mapping[str, Any], train: TrainConfig) -> None:
-    """Check that a run with these training settings can keep its origin's moments, if it should.
+    """If `origin.keep_moments`, check that the origin's moments fit these training settings.
 
     `described` is the origin's config.json.
     """
@@ -119,7 +119,7 @@ def prepare_state(
 
 
 def load_origin_state(origin: Origin, skeleton: Skeleton, optimizer: Optimizer) -> TrainState:
-    """Return the state of step 0: the origin's parameters, and fresh moments or its own."""
+    """Return the state of step 0: the origin's parameters, with the origin's or new moments."""
     run = origin.chain["config_hash"]
     with open_files(origin.path, shared=jax.process_count() > 1) as files:
         files.refresh()
@@ -151,7 +151,7 @@ def load_origin_state(origin: Origin, skeleton: Skeleton, optimizer: Optimizer) 
 
 
 def make_teaching(plan: RunPlan, mesh: Mesh | None) -> Teaching | None:
-    """Return the teacher as the training step needs it; None if nothing is learned from it."""
+    """Return the teacher as the training step needs it, or None if its predictions are not used."""
     teacher = plan.teacher
     if teacher is None or not teacher.soft_weight:
         return None
@@ -160,7 +160,7 @@ def make_teaching(plan: RunPlan, mesh: Mesh | None) -> Teaching | None:
 
 
 def _make_teacher_skeleton(teacher: Teacher, train: TrainConfig, mesh: Mesh | None) -> Skeleton:
-    """Return the teacher's model; layers are stored as in its run, and computed as in `train`."""
+    """Return the teacher's model, stored as in the teacher's run and computed as in `train`."""
     settings = {"dtype": train.dtype, "attention": train.attention}
     settings |= {"remat": "none", "freeze": "none"}
     return Skeleton.build(teacher.model, dataclasses.replace(teacher.train, **settings), mesh)

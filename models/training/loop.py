@@ -107,7 +107,8 @@ def _find_resume_step(plan: RunPlan, out: Path, checkpoints: Checkpoints) -> int
     if not start and (out / METRICS).is_file():
         with open(out / METRICS, "rb") as file:
             last = sum(1 for _ in file)
-        # A checkpoint is complete before the next is begun, so a run past its second has one.
+        # A checkpoint is complete before the next begins, so a run that is past its second
+        # checkpoint has a complete one.
         if last > min(plan.evaluation_steps[1:], default=math.inf):
             raise UserError(
                 f"{out / METRICS} has {last:,} steps, and {checkpoints.directory} has none of "
@@ -200,6 +201,6 @@ class Recorder:
         self._progress.add(1, note)
 
     def sync(self) -> None:
-        """Force the metrics so far to disk."""
+        """Flush all metrics to disk."""
         if self._writer is not None:
             self._writer.sync()

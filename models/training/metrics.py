@@ -85,7 +85,7 @@ def _replace_infinite(value: Any) -> Any:
 
 
 def written(step: int, metrics: Mapping[str, Any]) -> dict[str, Any]:
-    """Select the metrics that a step records, so that no others are copied from the device."""
+    """Select the metrics that a step records, so that only these are copied from the device."""
     matrices = step == 1 or step % MATRICES_EVERY == 0
     return {name: value for name, value in metrics.items() if matrices or value.ndim < 2}
 
@@ -143,7 +143,7 @@ class MetricsWriter:
         )
 
     def sync(self) -> None:
-        """Force the lines so far to disk."""
+        """Flush all lines to disk."""
         self._file.flush()
         os.fsync(self._file.fileno())
 

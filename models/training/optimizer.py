@@ -19,7 +19,7 @@ from mswitch.models.config import Schedule, TrainConfig
 
 #: Decay of the mean square; Optax's default, 0.999, remembers a spike for a thousand steps.
 SQUARE_DECAY = 0.95
-#: Logical axes over which no statistics are pooled.
+#: Logical axes over which statistics are never averaged.
 STACKED_AXES = ("layers", "expert")
 
 
@@ -257,7 +257,7 @@ Optimizer = Adafactor | AdamW
 
 
 def make_optimizer(train: TrainConfig, steps_counted: int = 0) -> Optimizer:
-    """Make a run's optimizer, which has counted `steps_counted` steps when the run begins."""
+    """Make a run's optimizer, which counts its steps from `steps_counted`."""
     rate, warmup, schedule = train.base_learning_rate, train.warmup_steps, train.schedule
     decay, end = train.decay, steps_counted + train.steps if train.decay else 0
     if train.optimizer == "adamw":

@@ -21,7 +21,7 @@ from mswitch.pipelines.outputs import (
 )
 from mswitch.pipelines.progress import say
 
-if TYPE_CHECKING:  # it imports SentencePiece, which most readers of runs do not need
+if TYPE_CHECKING:  # it imports SentencePiece, which code that reads a run seldom needs
     from mswitch.pipelines.vocabulary.model import VocabularyModel
 
 CONFIG = "config.json"
@@ -55,7 +55,7 @@ class Claim(NamedTuple):
 
 
 def claim_run(out: Path, plan: RunPlan) -> Claim:
-    """Check that `out` is new, or holds this run, or a run that this one continues.
+    """Check that `out` is new, holds this run, or holds a run that this run continues.
 
     No step depends on a later one, so a longer run continues a shorter one. There are two
     exceptions: rates of languages that depend on the number of steps (`max_epochs`), and a learning
@@ -143,7 +143,7 @@ def _find_last_step(out: Path, planned_end: int) -> int:
 
 
 def _list_horizons(before: Mapping[str, Any], steps: int) -> tuple[int, ...]:
-    """Return the steps at which a run was planned to end before, if they are below `steps`."""
+    """Return the last steps that were planned for a run before, if they are below `steps`."""
     ends = (*before.get("horizons", ()), before["train"].get("steps", steps))
     return tuple(end for end in ends if end < steps)
 
@@ -204,7 +204,7 @@ def describe_run(
 
 
 def name_place(run: Path | None, place: str | Path) -> str:
-    """Return a place as a run names it: relative to the run, unless either is in a bucket."""
+    """Return a place as a run names it: relative to the run, unless place or run is in a bucket."""
     if storage.is_remote(place):
         return str(place)
     return os.path.abspath(place) if run is None else os.path.relpath(place, run)
@@ -248,7 +248,7 @@ def read_marker(run: Path) -> dict[str, Any] | None:
 def check_vocabulary(
     run: str | Path, described: Mapping[str, Any], examples: str | Path, manifest: Mapping[str, Any]
 ) -> None:
-    """Check that a run has the examples' vocabulary; an imported run only needs enough rows."""
+    """Check that a run has the examples' vocabulary; an imported run only needs a row per piece."""
     size, sha256 = manifest["vocabulary_size"], manifest["vocabulary_sha256"]
     advice = "build examples with the vocabulary of the run (`mswitch examples build --vocab`)"
     _check_pieces(run, described, examples, size, sha256, advice)
@@ -257,7 +257,7 @@ def check_vocabulary(
 def check_model_file(
     run: str | Path, described: Mapping[str, Any], vocabulary: "VocabularyModel"
 ) -> None:
-    """Check that a run has this vocabulary; an imported run only needs enough rows."""
+    """Check that a run has this vocabulary; an imported run only needs a row per piece."""
     advice = "give the vocabulary that the model was trained with"
     model_file = vocabulary.path, vocabulary.size, vocabulary.model_sha256
     _check_pieces(run, described, *model_file, advice)

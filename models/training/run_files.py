@@ -49,9 +49,9 @@ EVALUATION = "eval"
 _CHECKPOINT = re.compile(rf"{CHECKPOINTS}/(0|[1-9][0-9]*)/(.+)")
 #: Files of every complete checkpoint. METADATA comes last, or later still if a process stalled.
 _DESCRIPTIONS = {METADATA, f"{PARAMETERS}/_METADATA", f"{OPTIMIZER}/_METADATA"}
-#: Files that every process writes, some with its own timestamps; process 0 uploads its own.
+#: Files that every process writes, some with timestamps; only process 0 uploads them.
 _COMMON = re.compile(r"_.+|\..+|commit_success\.txt")
-#: Name of the stage that waits for the lease of each part of a run, for messages.
+#: For messages: the stage that waits for the lease on each part of a run.
 _STAGES = {"": "train", EVALUATION: "evaluate", PREDICTIONS: "predict"}
 
 
@@ -109,7 +109,7 @@ class RunFiles:
         """Upload the metrics and TensorBoard events so far."""
 
     def upload_when_saved(self, step: int, wait: Callable[[], Any]) -> Callable[[], Any]:
-        """Upload a checkpoint once `wait` returns; return a function that waits for both."""
+        """Upload a checkpoint after `wait`; return a function that waits for both of them."""
         del step
         return wait
 
@@ -119,7 +119,7 @@ class RunFiles:
 
     @contextlib.contextmanager
     def checkpoint(self, step: int, part: str = PARAMETERS) -> Iterator[None]:
-        """Keep a part of a checkpoint in `directory` while the body runs; "" is all of it."""
+        """Keep a part of a checkpoint in `directory` while the body runs; "" means all parts."""
         del step, part
         yield
 
@@ -140,7 +140,7 @@ class BucketFiles(RunFiles):
 
     @contextlib.contextmanager
     def lock(self, part: str = "") -> Iterator[None]:
-        """Hold the lease; to lock the whole run, also download what training needs."""
+        """Hold the lease; to lock the whole run, also download the files that training needs."""
         from mswitch.models.training.distributed import is_first, on_first, together
 
         self._is_first = is_first()
@@ -213,7 +213,7 @@ class BucketFiles(RunFiles):
             list(pool.map(upload, names))
 
     def reopen(self) -> None:
-        """Let the run continue; download its newest checkpoint, which finished runs skip."""
+        """Let the run continue; download its newest checkpoint, which `lock` did not download."""
         from mswitch.models.training.distributed import together
 
         super().reopen()
@@ -279,7 +279,7 @@ class BucketFiles(RunFiles):
         return self._saver.submit(upload).result
 
     def prune(self, kept: Collection[int]) -> Collection[int]:
-        """Remove older checkpoints from the bucket; keep only the newest here."""
+        """Remove older checkpoints from the bucket; on this machine, keep only the newest."""
         for old in sorted(self._steps)[:-1] if self._is_first else ():
             if old not in kept:
                 self.check()
@@ -303,7 +303,7 @@ class BucketFiles(RunFiles):
 
 
 def _require_same(url: str, data: bytes) -> str:
-    """Return an object's version if it has this data: our first try to write it had succeeded.
+    """Return an object's version if it has this data, because our first upload had succeeded.
 
     Raises:
         LeaseLostError: another process wrote other data, or removed the object.
@@ -352,7 +352,7 @@ def open_files(
             if not run.begun:
                 raise
             say("run", f"{error}; the same command continues from what the bucket holds")
-            if shared:  # the other processes have not reached this point
+            if shared:  # do not wait for other processes: they have not reached this point
                 raise LeaseLostError(str(error)) from error
             sys.exit(RESUME)
         except UserError as error:
@@ -361,5 +361,5 @@ def open_files(
 
 
 def _replace_copies(text: str, name: str, url: str) -> str:
-    """Replace paths of other processes' working copies, which shared errors name, by the URL."""
+    """Replace paths of all processes' working copies in an error's text by the run's URL."""
     return re.sub(rf"[^\s'\"]*/{name}\.\d+-\w{{8}}", lambda _: url, text)

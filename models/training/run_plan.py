@@ -11,8 +11,8 @@ from mswitch.models.training.evaluation_steps import evaluation_steps
 from mswitch.pipelines.identities import identifying, identifying_settings
 from mswitch.pipelines.outputs import config_hash
 
-#: Settings that may change when a run continues. Results are then equal up to rounding, or the
-#: same as long as no loss is bad.
+#: Settings that may change when a run continues. Results are then equal up to rounding. The last
+#: two settings do not change results as long as no loss is bad.
 FREE = (
     *("data_parallel", "expert_parallel", "model_parallel", "remat", "attention"),
     *("on_bad_loss", "loss_spike"),
@@ -39,7 +39,7 @@ class Origin:
 
     @property
     def identity(self) -> dict[str, Any]:
-        """Everything about the origin that a run's numbers depend on."""
+        """Everything about the origin that a run's results depend on."""
         return {
             "step": self.step,
             "keep_moments": self.keep_moments,
@@ -72,7 +72,7 @@ class Teacher:
 
     @property
     def identity(self) -> dict[str, Any]:
-        """Everything about the teacher that a student's numbers depend on."""
+        """Everything about the teacher that a student's results depend on."""
         settings = (name for name in identifying(self) if name not in ("origin", "model", "train"))
         return {
             "step": self.origin.step,
@@ -83,7 +83,7 @@ class Teacher:
 
 @dataclasses.dataclass(frozen=True)
 class RunPlan:
-    """Everything a run's numbers depend on.
+    """Everything that a run's results depend on.
 
     Attributes:
         preset: name of the model.
@@ -137,7 +137,7 @@ class RunPlan:
         flops = count_training_step_flops(self.model, *lengths)
         if self.teacher is None or not self.teacher.soft_weight:
             return flops
-        # The teacher drops no token, and its FLOPs count no unused slots.
+        # The teacher drops no token. Its FLOPs do not include unused slots.
         model = dataclasses.replace(self.teacher.model, capacity_factor=1.0)
         return flops + count_forward_flops(model, *lengths)
 
@@ -148,5 +148,5 @@ class RunPlan:
 
 
 def without_free(train: Mapping[str, Any]) -> dict[str, Any]:
-    """Return settings of a training without the ones in `FREE`."""
+    """Return the settings of a training that are not in `FREE`."""
     return {name: value for name, value in train.items() if name not in FREE}

@@ -30,7 +30,7 @@ Value = TypeVar("Value")
 
 
 class TrainState(NamedTuple):
-    """Everything that training changes; a resumed run needs only this and (seed, step).
+    """Everything that training changes. A resumed run needs only this state, seed and step.
 
     Attributes:
         parameters: arrays by dotted name.
@@ -159,7 +159,7 @@ class Skeleton:
 def _trace_tree(
     config: ModelConfig, train: TrainConfig, mesh: Mesh | None
 ) -> tuple[Any, dict[str, Any], dict[str, Any], dict[str, Any]]:
-    """Trace graph, paths, shapes and axes of a skeleton, in a tenth to a third of a second."""
+    """Trace a skeleton's graph, paths, shapes and axes; it takes a tenth to a third of a second."""
     graph, state = nnx.split(nnx.eval_shape(lambda: _create(config, train, mesh)))
     paths, shapes, axes = {}, {}, {}
     for path, variable in nnx.to_flat_state(state):
@@ -197,7 +197,7 @@ def unroll(parameters: Mapping[str, Array]) -> Parameters:
 
 
 def find_dense_name(name: str, period: int) -> str:
-    """Return a dense model's name for a sparse model's parameter `name`; both are unscanned."""
+    """Return a dense model's name for parameter `name` of a sparse model; both are unscanned."""
     stack, repeated, rest = name.partition(".periods.")
     if not repeated:
         return name

@@ -26,10 +26,10 @@ class BucketRun(RemoteOutput):
         self.directory = files.directory
 
     def claim(self) -> None:
-        """Record no claim yet: the run's lease already keeps out runs with other settings."""
+        """Do not record a claim yet: the run's lease already keeps out runs with other settings."""
 
     def publish(self, manifest: Mapping[str, Any]) -> dict[str, Any]:
-        """Upload the files, config.json first and metadata last; then publish as usual."""
+        """Upload the files, config.json first, metadata last; then publish like other outputs."""
         super().claim()
         metadata = f"{CHECKPOINTS}/0/{METADATA}"
         self._files.publish(CONFIG)
@@ -57,7 +57,8 @@ def stage_run(
             yield output
             return
         with files.lock():
-            yield BucketRun(files, stage, config)  # another process may have finished it meanwhile
+            # Another process may have finished the run meanwhile.
+            yield BucketRun(files, stage, config)
 
 
 def write_step_zero(

@@ -1,4 +1,4 @@
-"""The loss of a batch: cross-entropy, the z-loss, the routers' losses and a teacher's share."""
+"""The loss of a batch: cross-entropy, z-loss, the routers' losses and a distillation loss."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -29,7 +29,7 @@ SEGMENTS = ("encoder_segment_ids", "decoder_segment_ids")
 
 
 class LossParts(NamedTuple):
-    """Contributions of a batch, or a part of it, to loss and metrics; contributions add up.
+    """Contributions of a batch, or of its part, to loss and metrics; they add up over parts.
 
     `routing` are `sum_routing`; only a student has a soft loss.
     """
@@ -44,7 +44,7 @@ class LossParts(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Teaching:
-    """A teacher without its values, and the weight of its predictions.
+    """A teacher without parameter values, and the weight of its predictions.
 
     Attributes:
         skeleton: its model, on the student's mesh; it draws nothing at random and drops no token.

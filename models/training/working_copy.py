@@ -30,7 +30,7 @@ _SMALL = re.compile(
 
 
 class WorkingCopy:
-    """A directory on this machine with the files of a run that are needed.
+    """A directory on this machine with those files of a run that are needed here.
 
     Attributes:
         place: the run's URL.
@@ -41,7 +41,7 @@ class WorkingCopy:
         self.place, self.directory = place, directory
 
     def list_sizes(self, part: str = "") -> dict[str, int]:
-        """Return the sizes of all files by name, except names that lead out of the copy."""
+        """Return the sizes of the run's files by name, except names that point outside the copy."""
         with objects.reaching(self.place):
             sizes = storage.file_sizes(storage.join(self.place, part) if part else self.place)
         return {name: size for name, size in sizes.items() if ".." not in name.split("/")}

@@ -136,8 +136,8 @@ def _find_teacher(
         origin = find_origin(files, step, keep_moments=False)
     for directory in open_task_mixture(examples, mixture or Mixture()).directories:
         check_vocabulary(teacher, described, directory, read_manifest(directory, "examples"))
-    # The mesh need not divide the teacher's experts: each device gathers one layer's experts at a
-    # time.
+    # The mesh need not divide the number of the teacher's experts, because each device gathers all
+    # experts of one layer at a time.
     dense_model = dataclasses.replace(model, experts=0)
     check_divisible(dense_model, config, Groups(config.rows, config.rows))
     settings = dataclasses.asdict(distillation)
@@ -145,7 +145,7 @@ def _find_teacher(
 
 
 def _tuning_changes(changes: ModelChanges, origin: str | Path) -> TuningChanges:
-    """Return the changes for a student with an origin; refuse those that change parameters."""
+    """Return the changes for a student with an origin; refuse changes of the parameters."""
     given = {
         name: value for name, value in dataclasses.asdict(changes).items() if value is not None
     }

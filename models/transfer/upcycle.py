@@ -53,8 +53,8 @@ from mswitch.tasks.batches.validation import ValidationBatches
 STAGE = "upcycle"
 #: Nats per token by which the sparse model may begin worse than the dense model ended.
 MAX_JUMP = 0.05
-#: Rounds of measuring gates: gates depend on earlier layers, so a round applies the factors of the
-#: round before.
+#: Number of rounds that measure gates. Gates depend on earlier layers, so a round applies the
+#: factors of the previous round.
 _ROUNDS = 2
 _LOSSES = ("dense_loss", "loss")
 
@@ -208,9 +208,10 @@ def list_sparse_layers(model: ModelConfig) -> list[str]:
 
 
 def expand_to_sparse(dense: Parameters, skeleton: Skeleton) -> dict[str, np.ndarray]:
-    """Make a sparse model's parameters: copy the dense model's, also as experts; draw routers.
+    """Make a sparse model's parameters from a dense model's.
 
-    Both models are unscanned, and differ only in experts.
+    Each expert is a copy of the dense layer; routers are drawn. Both models are unscanned, and
+    differ only in experts.
     """
     period = skeleton.config.period
     # Draw all parameters, since a router's values depend on the draws before.

@@ -7,12 +7,12 @@ from concurrent.futures import Future
 from typing import Any
 
 #: Maximum bytes of records and indexes in memory, for all languages together. If 107 languages are
-#: read at a time, that is at least two blocks of each.
+#: read at a time, the cache holds at least two blocks of each language.
 CACHE_BYTES = 512 << 20
 
 
 class ByteCache:
-    """Cache that keeps the most recently used values within its budget, at least the newest.
+    """Cache that keeps the most recently used values within its budget, but always the newest.
 
     A value that several threads need at the same time is loaded once.
     """

@@ -202,7 +202,7 @@ def _open_shard(
 
 
 def _check_ends(examples: Examples) -> None:
-    """Read and check the first and last record of the first and last shard, by language and split.
+    """Check the first and last record of the first and last shard, for each language and split.
 
     This detects shards of another vocabulary or length, or of the other split.
     """

@@ -160,7 +160,7 @@ class Mixture:
         return normalise(capped_budget(weights, present, budget, self.max_epochs))
 
     def exceeds(self, records: Mapping[str, int], budget: float) -> bool:
-        """Return whether `budget` exceeds `max_epochs` of all languages, so that no cap holds."""
+        """Return whether `budget` exceeds `max_epochs` of all languages; then no cap can hold."""
         if self.max_epochs is None:
             return False
         return budget > self.max_epochs * sum(
@@ -194,8 +194,8 @@ def mixtures() -> MappingProxyType[str, Mixture]:
         # mT5's paper compares these exponents (Xue et al. 2020, table 6 and section 4.3).
         "mc4.alpha.0.2": Mixture(mc4_only=True, alpha=0.2),
         "mc4.alpha.0.7": Mixture(mc4_only=True, alpha=0.7),
-        # umT5 caps at 1 epoch; four epochs are nearly as good as fresh text (Muennighoff et al.
-        # 2023).
+        # umT5 allows 1 epoch of a language. Four epochs are nearly as good as fresh text
+        # (Muennighoff et al. 2023).
         "mc4.unimax.1": Mixture(mc4_only=True, alpha=0, max_epochs=1),
         "mc4.unimax.4": Mixture(mc4_only=True, alpha=0, max_epochs=4),
     }
@@ -216,7 +216,7 @@ def find_mixture(name: str) -> Mixture:
     if name in by_task:
         return Mixture(languages=(by_task[name],))
     code = any_code(name.removeprefix("mswitch."))
-    # The name may be that of a language that only a recipe uses.
+    # The name may mean a language that only a recipe uses.
     if code and code != UNDETERMINED and name_task(code) == name:
         return Mixture(languages=(code,))
     near = difflib.get_close_matches(name, [*mixtures(), *by_task], n=1)
@@ -225,7 +225,7 @@ def find_mixture(name: str) -> Mixture:
 
 
 def read_mixture(path: str | Path) -> Mixture:
-    """Read a mixture from a TOML file of `Mixture`'s attributes, or `temperature` for 1 / alpha."""
+    """Read a mixture from a TOML file of `Mixture`'s attributes; `temperature` is 1 / alpha."""
     try:
         fields = tomllib.loads(Path(path).read_text("utf-8-sig"))
     except (OSError, ValueError) as error:

@@ -23,7 +23,8 @@ from mswitch.pipelines.examples.span_corruption import make_philox
 
 MIN_WINDOW, MAX_WINDOW = 1 << 12, 1 << 20
 #: Windows grow, up to MAX_WINDOW, until every language comes this often on average. A rarer
-#: language comes once in several windows, so a cap on epochs holds even for ten records.
+#: language comes once in several windows, so a cap on epochs holds even for a language of ten
+#: records.
 MIN_PER_WINDOW = 2
 #: Bits of the integers that represent rates, so that counts never drift by rounding.
 RATE_BITS = 40
@@ -58,7 +59,7 @@ class MixtureOrder:
         self._laid_out = functools.lru_cache(maxsize=_CACHED_WINDOWS)(self._lay_out)
 
     def _bounds(self, window: int) -> list[int]:
-        """Return the cumulative counts of all languages' positions before `window`, from 0."""
+        """Return cumulative counts of languages' positions before `window`, beginning with 0."""
         positions = window * self.window
         return [positions * edge >> RATE_BITS for edge in self._edges]
 
@@ -84,7 +85,7 @@ class MixtureOrder:
         return slots, starts, offsets
 
     def __getitem__(self, position: int) -> tuple[int, int]:
-        """Return the language number, and how many of its records came before."""
+        """Return the language number at a position, and how many of its records came before."""
         window, offset = divmod(position, self.window)
         order, starts, offsets = self._laid_out(window)
         slot = int(order[offset])

@@ -28,7 +28,7 @@ class PackedRows(Sequence[range]):
         if self._lengths is not None:
             self._starts = pack_next_fit(self._lengths, room.inputs_length, room.targets_length)
             return
-        # Nearly all corrupted segments have the maximum length, so rows hold equally many.
+        # Nearly all corrupted segments have the maximum length, so rows hold equally many segments.
         longest = examples.lengths
         fitting = min(
             room.inputs_length // longest.inputs_length,
@@ -43,7 +43,7 @@ class PackedRows(Sequence[range]):
         return range(*self._starts[row : row + 2].tolist())
 
     def suit(self, record: int, inputs: int, targets: int) -> bool:
-        """Return whether rows were planned with these numbers of tokens for a record."""
+        """Return whether rows were planned for a record with these numbers of tokens."""
         return self._lengths is None or self._lengths[record].tolist() == [inputs, targets]
 
 
@@ -69,7 +69,7 @@ def read_lengths(source: RecordSource) -> NDArray[np.uint32]:
 def pack_next_fit(
     lengths: NDArray[np.uint32], inputs_length: int, targets_length: int
 ) -> NDArray[np.int64]:
-    """Return the first record of each row, and the number of all records, [rows + 1].
+    """Return the first record of each row, and at the end the number of records, [rows + 1].
 
     Args:
         lengths: lengths of inputs and targets, [records, 2]; each fits into a row.

@@ -12,7 +12,7 @@ T = TypeVar("T")
 def make_ahead(
     make: Callable[[int], T], numbers: Iterable[int], *, prefetch: int = 2, workers: int = 1
 ) -> Generator[T, None, None]:
-    """Yield `make(number)` for each number in order; threads make the next values meanwhile.
+    """Yield `make(number)` for each number in order; meanwhile, threads make the next values.
 
     An error of `make` is raised in the consumer instead of the value it belongs to, after all
     values before it. When the consumer stops, or the iterator is closed, values that are not begun

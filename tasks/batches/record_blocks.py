@@ -67,7 +67,7 @@ class RecordSource:
         return self._decode(self.load(piece)[index - piece.first], index, names)
 
     def read_alone(self, index: int, names: Collection[str]) -> dict[str, Feature]:
-        """Return features of one record, read without its block, for a check."""
+        """Return features of one record for a check; do not read its block."""
         piece = self.piece(index)
         return self._decode(piece.file[index - self._starts[piece.shard]], index, names)
 
@@ -80,13 +80,13 @@ class RecordSource:
             ) from error
 
     def place(self, index: int) -> str:
-        """Return a record's shard and its number there, for messages."""
+        """Return a record's shard and its number in that shard, for messages."""
         piece = self.piece(index)
         return f"{piece.file.path}: record {index - self._starts[piece.shard]}"
 
     @property
     def spans(self) -> list[tuple[int, int]]:
-        """First record of each shard, and one more than its last, numbered over all shards."""
+        """First record of each shard, and the record after its last, numbered over all shards."""
         return list(itertools.pairwise(self._starts))
 
     def piece(self, index: int) -> Piece:

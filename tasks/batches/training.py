@@ -37,7 +37,7 @@ Pack = int | Literal["next-fit"]
 
 
 class TaskBatches:
-    """The endless training stream of a mixture of tasks, or one host's rows of it.
+    """The endless training stream of a mixture of tasks, or one host's rows of this stream.
 
     The rows of all hosts, one after another, are the global batch. `batches[step]` is
     `batches.batch(step)`, and `len(batches)` the steps of the training. Examples are padded to the
@@ -124,7 +124,7 @@ class TaskBatches:
 
     @property
     def records(self) -> dict[str, dict[str, int]]:
-        """Training examples by task and language."""
+        """Number of training examples, by task and language."""
         return {
             task: {lang: len(source) for lang, source in examples.sources["train"].items()}
             for task, examples in self.opened.items()
@@ -197,7 +197,7 @@ class TaskBatches:
         return self._steps
 
     def __getitem__(self, step: int) -> Batch:
-        """Return `batch(step)`, for Grain; raise an IndexError beyond the training."""
+        """Return `batch(step)`, for Grain; raise an IndexError if the training has no such step."""
         if not 0 <= step < self._steps:
             raise IndexError(step)
         return self.batch(int(step))

@@ -95,7 +95,7 @@ class ValidationBatches:
         inputs = self._examples.tokens(source, index, features, "inputs")
         targets = self._examples.tokens(source, index, features, "targets")
         example = (inputs, targets, self.languages.index(lang))
-        if self._examples.supervised:  # a bootstrap draws such rows by group, not by document
+        if self._examples.supervised:  # a bootstrap draws groups of these rows, not documents
             group, text = features["group"], features["targets_pretokenized"]
             return example, group[0].decode(), len(text[0]), 0
         document, target_bytes = features["document"], features["target_bytes"]

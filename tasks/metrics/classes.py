@@ -17,7 +17,7 @@ from mswitch.tasks.metrics.metric import (
 
 
 def _make_share_right(name: str, of_group: OfGroup = "sum") -> Maker:
-    """Make a metric: the share of right rows, or with `min`, of groups whose rows are all right."""
+    """Make the share of right rows or, if `of_group` is `min`, of groups with only right rows."""
     metric = make_mean(name, lambda answers, given: float(given in answers), of_group)
     return lambda labels, language: metric
 
@@ -129,7 +129,7 @@ def _make_correlation(name: str, transform: Callable[[Floats], Floats]) -> Metri
 
 
 def _compute_ranks(values: Floats) -> Floats:
-    """Compute ranks over all rows, which resamples keep; equal values get their mean rank."""
+    """Compute ranks over all rows, once for all resamples; equal values get their mean rank."""
     _, numbers, counts = np.unique(values, return_inverse=True, return_counts=True)
     return (counts.cumsum() - (counts + 1) / 2)[numbers]
 

@@ -1,4 +1,4 @@
-"""Define metrics: statistics that add up over rows, and the value of their sum."""
+"""Define metrics: statistics of rows, and a value that is computed from their sum."""
 
 import dataclasses
 from collections.abc import Callable, Sequence
@@ -49,7 +49,7 @@ class Metric:
         return sums
 
     def is_averaged(self, answers: Answers) -> bool:
-        """Return whether a language with such answers counts in a mean over languages.
+        """Return whether a language with these answers counts in a mean over languages.
 
         If a language has one true class, macro-F1 only depends on the number of wrong classes.
         """

@@ -94,7 +94,7 @@ def _make_best_answer(
     normalize: Callable[[str], str],
     of_group: OfGroup = "sum",
 ) -> Metric:
-    """Make the best match among a question's answers: an exact one (`_em`), or F1 of words."""
+    """Make a metric: the best match with any answer of a row, as exact match (`_em`) or word F1."""
     exact = name.endswith("_em")
 
     def row(answers: Sequence[str], prediction: str) -> float:
@@ -168,7 +168,7 @@ def _make_rouge(name: str) -> Maker:
 def _make_sacrebleu(name: str, measure: Any) -> Metric:
     def statistics(answers: Answers, predictions: Sequence[str]) -> Floats:
         most = max(map(len, answers))
-        # Rows with fewer references than others get None for the missing ones.
+        # Rows with fewer references than others get None for each missing reference.
         streams = [[dict(enumerate(row)).get(i) for row in answers] for i in range(most)]
         return np.array(measure._extract_corpus_statistics(list(predictions), streams), float)
 
@@ -190,8 +190,8 @@ def _make_chrf(labels: list[str], language: str) -> Metric:
 
 
 def _make_bleu(labels: list[str], language: str) -> Metric:
-    """Make BLEU with the language's tokenizer: sacreBLEU's `13a` if words have spaces."""
-    # Other sacreBLEU tokenizers are not used: for Japanese and Korean they are packages, and
+    """Make BLEU with the language's tokenizer: sacreBLEU's `13a` if spaces separate words."""
+    # Other sacreBLEU tokenizers are not used: the Japanese and Korean tokenizers are packages, and
     # FLORES's is downloaded.
     tokenizer = "zh" if language == "zh" else "char" if language in _UNSPACED else "13a"
     return _make_bleu_with("bleu", tokenizer)

@@ -12,7 +12,7 @@ import numpy as np
 
 from mswitch.pipelines.supervised.squad_and_wikiann import make_question_row, pad_punctuation
 
-#: Row of a task: the texts `inputs`, `targets`, `id` and `group`, and a list of texts, `answers`.
+#: Row of a task: `inputs`, `targets`, `id` and `group` are texts, and `answers` is a list of texts.
 Row = Mapping[str, Any]
 Example = Mapping[str, Any]
 ToRows = Callable[[Example], Iterable[Row]]
@@ -45,7 +45,7 @@ def xnli(example: Example, languages: Sequence[str]) -> Iterator[Row]:
 def glue(
     example: Example, name: str, labels: Sequence[str], features: Sequence[str] = ()
 ) -> Iterator[Row]:
-    """Yield a row of GLUE or SuperGLUE with its features by name; an unknown label is `<unk>`.
+    """Yield a row of GLUE or SuperGLUE whose inputs name each feature. Unknown labels are `<unk>`.
 
     MultiRC's markup is removed, and its group is the question.
     """
@@ -73,7 +73,7 @@ def stsb(example: Example) -> Iterator[Row]:
 
 
 def record(example: Example) -> Iterator[Row]:
-    """Yield a row of ReCoRD for each answer, all in one group; `<unk>` if there is none."""
+    """Yield a row of ReCoRD for each answer, all in one group; without answers, yield `<unk>`."""
     passage = re.sub(r"([.?!\"'])\n@highlight\n", r"\1 ", example["passage"])
     passage = passage.replace("\n@highlight\n", ". ")
     entities = ", ".join(example["entities"])
@@ -91,7 +91,7 @@ def pronoun(example: Example) -> Iterator[Row]:
 
 
 def wsc(example: Example, true_alone: bool) -> Iterator[Row]:
-    """Yield a row of SuperGLUE's WSC, simplified: the pronoun is marked, the target is the phrase.
+    """Yield a row of SuperGLUE's WSC, simplified: inputs mark the pronoun, targets are a phrase.
 
     Args:
         example: an example of `wsc.fixed`.
@@ -105,7 +105,7 @@ def wsc(example: Example, true_alone: bool) -> Iterator[Row]:
     words = text.split(" ")
     if words[place] == word:
         text = " ".join([*words[:place], f"*{word}*", *words[place + 1 :]])
-    else:  # two texts have another word there; T5 corrects them by hand
+    else:  # two texts have another word at this index; T5 corrects them by hand
         text = text.replace("Good for him,", "Good for *him* ,").replace("use it ,", "use *it* ,")
         text = text.rstrip()
     label = int(example["label"])
@@ -115,7 +115,7 @@ def wsc(example: Example, true_alone: bool) -> Iterator[Row]:
 
 
 def summary(example: Example, article: str, highlights: str) -> Iterator[Row]:
-    """Yield a row with a document, `article`, and its summary, `highlights`."""
+    """Yield a row: feature `article` is a document, and feature `highlights` is its summary."""
     yield _make_row(f"summarize: {example[article]}", example[highlights])
 
 

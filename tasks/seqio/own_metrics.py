@@ -19,12 +19,12 @@ from mswitch.tasks.seqio.registered import Registered, preprocess
 
 
 def make_example_id(split: str, shard: int, row: int, draw: int | None = None) -> str:
-    """Return an example's id: its split, shard, place there, and draw if there are several."""
+    """Return an example's id: its split, shard, row in the shard and, if not None, its draw."""
     return f"{split}-{shard:05}:{row}" + ("" if draw is None else f"#{draw}")
 
 
 def split_metrics(task: seqio.Task) -> tuple[list[Any], int]:
-    """Return a task's metrics that take predictions, and how many take something else."""
+    """Return a task's metrics that take predictions, and the number of its other metrics."""
     try:
         metrics = list(task.metric_objs)
     except ValueError as error:
@@ -125,7 +125,7 @@ def _has_same_targets(example: Mapping[str, Any], row: Mapping[str, Any]) -> boo
 
 
 def _to_json(name: str, value: Any) -> dict[str, float | str | None]:
-    """Return a metric's value by name, as JSON can hold it; nothing for pictures and sounds."""
+    """Map a metric's name to its value for JSON; omit values that are pictures or sounds."""
     value = getattr(value, "textdata", getattr(value, "value", value))
     if isinstance(value, bytes | str):
         return {name: value.decode() if isinstance(value, bytes) else value}

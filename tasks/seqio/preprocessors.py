@@ -23,7 +23,7 @@ def _draw_order(items: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
 
 
 def _compose(total: tf.Tensor, parts: tf.Tensor, order: tf.Tensor) -> tf.Tensor:
-    """Cut `total` items into `parts` positive lengths; `order` permutes the `total - 1` gaps."""
+    """Cut `total` items into `parts` positive lengths; `order` ranks `total - 1` gaps to cut."""
     starts = tf.concat([[0], tf.cast(order < parts - 1, tf.int32)], axis=0)
     return tf.math.segment_sum(tf.ones([total], tf.int32), tf.cumsum(starts))
 
@@ -104,7 +104,7 @@ def corrupt_spans(
     output_features: Mapping[str, Any],
     sequence_length: Mapping[str, int] | None = None,
 ) -> tf.data.Dataset:
-    """Corrupt raw segments in a new way at each reading; frozen examples pass through.
+    """Corrupt raw segments in a new way at each reading; do not change frozen examples.
 
     Segments too long for `sequence_length` are cut first, so that nothing is lost. An EOS ends
     inputs and targets; frozen (validation) examples already have one. If the examples are for UL2,

@@ -64,11 +64,11 @@ class ExamplesSource(seqio.DataSource):
         return count_cached_records(self._task).get(split)
 
     def list_shards(self, split: str) -> Sequence[str]:
-        """Refuse: only the cache has shards."""
+        """Raise a UserError, because only the cache has shards."""
         raise self._make_error(split)
 
     def get_dataset(self, split: str = "train", *_: object, **__: object) -> tf.data.Dataset:
-        """Refuse: only the cache has examples."""
+        """Raise a UserError, because only the cache has examples."""
         raise self._make_error(split)
 
     def _make_error(self, split: str) -> UserError:
@@ -101,7 +101,7 @@ def _compute_capped_rates(name: str, _directories: tuple[str, ...]) -> dict[str,
 
 
 def _make_rate(name: str, lang: str) -> Callable[[seqio.Task], float]:
-    """Return seqio's rate function for a language of a registered mixture; it reads when called."""
+    """Return a rate function for a language of a registered mixture; it counts records lazily."""
     mixture, _ = _registered[name]
 
     def rate(_: seqio.Task) -> float:

@@ -140,7 +140,7 @@ def preprocess(
 
     def seed_tensorflow(draw: int) -> int:
         seed = number * _SEEDS + draw
-        tf.random.set_seed(seed)  # TensorFlow combines it with seqio's own seeds
+        tf.random.set_seed(seed)  # TensorFlow combines this seed with seqio's own seeds
         return seed
 
     try:
