@@ -3,7 +3,7 @@
 import os
 import re
 import sys
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -63,7 +63,7 @@ def read_table(path: str, name: str, reading: Reading) -> Iterator[Page | Reject
             fields = reading.fields
             looked_for = dict.fromkeys(path for paths in fields.values() for path in paths)
             kept = dict.fromkeys(column.path for column in reading.keep)
-            lenient = kept.keys() - looked_for.keys()
+            lenient = (kept.keys() & names) - looked_for.keys()
             wanted = [path for path in looked_for | kept if path in names]
             strings = [
                 column.path
@@ -171,16 +171,14 @@ def _find_too_large(file: pq.ParquetFile, number: int, wanted: Sequence[str]) ->
 
 
 def _make_page(
-    row: Mapping[str, Any], source: str, reading: Reading, lenient: Collection[str]
+    row: dict[str, Any], source: str, reading: Reading, lenient: Collection[str]
 ) -> Page | Rejected:
     """Return the page of a row; `lenient` columns may contain other bytes than UTF-8."""
+    for key in lenient:
+        if isinstance(value := row[key], bytes):
+            row[key] = value.decode(errors="surrogateescape")
     try:
-        values = {
-            k: v.decode(errors="surrogateescape" if k in lenient else "strict")
-            if isinstance(v, bytes)
-            else v
-            for k, v in row.items()
-        }
+        values = {k: v.decode() if isinstance(v, bytes) else v for k, v in row.items()}
     except UnicodeDecodeError as error:
         return _reject("bad_utf8", source, str(error))
     return make_page_from_fields(values, source, reading)
