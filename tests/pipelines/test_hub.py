@@ -30,9 +30,6 @@ from mswitch.pipelines.crawl.files import find_crawl_files
 from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.outputs import read_manifest
 
-pytestmark = pytest.mark.skipif(
-    importlib.util.find_spec("huggingface_hub") is None, reason="needs the extra hub"
-)
 WEB = "hf://datasets/web/fine"
 
 

@@ -29,7 +29,6 @@ from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.records import Page
 from mswitch.pipelines.samples.gflanguages import split_paragraphs
 
-pytest.importorskip("icu4py")
 IDS = {"en": "en_Latn", "th": "th_Thai", "ja": "ja_Jpan", "km": "km_Khmr", "zh": "zh_Hans"}
 
 
