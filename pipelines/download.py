@@ -168,7 +168,7 @@ class Downloader:
     @contextlib.contextmanager
     def _request(self, url: str, headers: Mapping[str, str]) -> Iterator[requests.Response]:
         """Send a GET request; raise an error for a status without data."""
-        # Request the stored bytes: offsets and checksums refer to these.
+        # Request the bytes as stored, because offsets and checksums refer to these.
         shown = hide_secrets(url)
         own = {"User-Agent": self.user_agent, "Accept-Encoding": "identity"}
         with requests.get(

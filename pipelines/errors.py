@@ -8,7 +8,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-#: The end of a traceback in text, of a UserError (or one of its subclasses) that Beam flattened.
+#: Last line of a traceback that Beam turned into text, for a UserError or one of its subclasses.
 _FLATTENED = re.compile(
     r"^mswitch\.pipelines\.\w+\.(?:User|WorkerDied|Missing|Bucket)Error: (.+)$", re.M
 )

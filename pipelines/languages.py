@@ -18,7 +18,7 @@ from typing import Any, Literal
 from mswitch.pipelines.errors import UserError
 
 UNDETERMINED = "und"
-#: Fewest pages in mC4's training split, for a language of each resource tier.
+#: Minimum number of pages in mC4's training split for a language of each resource tier.
 TIER_PAGES = {"high": 10_000_000, "mid": 1_000_000, "low": 1}
 #: English names of scripts by ISO 15924 code, for languages and pages.
 SCRIPTS = {
@@ -151,7 +151,7 @@ def find_code(code: str) -> str | None:
 
 
 def any_code(text: str) -> str | None:
-    """Return the code of any language in a text: as `find_code`, or a new code (`ast`), or None.
+    """Return the code that a text means: from `find_code`, or a new code (`ast`); else None.
 
     Underscores become hyphens, and cases become those of BCP 47: `ast_latn` is `ast-Latn`.
     """

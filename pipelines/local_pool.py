@@ -32,8 +32,8 @@ PRELOAD = [
     "mswitch.pipelines.corpus.warm_up",
 ]
 
-#: Workers older than this are replaced before the next list: their allocators keep freed memory in
-#: pieces that the next list seldom fits.
+#: Workers older than this are replaced before the next list, because their allocators keep freed
+#: memory in pieces that seldom fit the next list.
 _RENEW_SECS = 8.0
 
 
@@ -94,7 +94,7 @@ def start_server(modules: Sequence[str] = ()) -> None:
         modules: modules that it imports besides `PRELOAD`.
     """
     multiprocessing.get_context("forkserver").set_forkserver_preload([*PRELOAD, *modules])
-    resource_tracker.ensure_running()  # else the fork server starts it, unblocking SIGINT
+    resource_tracker.ensure_running()  # else the fork server would start it and unblock SIGINT
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         forkserver.ensure_running()

@@ -19,7 +19,7 @@ from mswitch.pipelines.storage import (
     join,
 )
 
-#: Seconds for which Google's client retries; a later renewal of a lease would be useless.
+#: Seconds for which Google's client retries. After this time, renewing a lease would be useless.
 _RETRY_SECS = 20
 #: Maximum bytes in a request to Amazon.
 _AMAZON_REQUEST_BYTES = 5 << 30
@@ -30,7 +30,7 @@ class ChangedError(Exception):
 
 
 class BucketError(UserError):
-    """A bucket cannot be reached, or refuses a request; this may pass."""
+    """A bucket cannot be reached or refuses a request, perhaps not for long."""
 
 
 @contextlib.contextmanager
@@ -122,7 +122,7 @@ def replace_version(url: str, data: bytes, version: str | None) -> str:
 
 
 def _put_amazon(url: str, body: bytes | BinaryIO, **condition: str) -> str:
-    """Write an object on a condition; return its new version."""
+    """Write an object if `condition` holds; return the object's new version."""
     from botocore.exceptions import ClientError
 
     client, place = amazon_object(url)

@@ -34,7 +34,7 @@ def pass_rules(
 
 
 def apply(pages: Sequence[Page], recipe: Recipe) -> list[Page]:
-    """Return the pages that pass a recipe's rules, edited; for a `beam.Map`.
+    """Return the edited pages that pass a recipe's rules; a `beam.Map` can call this.
 
     This deduplicates nothing, and skips rules that judge records while they are read.
     """
@@ -76,7 +76,8 @@ def _ask(rule: Rule, pages: Sequence[Page], recipe: Recipe) -> Sequence[str | No
             note(f"rule {rule.name} at {pages[0].source}")
         reasons = rule.reasons(pages)
         if len(reasons) != len(pages):
-            # No page is to blame. Asked about a single page, the rule may return one reason.
+            # Do not look for a page as the cause: asked about a single page, the rule may return
+            # one reason.
             raise UserError(
                 f"rule {rule.name} of recipe {recipe.name} returned {len(reasons)} reasons for "
                 f"{len(pages)} pages: return one for each, None to keep it"
@@ -90,7 +91,7 @@ def _ask(rule: Rule, pages: Sequence[Page], recipe: Recipe) -> Sequence[str | No
         if recipe.on_error == "fail" and type(rule).__module__.startswith(_OWN):
             raise
         if len(pages) > 1:
-            # Find the page that causes it.
+            # Ask about each page alone, to find the page that causes the error.
             return [reason for page in pages for reason in _ask(rule, [page], recipe)]
         [page] = pages
         raised = f"{rule.name} of recipe {recipe.name} raised {type(error).__name__}: {error}"

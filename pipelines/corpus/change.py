@@ -79,7 +79,7 @@ class Base:
 
     @property
     def prefix(self) -> str:
-        """Beginning of the names of the next addition's shards, after the split."""
+        """Part of the next addition's shard names that follows the split."""
         return f"{name_addition(len(self.additions) + 1)}-"
 
     @property
@@ -165,7 +165,7 @@ def _make_staging_prefix(directory: str) -> str:
 
 
 def find_unfinished_changes(directory: str) -> dict[str, str]:
-    """Find staging directories; return by path the state of the corpus that each is for."""
+    """Return the paths of staging directories, each with the corpus state that it was made for."""
     prefix = _make_staging_prefix(directory)
     if storage.is_remote(directory):
         paths = [status.path for status in storage.match(f"{prefix}**")]
@@ -290,7 +290,7 @@ def _change_card(base: Base, whole: Mapping[str, Any]) -> None:
     changed = _apply_edits(card, before, after)
     if changed is not None:
         write_atomically(path, changed)
-    elif _apply_edits(card, after, before) is None:  # else the card was updated before a kill
+    elif _apply_edits(card, after, before) is None:  # else a killed run already updated the card
         say("corpus", f"{path} was edited and stays as it is; its figures are out of date")
 
 
@@ -316,7 +316,7 @@ def _apply_edits(text: str, before: str, after: str) -> str | None:
         first = start - (tag == "insert")
         lines = old[first:stop]
         places = [there.get(first, -1)]
-        if mine[places[0] : places[0] + len(lines)] != lines:  # moved lines: find their only place
+        if mine[places[0] : places[0] + len(lines)] != lines:  # the lines moved: find their place
             places = [n for n in range(len(mine)) if mine[n : n + len(lines)] == lines]
         if len(places) != 1:
             return None

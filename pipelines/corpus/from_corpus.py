@@ -48,7 +48,7 @@ Changed = Mapping[str, frozenset[str]]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class BuildFromCorpus(Build):
-    """A build that reads a corpus: its tasks are the shards.
+    """A build that reads a corpus; each shard of that corpus is a task.
 
     Attributes:
         source: the corpus to read.
@@ -82,8 +82,8 @@ class BuildFromCorpus(Build):
         run_tasks([self.finish_tasks], self.engine)
 
     def make_key_tasks(self) -> list[Tasks]:
-        """Copy all keys, also of dropped documents, so that later crawls add no twin of these."""
-        # Choose names that no addition will use.
+        """Copy all keys, even of dropped documents, so later crawls add no duplicates of these."""
+        # Choose file names that no addition will use.
         entries = [
             (entry, f"fingerprints/from-{number:05d}-{entry['kind']}.keys")
             for number, entry in enumerate(self.source.manifest["fingerprints"])
@@ -165,7 +165,7 @@ def _find_changes(
         was, now = before["steps"].get(step.name, {}), after["steps"][step.name]
         names = [name for name in sorted({*was, *now}) if was.get(name) != now.get(name)]
         changed = {name: was.get(name) for name in names}
-        # A user's rule may also have changed its code.
+        # The code of a user's rule may also have changed.
         own = not type(step).__module__.startswith("mswitch.")
         if own and before.get("recipe") != after.get("recipe"):
             changed[ITS_CODE] = None
@@ -181,7 +181,7 @@ def _find_changes(
 def _find_obstacle(
     step: Step, was: Mapping[str, Any], base: Base
 ) -> tuple[str, Mapping[str, Any]] | None:
-    """Return why stored documents do not allow changed settings, and these settings' old values."""
+    """Return why stored documents cannot be judged by changed settings, and the old values."""
     recipe, manifest = base.recipe, base.manifest
     if not isinstance(step, Rule) or step.defines("response_reason"):
         return "it runs only when a crawl is read", was

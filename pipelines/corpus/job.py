@@ -34,7 +34,7 @@ class Job:
 
     @property
     def recipe(self) -> Recipe:
-        """The recipe; each thread loads its own once and keeps it."""
+        """The recipe; each thread loads its own copy once and keeps it."""
         key = pickle.dumps(self)
         if getattr(_per_thread, "key", None) != key:
             _per_thread.recipe = self.config.load(self.source).change(self.prepared)

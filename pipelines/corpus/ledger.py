@@ -21,8 +21,8 @@ from mswitch.pipelines.records import Page, Rejected
 REMOVED = "removed"
 #: Reasons without samples. Records that are not pages need no inspection.
 UNSAMPLED = ("not_a_page", REMOVED)
-#: Reason of pages for which a rule raised an exception, if the recipe drops these; and the page's
-#: note with the exception, which samples have instead of the text.
+#: Reason of pages that the recipe drops because a rule raised an exception. `ERROR` is the page's
+#: note with this exception; samples contain it instead of the text.
 RULE_ERROR, ERROR = "rule_error", "_error"
 #: Maximum number of places to keep, per reason, of records that a file's reader dropped.
 MOST_PLACES = 1000
@@ -36,7 +36,7 @@ _NO_BOUND = "g"  # sorts after every hexadecimal number
 
 
 class Ledger:
-    """Counts per stage and of lines, with a bounded sample of dropped records.
+    """Counts of records per stage and of lines, with a bounded sample of dropped records.
 
     The sample of a reason has the rejections of smallest hash, so that it does not depend on the
     order in which files are read or merged.
@@ -126,7 +126,8 @@ class Ledger:
     def _add_samples(self, reason: str, samples: Mapping[str, dict[str, str]]) -> None:
         mine = self._samples[reason]
         for digest, row in samples.items():
-            # Files of equal name share sources: the choice must not depend on the files' order.
+            # Records in files of equal name may have the same digest. The choice must not depend on
+            # the order of these files.
             mine[digest] = min(mine.get(digest, row), row, key=lambda row: sorted(row.items()))
         if len(mine) > 2 * self.samples_per_reason + 64:
             self._samples[reason] = smallest = self._find_smallest(reason)
@@ -183,7 +184,7 @@ class Ledger:
         return {lang: dict(sorted(self.languages[lang].items())) for lang in sorted(self.languages)}
 
     def find_example(self, reason: str) -> dict[str, str] | None:
-        """Return a sample of a reason, as in `write_samples`; None if there is none."""
+        """Return a sample with this reason, as in `write_samples`; None if there is no sample."""
         return next(iter(self._find_smallest(reason).values()), None)
 
     def write_samples(self, directory: str) -> None:

@@ -164,7 +164,7 @@ def _sort_groups(batches: Sequence[pa.RecordBatch], size: int) -> Iterator[pa.Ta
 def _gather(
     group: int, pieces: Iterable[Sequence[int]], spec: ShardSpec, job: Job
 ) -> Iterator[pa.RecordBatch]:
-    """Yield the documents of an output shard that are in the run of a group of shards."""
+    """Yield the documents from a group's run that belong to an output shard."""
     with open_run(group, job.work) as run:
         for rows in cut_run(run, pieces):
             if len(chosen := Places(rows, spec.moved, job.config).select(spec)):
@@ -206,6 +206,6 @@ class Places:
 
 
 def _assign_shards(halves: np.ndarray, count: int) -> np.ndarray:
-    """Return for each id the index of its part, of `count` equal parts of the id space."""
+    """Return the index of each id's part if `count` equal parts divide the id space."""
     edges = [((i << 64) + count - 1) // count for i in range(1, count)]
     return np.searchsorted(np.array(edges, np.uint64), halves[:, 0], side="right")

@@ -65,7 +65,8 @@ class RecipeSource:
     def _run(self) -> dict[str, Any]:
         name = f"mswitch_recipe_{self.sha256[:16]}"
         if name not in sys.modules:
-            # Tracebacks need the source's lines; dataclasses look up their module by name.
+            # Register the source's lines for tracebacks, and the module for dataclasses, which look
+            # it up by name.
             lines = self.text.splitlines(keepends=True)
             linecache.cache[self.origin] = (len(self.text), None, lines, self.origin)
             module = types.ModuleType(name)

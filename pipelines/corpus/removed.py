@@ -47,7 +47,7 @@ def keyed_hash(key: bytes, name: str) -> str:
 
 
 def make_probe(key: bytes) -> str:
-    """Return a hash by which a record recognizes its key."""
+    """Return a hash to check whether a record belongs to this key."""
     return keyed_hash(key, "key")
 
 

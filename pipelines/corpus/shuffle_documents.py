@@ -28,7 +28,7 @@ from mswitch.pipelines.file_tasks import Tasks, do_task
 def shuffle_documents(
     root: beam.Pipeline, tasks: Tasks, *, finished: Tasks, directory: str, job: Job
 ) -> Any:
-    """Write output shards (`ShardSpec`s) of `finished` groups; return their numbers."""
+    """Write the output shards (`ShardSpec`s) of `finished` groups; return the shards' numbers."""
     specs = {number: tasks.items[number] for number in tasks.todo()}
     cut = (
         root

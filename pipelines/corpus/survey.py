@@ -33,7 +33,7 @@ SCRIPT_SAMPLE_BYTES = 4 << 20
 #: Site of URLs that name no host.
 NO_SITE = "(none)"
 
-#: Arrow makes its functions at import; no type checker sees them.
+#: Arrow creates these functions at import, so type checkers cannot see them.
 _compute: Any = pyarrow.compute
 
 _BATCH_ROWS = 1 << 16
@@ -75,7 +75,7 @@ class HeavyHitters:
             )
 
     def merge(self, other: "HeavyHitters") -> None:
-        """Add the counts of `other`; errors add up."""
+        """Add the counts and the error of `other`."""
         self.error += other.error
         self.add(other._counts)
 

@@ -27,8 +27,8 @@ _LONGEST_LINE_BYTES = 64 << 10
 _MOST_BLANK_LINES = 1000
 _READ_BYTES = 64 << 10
 _SKIP_BYTES = 1 << 20
-#: Maximum bytes of a plain file to read again, in search of good records within damaged ones. After
-#: that, the bytes that a damaged record claims are skipped.
+#: Maximum bytes of a plain file to read again in search of good records within damaged records.
+#: After that, the bytes that a damaged record claims are skipped.
 _RETRY_BYTES = 4 << 30
 
 

@@ -89,12 +89,12 @@ class Reading(NamedTuple):
     form: str = ""
 
     def recognize(self, names: Iterable[str]) -> "Reading":
-        """Return settings for rows with these fields; `PUBLISHED` maps what the user did not."""
+        """Return settings for these fields; `PUBLISHED` maps parts that the user did not map."""
         present = {outer for name in names for outer in _list_outer(name)}
         for form in PUBLISHED:
             if form.marks <= present and not (form.only and present - form.marks):
                 own = {part for part in form.fields if self.fields[part] == STANDARD_FIELDS[part]}
-                # Other rows of the file may have other fields.
+                # Keep the standard fields, because other rows of the file may have them.
                 paths = {
                     part: tuple(dict.fromkeys((*form.fields[part], *STANDARD_FIELDS[part])))
                     for part in own
@@ -109,7 +109,7 @@ def _list_outer(path: str) -> Iterator[str]:
 
 
 def map_fields(given: Sequence[str] | None) -> Mapping[str, tuple[str, ...]]:
-    """Return `STANDARD_FIELDS` with the user's mapping.
+    """Return `STANDARD_FIELDS`, with the parts that the user maps replaced.
 
     Args:
         given: entries such as `text=content` or `url=page.link`; if several name the same part, the

@@ -67,7 +67,7 @@ def read_field_kinds(path: str, max_bytes: int, rows: int) -> dict[str, str]:
 
 
 def read_lines(file: BinaryIO, max_bytes: int) -> Iterator[tuple[int, bytes | None]]:
-    """Yield the non-blank lines of a file with their offsets; None for a longer line.
+    """Yield the non-blank lines of a file with their offsets; a line that is too long is None.
 
     A last line that is cut off by damage counts as damage, and is not yielded.
     """

@@ -12,7 +12,7 @@ _LETTERS = np.frombuffer(b"".join(_METADATA_PREFIXES), np.uint8)
 _BOUNDS = np.cumsum([0, *map(len, _METADATA_PREFIXES)])
 _NEWLINE, _RETURN = b"\n\r"
 _SPACE = np.array([chr(code).isspace() for code in range(128)])
-#: In UTF-8, a byte with these bits equal to this value continues a character.
+#: A byte continues a character in UTF-8 if its bits in `_MARK` equal `_WITHIN`.
 _MARK, _WITHIN = 0xC0, 0x80
 
 

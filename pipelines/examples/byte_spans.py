@@ -1,4 +1,4 @@
-"""Makes validation examples whose spans are chosen on raw text, for every vocabulary alike.
+"""Makes validation examples with spans of raw text, which are the same for every vocabulary.
 
 A vocabulary with longer tokens masks longer spans and shows more text beside them, so losses of
 models with different vocabularies measure different tasks. Here windows and spans depend only on

@@ -121,7 +121,7 @@ def _describe(
     directory: str,
     features: Mapping[str, Mapping[str, Mapping[str, Any]]],
 ) -> dict[str, Any]:
-    """Describe each language, in seqio's files too; remove splits without records."""
+    """Describe each language, also in seqio's files; remove splits without records."""
     by_split: dict[str, dict[str, list[Mapping[str, Any]]]] = {}
     for shard in finished:
         by_split.setdefault(shard["lang"], {}).setdefault(shard["split"], []).append(shard)

@@ -25,7 +25,7 @@ MAX_LIST_BYTES = 256 << 20
 CrawlFormat = Literal["wet", "warc"]
 
 _DUMP = re.compile(r"CC-MAIN-\d{4}-(\d{2}|\d{4})|CC-MAIN-\d{4}")
-#: Paths that a list may contain: they do not leave their directory, and are not hidden.
+#: Paths that a list may contain. They do not leave their directory, and are not hidden.
 _PATH = re.compile(r"crawl-data(/[A-Za-z0-9_][A-Za-z0-9_.-]*)+\.gz")
 
 

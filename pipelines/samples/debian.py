@@ -35,19 +35,19 @@ from mswitch.pipelines.samples.documents import (
 from mswitch.pipelines.samples.gflanguages import STAGE, read_summary
 
 FILES_PER_FORMAT = 4
-#: Maximum bytes of text per language and package; pages are taken in the order of their path's
-#: hash.
+#: Maximum bytes of text per language and package. Pages are taken in the order of their paths'
+#: hashes.
 MAX_TEXT_BYTES = 500_000
 MAX_FILE_BYTES = 8_000_000
 DOCUMENTS = re.compile(r".*\.(?:html|htm|page|json)")
-#: Pattern of prose: also translated manual pages, but no message catalogues.
+#: Files of prose, including translated manual pages, but not message catalogues.
 PROSE = re.compile(r".*\.(?:html|htm|page)|usr/share/man/[a-z]{2}[^/]*/man\d/[^/]+\.gz")
 #: MediaWiki's pseudo-language for remarks to translators.
 MESSAGE_DOCUMENTATION = "qqq"
 PACKAGE_NAME = re.compile(r"[a-z0-9][a-z0-9+.-]+")
 URI_LINE = re.compile(r"'(?P<uri>[^']+)' (?P<name>[^ /]+) (?P<size>\d+) SHA256:(?P<sha256>\w+)")
 
-#: English comes first, to leave out untranslated text of other languages.
+#: English comes first, so that untranslated text can be left out of other languages.
 _LIBREOFFICE = (
     "en-us ca cs da de el es et eu fi fr gl hi hu id it ja km ko nl pl pt ru sl sv tr vi zh-cn"
 )

@@ -56,7 +56,7 @@ def list_html_blocks(document: bytes) -> Iterator[bytes]:
 
 
 def remove_blocks(document: bytes, original: Collection[bytes]) -> bytes:
-    """Remove the blocks in `original` from an HTML document: they were not translated."""
+    """Remove blocks that are also in `original`, and so untranslated, from an HTML document."""
     return _BLOCK.sub(
         lambda block: b"" if _strip_markup(block[2]) in original else block[0], document
     )

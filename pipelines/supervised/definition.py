@@ -33,9 +33,9 @@ from mswitch.pipelines.languages import any_code
 
 SPLITS = ("train", "validation", "test")
 FORMATS = ("squad", "wikiann")
-#: Metric of tasks whose targets may be empty: text without any span.
+#: Metric of tasks whose targets may be empty, because a text may have no span.
 SPANS = "span_f1"
-#: Used instead of a split: the hash of its group decides the split of a row.
+#: Value instead of a split: the hash of a row's group decides the row's split.
 BY_HASH = "hash"
 #: Placeholder for the language in the name of a file.
 LANG = "{lang}"
@@ -314,7 +314,7 @@ def _check_labels(value: Any) -> Mapping[str, str] | None:
 
 
 def _find_files(value: Any, split: Any, folder: str) -> Mapping[str, Mapping[str, str]]:
-    """Return the files of each split, with the language in their names for a pattern `{lang}`."""
+    """Return the files of each split; a pattern `{lang}` finds the language in their names."""
     if split not in (None, BY_HASH):
         raise ValueError(f'split is {split!r}: give "{BY_HASH}", or files by split')
     if isinstance(value, dict) == (split is not None):

@@ -28,7 +28,8 @@ from mswitch.pipelines.supervised.squad_and_wikiann import Numbered, read_squad,
 #: Longer rows are refused; the longest row in tasks of mT5 and T5 has less than a tenth of this.
 MAX_ROW_BYTES = 4 << 20
 _BATCH_ROWS = 1_000
-#: Errors from damage, and from values that Python lacks: dates after 9999, nanoseconds, time zones.
+#: Errors from damaged files, and from values that Python cannot represent: dates after 9999,
+#: nanoseconds, time zones.
 _UNREADABLE = (
     pa.ArrowException,
     ArithmeticError,
@@ -96,7 +97,7 @@ def _read_lines(file: BinaryIO) -> Iterator[tuple[int, str]]:
 
 
 def _detect_kind(lines: Sequence[str], name: str) -> Literal["jsonl", "tsv", "csv"]:
-    """Detect the format: most lines of JSON Lines begin with a brace; headers have separators."""
+    """Detect JSON Lines by braces at the start of lines, TSV and CSV by the header's separators."""
     if 2 * sum(line.lstrip().startswith("{") for line in lines) > len(lines) > 0:
         return "jsonl"
     if lines and lines[0].lstrip().startswith("["):

@@ -26,7 +26,7 @@ MAX_JSON_BYTES = 512 << 20
 #: A word of a line; spaces beyond ASCII, such as U+3000, are part of words.
 _WORD = re.compile(r"[^ \t\n\v\f\r]+")
 
-#: Number of a row in the file, from 1, and the row; in a text file, the number of its line.
+#: Number and content of a row. Numbers count rows from 1, or, in a text file, lines.
 Numbered = tuple[int, Mapping[str, Any]]
 
 
@@ -122,7 +122,7 @@ def _make_sentence(tokens: Sequence[tuple[str, str]]) -> Mapping[str, Any]:
         before = tag
     row = {
         "text": " ".join(word.removeprefix(prefix) for word, _ in tokens),
-        # TFDS, and so mT5, writes `None` if there is no span.
+        # If there is no span, write `None`, like TFDS and thus mT5.
         "spans": " $$ ".join(f"{kind}: {' '.join(words)}" for kind, words in spans) or "None",
     }
     return {**row, "lang": prefix[:-1]} if prefix else row

@@ -118,7 +118,7 @@ class BalancedText:
 
 @contextlib.contextmanager
 def _ended_by_interrupt() -> Iterator[None]:
-    """Let Ctrl-C end the process at once: SentencePiece blocks Python's handlers for long.
+    """Let Ctrl-C end the process at once, because SentencePiece blocks Python's handlers for long.
 
     Only the main thread may change this.
     """

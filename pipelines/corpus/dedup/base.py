@@ -40,7 +40,7 @@ class Dedup(Step):
         raise NotImplementedError
 
     def candidates(self, pages: int, lines: int) -> int:
-        """Return the most candidates that `pages` pages with `lines` lines can have."""
+        """Return the maximum number of candidates in `pages` pages with `lines` lines."""
         raise NotImplementedError
 
     def reasons(

@@ -156,7 +156,7 @@ class Exchange:
         return sum(note[name] for note in self.tasks(title, None, count).read())
 
     def find_pages_before(self, group: Group) -> np.ndarray:
-        """Return whether each page stays in all earlier deduplications: bool [pages]."""
+        """Return which pages all earlier deduplications keep: bool [pages]."""
         come = np.ones(group.pages, bool)
         for other in self.before:
             come &= other.read_stays(group)

@@ -24,18 +24,20 @@ from mswitch.pipelines.corpus.dedup.key_files import (
 )
 from mswitch.pipelines.file_tasks import Tasks
 
-#: A language with more matches is clustered here; for others, one worker holds all matches.
+#: A language with more matches is clustered by this module. For any other language, one worker
+#: holds all matches.
 LARGE_PAIRS = 10_000_000
-#: Number of steps that run as lists of tasks; the first and the last are small-star. One worker
-#: runs any further steps.
+#: Number of steps that run as lists of tasks; the first and the last step are small-star. One
+#: worker runs any further steps.
 _STEPS = 17
-#: Target size of the page numbers of a part, and the largest number of parts, as a power of 2.
+#: Target bytes of the page numbers in a part, and maximum number of parts as an exponent of 2.
 _PART_BYTES, _MOST_PART_BITS = 16 << 20, 8
-#: A page's number has 10 bits of language, 24 of its group plus 1, 30 of its place in the group.
+#: A page's number has 10 bits for the language, 24 for the group plus 1, and 30 for the place in
+#: the group.
 LANGUAGE_BITS, GROUP_BITS, PAGE_BITS = 10, 24, 30
 PLACE = np.uint64((1 << PAGE_BITS) - 1)
-#: Multiplying by `_SPREAD`, modulo 2**64, spreads numbers over the key space; multiplying by
-#: `_BACK` reverses this. Page 0 remains the smallest.
+#: Multiplication by `_SPREAD`, modulo 2**64, spreads page numbers over the key space.
+#: Multiplication by `_BACK` reverses this. Page 0 remains the smallest page.
 _SPREAD = np.uint64(0x9E3779B97F4A7C15)
 _BACK = np.uint64(pow(int(_SPREAD), -1, 1 << 64))
 
@@ -51,7 +53,7 @@ class Stars(Exchange):
     large_pairs: int = dataclasses.field(default_factory=lambda: LARGE_PAIRS)
 
     def make_star_lists(self) -> list[Tasks]:
-        """Return the lists between `matches` and `clusters`; none if no language can be large."""
+        """Return the lists between `matches` and `clusters`; empty if no language can be large."""
         if not self._may_be_large:
             return []
         stars = [partial(self.star, step) for step in range(_STEPS)]
@@ -88,7 +90,7 @@ class Stars(Exchange):
         return next(self.tasks("languages", None, 1).read())["large"]
 
     def note_large(self, _: int) -> dict[str, list[int]]:
-        """Count the matches of each language; note the large languages."""
+        """Count matches by language; return the languages with more than `large_pairs` matches."""
         pairs = collections.Counter[str]()
         for note in self.tasks("matches", None, 1 << self.bits).read():
             pairs.update(note["languages"])
@@ -214,7 +216,7 @@ class Stars(Exchange):
             sizes[(keys & PLACE).astype(np.int64)] = cluster_sizes
 
     def read_group(self, title: str, group: int) -> np.ndarray:
-        """Return the rows of a group, in any order: a page's key and another number."""
+        """Return a group's rows in any order; each row is a page's key and another number."""
         files = [self.file(title, part, "keys") for part in range(self._parts)]
         return np.concatenate([read_keys(path, 2, self.bits_of_group, group) for path in files])
 
@@ -224,11 +226,11 @@ class Stars(Exchange):
 
     @property
     def bits_of_group(self) -> int:
-        """Number of upper bits in a page's key that have its group; a group is thus a bucket."""
+        """Number of upper bits of a page's key that hold its group; each group is a bucket."""
         return max(1, (len(self.groups) - 1).bit_length())
 
     def keys_in_groups(self, pages: np.ndarray) -> np.ndarray:
-        """Return keys of pages: the group in the upper bits, then the place."""
+        """Return keys of pages, with the group in the upper bits and then the place."""
         groups = (pages >> np.uint64(PAGE_BITS)) & np.uint64((1 << GROUP_BITS) - 1)
         return ((groups - np.uint64(1)) << np.uint64(64 - self.bits_of_group)) | (pages & PLACE)
 

@@ -109,7 +109,7 @@ def _list_files(paths: Sequence[str | Path]) -> Iterator[tuple[str, str, bool]]:
 
 
 def _find_lists(path: str | Path) -> list[str] | None:
-    """Return the lists below a directory, sorted alike for paths and URLs; None for a file."""
+    """Return the lists below a directory, in the same order for paths and URLs; None for a file."""
     kinds = (_DOMAINS, _URLS)
     if not storage.is_remote(path):
         if not Path(path).is_dir():

@@ -39,7 +39,7 @@ _FILTER_BITS_PER_NGRAM = 16
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class EvaluationItem:
-    """An item: the name of its set, its line in the file, and all its text."""
+    """An item of an evaluation set: the set's name, the line in its file, and the whole text."""
 
     set: str
     line: int
@@ -113,7 +113,7 @@ def _list_strings(value: Any) -> Iterator[str]:
 
 @dataclasses.dataclass(frozen=True)
 class _Table:
-    """N-grams of one length: hashes (increasing), the item of each hash, and the filter."""
+    """N-grams of one length: hashes (increasing), the item of each hash, and a quick filter."""
 
     hashes: np.ndarray
     items: np.ndarray
@@ -172,7 +172,7 @@ class EvaluationIndex:
         }
 
     def __len__(self) -> int:
-        """Return the number of items that are long enough."""
+        """Return the number of items that are long enough to be checked."""
         return len(self.items)
 
     def check(self, texts: Sequence[str]) -> list[Contamination]:

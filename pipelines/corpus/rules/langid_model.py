@@ -71,7 +71,7 @@ class IdentifyLanguageByModel(LanguageRule):
             return _load(self.model)
 
     def identify(self, page: Page) -> tuple[str, float]:
-        """Return code and probability; set the column `lang_margin` to the lead over the next code.
+        """Return code and probability; `lang_margin` gets the difference to the next probability.
 
         Probabilities of labels with the same code, such as Arabic's dialects, are added.
         """

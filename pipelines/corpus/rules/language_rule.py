@@ -12,7 +12,7 @@ from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.languages import UNDETERMINED, find_code, languages, parse_codes
 from mswitch.pipelines.records import Page
 
-#: Note of a page: what its label says, if it is compared with what is identified.
+#: Note on a page: the language in its label, if this is compared with the identified language.
 LABEL = "_label"
 
 
@@ -55,7 +55,7 @@ class LanguageRule(Rule):
         return frozenset(kept) | ({UNDETERMINED} if keep_und else set())
 
     def known(self) -> Iterable[str]:
-        """Return the codes that are kept if `languages` is None."""
+        """Return the codes of the languages that the rule keeps if `languages` is None."""
         return languages()
 
     def identify(self, page: Page) -> tuple[str, float]:
@@ -88,7 +88,7 @@ class LanguageRule(Rule):
     def known_reasons(
         self, pages: Sequence[Page], changed: Collection[str]
     ) -> Sequence[str | None] | None:
-        """Judge by the stored label, if only the kept languages have changed."""
+        """Judge pages by their stored label if only the settings of kept languages changed."""
         labelled = {*changed} <= {"languages", "keep_und"}
         return [self._by_label(page) for page in pages] if labelled else None
 
@@ -98,7 +98,7 @@ class LanguageRule(Rule):
         before = self.change({name: was[name] for name in labels})
         wider = [] if self.kept <= before.kept else labels
         others = {name: value for name, value in was.items() if name not in labels}
-        # With any other setting, a page may become `und`, which may be kept.
+        # With any other setting, the rule may label a page `und`, and it may keep such pages.
         return wider + ([*others] if UNDETERMINED in self.kept else super().find_looser(others))
 
     def _by_label(self, page: Page) -> str | None:

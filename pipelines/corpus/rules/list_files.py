@@ -11,7 +11,7 @@ from mswitch.pipelines import storage
 from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.languages import any_code
 
-#: Code that means, in a column of languages, all languages without rows of their own.
+#: Code, in a column of languages, for all languages that have no row of their own.
 ALL = "*"
 
 
@@ -26,7 +26,7 @@ def list_remote_files(url: str) -> dict[str, int]:
     if set(url) & set("*?["):
         raise UserError(f"{url} is a pattern: give each list, or the directory, without *, ? or [")
     sizes = storage.file_sizes(url.rstrip("/"))
-    # Tools that show buckets as folders make an empty object for each folder.
+    # Omit the empty objects that some tools make for folders.
     return {path: size for path, size in sizes.items() if path and not path.endswith("/")}
 
 

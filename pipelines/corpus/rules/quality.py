@@ -147,10 +147,10 @@ def _measure_third_longest(pages: np.ndarray, lengths: np.ndarray, total: np.nda
 
 
 def _mark_first(pages: np.ndarray, hashes: np.ndarray) -> np.ndarray:
-    """Return whether each item is the first on its page with its hash: bool [items]."""
+    """Return whether no earlier item on the same page has the same hash: bool [items]."""
     keys = mix(hashes + mix(pages.astype(np.uint64)))
     first = np.ones(len(keys), bool)
-    # Sorting takes longest, so leave out items that are alone in their bucket.
+    # Sorting is the slowest part, so do not sort items that are alone in their bucket.
     bits = len(keys).bit_length() + 2
     buckets = (keys >> np.uint64(64 - bits)).view(np.int64)
     shared = np.flatnonzero(np.bincount(buckets, minlength=1 << bits)[buckets] > 1)
@@ -178,12 +178,12 @@ def _measure_ngrams(words: Words) -> dict[str, np.ndarray]:
     )
     names = [f"top_{n}gram_share" for n in TOP_NGRAMS]
     names += [f"duplicate_{n}gram_share" for n in DUPLICATE_NGRAMS]
-    # An n-gram that overlaps itself is counted in full each time, so limit shares to 1.
+    # Limit shares to 1, because overlapping occurrences of an n-gram are all counted in full.
     shares = [np.minimum(_share(characters, total), 1) for characters in repeated]
     return dict(zip(names, shares, strict=True))
 
 
-#: Column with the score of a page's language, which a file of limits may also limit.
+#: Column with the score of a page's language; a file of limits may limit it too.
 LANG_SCORE = "lang_score"
 #: Names of the columns, by their names in a corpus.
 CORPUS_COLUMNS = {f"q_{name}": name for name in COLUMNS}
@@ -193,7 +193,7 @@ _UNKNOWN = {"mean_word_length": 0, "stop_words": -1}
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class GopherQuality(ListRule):
-    """Measures quality as columns, and drops pages outside a limit; the first one is the reason.
+    """Measures quality as columns; drops pages by the first limit that they violate.
 
     The defaults are Gopher's, with these deviations. Words may be 2 to 14 characters long on
     average, not 3 to 10: in the Declaration of Human Rights they are 3.0 in Korean and 12.4 in
@@ -319,7 +319,7 @@ class GopherQuality(ListRule):
     def known_reasons(
         self, pages: Sequence[Page], changed: Collection[str]
     ) -> Sequence[str | None] | None:
-        """Judge by the columns: measurements depend on no setting except the stop words."""
+        """Judge pages by their columns: only the stop words setting changes the measurements."""
         own = {field.name for field in dataclasses.fields(GopherQuality)} - {"stop_words"}
         measured = all(CORPUS_COLUMNS.keys() <= page.columns.keys() for page in pages)
         if not {*changed} <= own or not measured:
@@ -383,7 +383,7 @@ class GopherQuality(ListRule):
         return reasons
 
     def describe(self, page: Page) -> Mapping[str, Any]:
-        """Return the measured values; None if the page's language has no such measure."""
+        """Return the measured values, with None for a measure that the page's language lacks."""
         return {
             name: None if value == _UNKNOWN.get(CORPUS_COLUMNS[name]) else value
             for name, value in super().describe(page).items()

@@ -41,7 +41,7 @@ def _write(corpus: Corpus, directory: Path) -> Mapping[str, int]:
     seen: set[int] = set()
     by_lang: Counter[str] = Counter()
     files = {}
-    # Training comes first: a window that is also in validation stays in training.
+    # Process training first, so that a window that is also in validation stays in training.
     for split in SPLITS:
         rows = list(_make_rows(corpus, split, seen))
         by_lang.update(row["lang"] for row in rows)
@@ -73,7 +73,8 @@ def _make_rows(corpus: Corpus, split: str, seen: set[int]) -> Iterator[dict[str,
             if taken >= MAX_WINDOWS[split]:
                 break
             for place, text in enumerate(cut_windows(document["text"])):
-                # A text in two languages has no right answer; in two splits, it leaks.
+                # A text that occurs in two languages has no right answer. A text in two splits
+                # leaks.
                 key = key64(fold(text))
                 if key not in seen and taken < MAX_WINDOWS[split]:
                     seen.add(key)

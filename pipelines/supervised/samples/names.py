@@ -1,4 +1,4 @@
-"""Names of things in thirty languages, with their English names: text that tests only knowledge.
+"""Names of things in thirty languages, with English names, for a task that tests only knowledge.
 
 A fact is CLDR's name of an emoji. There are 250 in each of the 30 languages that have most of them.
 The answer to `sw: grinning face` is the name in Swahili. All facts are in training, since an unseen
@@ -30,7 +30,7 @@ from mswitch.pipelines.vocabulary.train import VocabularyConfig, train_model
 PACKAGES = ("unicode-cldr-core", "unicode-data")
 LANGUAGES, CONCEPTS, EVALUATED = 30, 250, 20
 MAX_CHARACTERS = 40
-#: Number of languages that is enough: a concept in more languages is not preferred.
+#: Beyond this number of languages, a concept with names in more languages is not preferred.
 ENOUGH_LANGUAGES = 60
 VOCABULARY = VocabularyConfig(size=2048, character_coverage=0.985)
 
