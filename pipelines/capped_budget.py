@@ -13,7 +13,7 @@ ALPHA = 0.3
 
 
 def normalise(weights: Mapping[str, float]) -> dict[str, float]:
-    """Return positive weights as shares of 1, sorted by name."""
+    """Scale positive weights so that their sum is 1; sort them by name."""
     total = sum(weights[name] for name in sorted(weights))
     return {name: weights[name] / total for name in sorted(weights)}
 

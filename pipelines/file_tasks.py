@@ -57,7 +57,7 @@ class Tasks:
     on_engine: "Callable[[beam.Pipeline, Tasks], Any] | None" = None
 
     def todo(self) -> list[int]:
-        """Return the tasks that are not done, large ones first, so that the last ones are short."""
+        """Return the unfinished tasks, large tasks first, so that the last tasks are short."""
         done = storage.list_names(self.notes)
         left = [n for n in range(len(self.items)) if _name_note(n) not in done]
         return sorted(left, key=lambda n: -self.sizes[n]) if self.sizes else left
@@ -171,7 +171,7 @@ def _read_items(path: str, _before: int = 0) -> list[tuple[int, Any]]:
 
 @contextlib.contextmanager
 def _print_progress(lists: Sequence[Tasks], stage: str) -> Iterator[None]:
-    """Print progress from the existing notes while the body runs."""
+    """While the body runs, print progress, which is read from the notes of finished tasks."""
     stop = threading.Event()
     watcher = threading.Thread(target=_watch, args=(lists, stage, stop), daemon=True)
     watcher.start()

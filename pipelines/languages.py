@@ -54,13 +54,13 @@ SCRIPTS = {
 }
 
 
-#: Form of a code: BCP 47's, with longer parts as in Wikipedia's `zh-classical`.
+#: Form of a code: the form of BCP 47, but with longer parts, as in Wikipedia's `zh-classical`.
 _CODE = re.compile(r"[a-z]{2,3}(-[A-Za-z0-9]{1,16}){0,3}")
 
 
 @dataclasses.dataclass(frozen=True)
 class Language:
-    """A row of languages.csv, or, with defaults, a language that it lacks.
+    """A row of languages.csv, or a language that the table lacks, with defaults.
 
     Attributes:
         code: mC4's code, which names directories, seqio tasks and report rows.
@@ -92,7 +92,7 @@ class Language:
 
     @property
     def base(self) -> str:
-        """The code without a script subtag: `ru-Latn` and `ru` are one language, `ru`."""
+        """The code without a script subtag, because `ru-Latn` and `ru` are one language, `ru`."""
         return self.code.split("-")[0]
 
     @property
@@ -162,7 +162,7 @@ def any_code(text: str) -> str | None:
 
 
 def find_language(code: str) -> Language:
-    """Return the language of a code; if the table lacks it, only its code is known."""
+    """Return the language of a code; if the table lacks the code, return only the code."""
     return languages().get(code) or Language(code, code)
 
 

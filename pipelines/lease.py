@@ -29,7 +29,7 @@ LEASE_SECS = 60.0
 
 
 class LeaseLostError(Exception):
-    """The lease expired or was taken over, or its bucket fails: nothing more may be written."""
+    """The lease expired or was taken over, or its bucket fails, so nothing more may be written."""
 
 
 class Lease:
@@ -117,7 +117,7 @@ class Lease:
         """End `keep`, and free the lease unless others have it already."""
         self._released.set()
         keeper.join()
-        # If this fails, the lease expires anyway.
+        # If this write fails, the lease expires anyway.
         with contextlib.suppress(LeaseLostError, ChangedError, BucketError):
             self.check()
             self._write("")

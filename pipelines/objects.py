@@ -46,7 +46,7 @@ def reaching(url: str) -> Iterator[None]:
         raise
     except UserError as error:
         raise BucketError(str(error)) from error
-    except Exception as error:  # each client has its own errors
+    except Exception as error:  # each client library has errors of its own
         reason = find_innermost_reason(error) or type(error).__name__
         raise BucketError(
             f"cannot reach {url}: {reason}; check its name, your access and the network"
@@ -76,7 +76,7 @@ def read_version(url: str) -> tuple[bytes, str] | None:
             version = str(blob.generation)
             try:
                 return blob.download_as_bytes(), version
-            except NotFound:  # removed in between
+            except NotFound:  # the object was removed in between
                 return None
         client, place = amazon_object(url)
         try:
@@ -87,7 +87,7 @@ def read_version(url: str) -> tuple[bytes, str] | None:
 
 
 def replace_version(url: str, data: bytes, version: str | None) -> str:
-    """Write an object if it still has this version, or, for None, if it does not exist.
+    """Write an object if it still has this version, or, if `version` is None, does not exist.
 
     Args:
         url: URL of the object.

@@ -27,9 +27,9 @@ from mswitch.pipelines.lease import LEASE
 
 MARKER = "_COMPLETED"
 MANIFEST = "manifest.json"
-#: Key in a manifest with the SHA-256 of the rest.
+#: Key of a manifest for the SHA-256 of all its other entries.
 SEAL = "manifest_sha256"
-#: Directory to ask a user for, by the stage that makes it.
+#: Directory to ask a user for, by the stage that makes such a directory.
 _DIRECTORIES = {
     "corpus": "a corpus directory (from `mswitch corpus build`)",
     "vocabulary": "a vocabulary directory (from `mswitch vocab train`)",

@@ -120,7 +120,7 @@ def make_edit(edit: Edit, page: Page, recipe: Recipe) -> None:
 
 
 def call_step(step: Step, method: str, *given: Any, recipe: Recipe, at: str) -> Any:
-    """Call a method of a step on input that was read `at` this place."""
+    """Call a method of a step; `at` is where the step's input was read."""
     kind = "edit" if isinstance(step, Edit) else "rule"
     note(f"{kind} {step.name} at {at}")
     try:

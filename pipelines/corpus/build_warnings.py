@@ -110,7 +110,7 @@ def say_labels(ledger: Ledger) -> None:
 
 
 def _say_forms(known: Sequence[tuple[CrawlFile, Mapping[str, Any]]]) -> None:
-    """Print a line for each published corpus whose fields were recognized, with the files."""
+    """Print a line for each published corpus whose fields were recognized, naming the files."""
     for form in PUBLISHED:
         names = [file.name for file, status in known if status.get("form") == form.name]
         mapped = ", ".join(f"{part}={path}" for part, (path,) in form.fields.items())

@@ -61,7 +61,7 @@ class Base:
 
     @property
     def additions(self) -> list[dict[str, Any]]:
-        """Earlier additions: `inputs_hash`, `inputs`."""
+        """Earlier additions, each with its `inputs_hash` and `inputs`."""
         return self.manifest.get("additions", [])
 
     @property
@@ -107,7 +107,7 @@ class Base:
 
 
 def name_addition(number: int) -> str:
-    """Return the name of an addition, counted from 1, as in its files' names."""
+    """Return the name of an addition for its files; numbers start at 1."""
     return f"added-{number:03d}"
 
 
@@ -153,7 +153,7 @@ def _check_files(directory: str, manifest: Mapping[str, Any]) -> None:
 
 
 def locate_staging(base: Base, change_hash: str) -> str:
-    """Return the staging directory of a change: beside a local corpus, within a remote one."""
+    """Return a change's staging directory: beside a local corpus, or within a remote corpus."""
     return f"{_make_staging_prefix(base.directory)}{base.state}-{change_hash}"
 
 
@@ -207,7 +207,7 @@ def _is_complete(base: Base, staging: str, manifest: Mapping[str, Any]) -> bool:
 
 
 def finish_interrupted(out: str | Path) -> None:
-    """Publish a change of `out` that was ready when its run was killed, if there is one."""
+    """If a change of `out` was ready when its run was killed, publish this change."""
     directory = str(out) if storage.is_remote(out) else os.path.abspath(out)
     if find_unfinished_changes(directory) and finish_decided(open_base(directory)):
         say("corpus", f"published a change of {out} that was ready when its command was killed")
@@ -256,7 +256,7 @@ def decide_change(staging: str, whole: Mapping[str, Any]) -> None:
 
 
 def publish_change(base: Base, staging: str) -> None:
-    """Make a decided change part of the corpus; repeat this after a kill."""
+    """Make a decided change part of the corpus; if this is killed, call it again."""
     if not storage.is_remote(staging):
         for source in sorted(Path(staging).glob("*/**/*")):
             below = source.relative_to(staging)
@@ -303,7 +303,7 @@ def _render_card(manifest: Mapping[str, Any], stats: Mapping[str, Any], recipe: 
 
 
 def _apply_edits(text: str, before: str, after: str) -> str | None:
-    """Apply the changes between two texts to a third; return None if a line is not in it."""
+    """Apply the changes between two texts to a third text; return None if that lacks a line."""
     old, new, mine = (version.splitlines(keepends=True) for version in (before, after, text))
     match = partial(difflib.SequenceMatcher, None, old, autojunk=False)
     blocks = match(mine).get_matching_blocks()
@@ -312,7 +312,7 @@ def _apply_edits(text: str, before: str, after: str) -> str | None:
     for tag, start, stop, new_start, new_stop in match(new).get_opcodes():
         if tag == "equal":
             continue
-        # An insertion follows a line that stays: look for that line.
+        # An insertion follows a line that stays, so look for that line.
         first = start - (tag == "insert")
         lines = old[first:stop]
         places = [there.get(first, -1)]

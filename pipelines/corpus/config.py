@@ -1,4 +1,4 @@
-"""Settings of a corpus build: its recipe, changes to it, how the corpus is written."""
+"""Settings of a corpus build: its recipe, changes to the recipe, and the corpus's layout."""
 
 import collections
 import dataclasses

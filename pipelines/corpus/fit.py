@@ -63,7 +63,7 @@ _CERTAIN = 10.83
 
 #: Number of documents that the report page shows of each reason.
 SAMPLES = 3
-#: Maximum number of languages that a line names, and of characters of a document to show.
+#: Maximum number of languages to name in a line, and of characters of a document to show.
 _NAMED, _SHOWN = 20, 300
 
 Columns = Mapping[str, np.ndarray]
@@ -181,7 +181,7 @@ def fit_limits(
 
 
 def write_thresholds(path: str | Path, fitted: Limits) -> None:
-    """Write limits for `read_thresholds`; the cell of a limit that is off is empty."""
+    """Write limits for `read_thresholds`; if a limit is switched off, its cell is empty."""
     rows = [("lang", "column", "least", "most")]
     for lang, columns in fitted.items():
         for name, (low, high) in columns.items():
@@ -283,7 +283,7 @@ def fit_stop_words(texts: Iterable[tuple[str, Sequence[str]]]) -> dict[str, str]
 
 
 def _measure_word_shares(texts: Sequence[str]) -> dict[str, float]:
-    """Return the average share of a document that each frequent word makes up.
+    """Return, for each frequent word, its share of a document's words on average.
 
     Return nothing for scripts without spaces: rules count letters there, and words are unknown.
     """

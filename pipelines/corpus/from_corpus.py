@@ -92,7 +92,7 @@ class BuildFromCorpus(Build):
         return [Tasks("fingerprints", copy, entries, self.work.directory("fingerprints"))]
 
     def list_manifest_entries(self) -> dict[str, Any]:
-        """Copy the records of removals; return them with the source and its drop counts."""
+        """Copy the records of removals; return them, the source's hash, and its drop counts."""
         entries: dict[str, Any] = {
             "built_from": hash_corpus(self.source.manifest["shards"]),
             "dropped_before": count_drops(self.source),
@@ -262,7 +262,7 @@ def list_shard_inputs(base: Base) -> list[dict[str, Any]]:
 def judge_shard(
     numbered: tuple[int, Mapping[str, Any]], job: Job, directory: str, changed: Changed
 ) -> dict[str, Any]:
-    """Judge the documents of a shard again; store those that stay, return accounts.
+    """Judge the documents of a shard again; store those that stay, and return accounts.
 
     The accounts are as in `finish_group`. Memory: a row group.
     """

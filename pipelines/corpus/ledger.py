@@ -150,7 +150,7 @@ class Ledger:
         }
 
     def merge(self, other: Mapping[str, Any]) -> None:
-        """Add the `to_json` of another ledger."""
+        """Add the counts and samples of another ledger, given as its `to_json`."""
         self.kept.update(other["kept"])
         for stage, reasons in other["dropped"].items():
             self.dropped[stage].update(reasons)
@@ -180,7 +180,7 @@ class Ledger:
         ]
 
     def dropped_languages(self) -> dict[str, dict[str, int]]:
-        """Return drops by language and reason, for pages with a known language."""
+        """Return numbers of dropped pages by language and reason, if the language is known."""
         return {lang: dict(sorted(self.languages[lang].items())) for lang in sorted(self.languages)}
 
     def find_example(self, reason: str) -> dict[str, str] | None:

@@ -117,8 +117,8 @@ class Build:
         shared = write_groups(self.work, self.groups, known)
         for step in steps:
             candidates = step.candidates(sum(self.ingested.pages), sum(self.ingested.lines))
-            # A bucket also holds the keys of the corpus to add to. In a large corpus, these are
-            # most of it.
+            # A bucket also holds the keys of the corpus to add to, which are most keys if this
+            # corpus is large.
             rows = candidates + self._known_keys(step.kind)
             bits = choose_shared_bits(rows * step.width * 8, self.job.config.bucket_bytes)
             given = (step, self.work, shared, bits, tuple(exchanges), self._sorting_bytes)

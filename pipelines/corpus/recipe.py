@@ -17,7 +17,7 @@ from mswitch.pipelines.crawl.columns import Column
 from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.records import DOCUMENT_SCHEMA
 
-#: Names that no step may have: the first and the last stage in statistics.
+#: Names of the first and the last stage in statistics, which no step may have.
 READ, WRITE = "read", "write"
 
 S = TypeVar("S", bound=Step)
@@ -137,7 +137,7 @@ class Recipe:
 
     @functools.cached_property
     def rules(self) -> tuple[Rule, ...]:
-        """Rules that ingest asks about pages, in order."""
+        """Rules that judge pages during ingest, in order."""
         return tuple(s for s in self.ingest if isinstance(s, Rule) and s.is_stage)
 
     @functools.cached_property
@@ -162,7 +162,7 @@ class Recipe:
 
     @functools.cached_property
     def stages(self) -> tuple[str, ...]:
-        """Names of the stages of a record, in order; each gets what the one before kept."""
+        """Names of a record's stages, in order; each stage gets what the stage before it kept."""
         passed = [*self.rules, *self.dedup, *self.finish]
         return (READ, *(step.name for step in passed), WRITE)
 

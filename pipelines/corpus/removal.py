@@ -230,7 +230,7 @@ def _count_matches(base: Base, names: Collection[str]) -> tuple[dict[str, Any], 
 
 
 def _match_rows(entry: Mapping[str, Any], *, directory: str, request: Request) -> list[set[str]]:
-    """Return for each row of a shard the requested hashes that it matches."""
+    """Return, for each row of a shard, the requested hashes that match the row."""
     removed, _ = _read_request(request)
     with open_shard(storage.join(directory, entry["path"])) as shard:
         return [
@@ -351,7 +351,7 @@ def _remove(base: Base, staging: str, request: Request, engine: Engine) -> dict[
 def remove_from_shard(
     entry: Mapping[str, Any], *, source: str, directory: str, suffix: str, request: Request
 ) -> dict[str, Any]:
-    """Rewrite a shard of `source` without the removed documents, if it has any.
+    """Rewrite a shard of `source` without its removed documents, if it contains any.
 
     Memory: a row group, and the URLs.
 

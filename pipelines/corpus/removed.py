@@ -34,7 +34,7 @@ class Removed:
     sites: bool
 
     def match(self, url: str, page_id: str = "") -> set[str]:
-        """Return the hashes that match a page or document: its own, and those of its site."""
+        """Return the hashes that match a page or document, by its own names or by its sites."""
         names = {*name_url(url), *([name_page(page_id)] if page_id else [])}
         if self.sites:
             names.update(name_site(host) for host in list_hosts(url) if "." in host)
@@ -52,7 +52,7 @@ def make_probe(key: bytes) -> str:
 
 
 def name_page(page_id: str) -> str:
-    """Return the name of a page, which is hashed."""
+    """Return the name of a page; the name is then hashed."""
     return f"page:{page_id}"
 
 

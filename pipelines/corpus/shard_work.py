@@ -273,7 +273,7 @@ def finish_group(number: int, job: Job, exchanges: Sequence[Exchange]) -> dict[s
 def write_run(
     number: int, kept: Iterable[Sequence[Page]], job: Job
 ) -> dict[str, dict[str, list[Any]]]:
-    """Store a group's documents, each batch sorted by language and id; return an index by language.
+    """Store a group's documents, each batch sorted by language and id; return where languages are.
 
     `finish_group` describes the index.
     """
@@ -329,7 +329,7 @@ def _read_page_groups(
 def _finish(
     pages: Sequence[Page], chosen: dict[str, Sequence[Any]], recipe: Recipe, ledger: Ledger
 ) -> Sequence[Page]:
-    """Return the pages that stay, with the lines that they keep; count all drops."""
+    """Return the pages that stay, with only the lines that they keep; count all drops."""
     rows = list(range(len(pages)))
     for step in recipe.dedup:
         if isinstance(step, Dedup):

@@ -1,4 +1,4 @@
-"""Gathers documents into output shards on an engine: the only shuffle of text.
+"""Gathers documents into output shards on an engine, which is the only shuffle of text.
 
 Batches of documents are shuffled to their shard. If each worker read its pieces from storage
 instead, a large corpus would need millions of requests.
@@ -55,7 +55,7 @@ def _do(numbered: tuple[int, Iterable[bytes]], tasks: Tasks) -> int:
 def _cut(
     group: int, specs: dict[int, ShardSpec], finished: str, job: Job
 ) -> Iterator[tuple[int, bytes]]:
-    """Yield batches of a group's documents as Arrow IPC, each with the number of its shard."""
+    """Yield a group's documents in batches of Arrow IPC, each with the number of its shard."""
     wanted: dict[str, dict[int, ShardSpec]] = collections.defaultdict(dict)
     for number, spec in specs.items():
         wanted[spec.lang][number] = spec

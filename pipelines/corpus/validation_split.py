@@ -1,4 +1,4 @@
-"""Decides which pages are validation; reports languages that have no validation text."""
+"""Chooses the validation pages; reports languages that have no validation text."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -10,7 +10,7 @@ from mswitch.pipelines.progress import say
 
 
 def is_validation(halves: np.ndarray, per_mille: int) -> np.ndarray:
-    """Return whether each URL fingerprint is validation (mC4: md5 mod 1000 == 0)."""
+    """Return whether each URL fingerprint is for validation (mC4: md5 mod 1000 == 0)."""
     return compute_modulo(halves, 1000) < per_mille
 
 

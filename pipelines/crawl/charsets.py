@@ -200,7 +200,7 @@ def _decode(html: bytes, encoding: str) -> tuple[str, float]:
         decoder = codecs.getincrementaldecoder(_SUPERSETS.get(encoding, encoding))("replace")
         try:
             text = decoder.decode(html).removeprefix("\ufeff")
-        except UnicodeError:  # raised for an escape sequence without end
+        except UnicodeError:  # an escape sequence has no end
             return "", 1.0
         broken = text.count("\ufffd") - html.count(_REPLACEMENT)
         broken = max(0.0, broken / max(1, _count_beyond_ascii(text)))
@@ -251,7 +251,7 @@ def _is_utf8(declared: Sequence[str], text: str, broken: float) -> bool:
 
 
 def _take_sample(html: bytes) -> bytes:
-    """Return a sample of text and attributes with bytes beyond ASCII, joined."""
+    """Join pieces of text and attributes with bytes beyond ASCII to a sample."""
     first = _RUN.search(html)
     start = max(0, first.start() - _SAMPLE_BYTES) if first else 0
     pieces = _PIECE.findall(b">" + html[start : start + _WINDOW_BYTES])

@@ -308,7 +308,7 @@ class Members:
                 self._damage = damaged
 
     def open(self, member: int = 0, *, one_member: bool = False) -> DecompressedStream:
-        """Return a stream that reads from a member on."""
+        """Return a stream that reads the file from the member at offset `member` on."""
         return DecompressedStream(
             self._file, self.compression, member, self._dictionary, one_member, self._damage
         )
@@ -332,7 +332,7 @@ class Members:
 
 
 def find_members(file: BinaryIO, start: int) -> Iterator[tuple[int, bytes]]:
-    """Yield places from `start` on where a gzip member seems to begin: its first bytes decompress.
+    """Yield places from `start` on whose first bytes decompress, as if a gzip member began there.
 
     Members without content do not count. The caller may change the file's position meanwhile.
 

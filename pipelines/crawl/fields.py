@@ -49,7 +49,7 @@ _WARC_FIELDS = {"url": "warc-target-uri", "timestamp": "warc-date", "record_id":
 _OSCAR = {part: f"warc_headers.{name}" for part, name in _WARC_FIELDS.items()}
 _OSCAR_HF = {part: f"meta.{path}" for part, path in _OSCAR.items()}
 
-#: Published corpora; the first that fits counts.
+#: Published corpora; the first corpus whose fields fit counts.
 PUBLISHED = (
     _make_form("FineWeb2", "text id dump url date file_path language_script minhash_cluster_size"),
     _make_form("FineWeb", "text id dump url date file_path language_score token_count"),
@@ -63,7 +63,7 @@ PUBLISHED = (
     _make_form("MADLAD-400", "text", only=True),
     _make_form("datatrove", "text id metadata"),
 )
-#: Beginning of the URL made for a row without one; file and row follow.
+#: Beginning of a URL made for a row that has none; file and row follow this.
 MADE_URL = "file:///made/"
 
 

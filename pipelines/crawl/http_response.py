@@ -83,7 +83,7 @@ def _split_head(response: bytes) -> tuple[bytes, bytes]:
 
 
 def _decode_body(body: bytes, headers: dict[str, str], max_bytes: int) -> bytes:
-    """Undo transfer and content encodings, up to `max_bytes`.
+    """Undo transfer and content encodings, up to `max_bytes` of output.
 
     Many archives contain the decoded body with the original headers (Common Crawl's until July
     2018, its news crawl's until May 2019). As in browsers, a body that does not match its headers

@@ -127,7 +127,7 @@ def read_column_kinds(path: str) -> dict[str, str]:
 
 
 def _list_paths(columns: pq.ParquetSchema) -> list[str]:
-    """Return the columns with one value per row, not those within lists and maps."""
+    """Return the columns with one value per row; leave out columns within lists and maps."""
     leaves = map(columns.column, range(len(columns)))
     return [column.path for column in leaves if not column.max_repetition_level]
 
@@ -225,13 +225,13 @@ def _choose_batch_rows(
 def _read_rows(
     file: pq.ParquetFile, raw: BinaryIO, number: int, wanted: Sequence[str]
 ) -> Iterator[dict[str, Any]]:
-    """Yield the rows of a row group by column path; text is bytes, since it may not be UTF-8."""
+    """Yield a row group's rows by column path; text is bytes, because it is not always UTF-8."""
     size = _choose_batch_rows(file, raw, number, wanted)
     for batch in file.iter_batches(size, row_groups=[number], columns=list(wanted)):
         columns: dict[str, pa.Array] = {}
         for name, column in zip(batch.schema.names, batch.columns, strict=True):
             columns |= _flatten(name, column)
-        # Convert to Python row by row: rows may share a large value.
+        # Convert to Python row by row, because rows may share a large value.
         for values in zip(*map(_read_values, columns.values()), strict=True):
             yield dict(zip(columns, values, strict=True))
 

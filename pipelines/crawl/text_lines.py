@@ -36,7 +36,7 @@ def keep_lines(utf8: bytes, kept: np.ndarray) -> bytes:
 
 
 def third_longest_line(utf8: bytes, enough: int) -> int:
-    """Return the length of a text's third-longest line, or of its shortest if it has fewer.
+    """Return the length of the third-longest line, or of the shortest of fewer than three lines.
 
     Args:
         utf8: the text.

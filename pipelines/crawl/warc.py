@@ -129,7 +129,7 @@ class _Archive:
                 held = _read_record(headers, content, member, max_bytes)
                 stream.in_record = False
         except (OSError, EOFError, DamagedStreamError):
-            # A record in the damaged member is not yielded: its checksum was not reached.
+            # Do not yield a record in the damaged member, because its checksum was not reached.
             if held and held.offset != stream.member:
                 yield held
             raise

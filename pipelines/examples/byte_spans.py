@@ -54,7 +54,7 @@ def cut_units(text: str) -> list[str]:
 
 
 def cut_spans(text: str, key: ExampleKey, noise_density: float) -> list[tuple[str, bool]]:
-    """Cut a text into pieces that are shown and masked in turn; return whether each is masked."""
+    """Cut a text into pieces, alternately shown and masked; return whether each piece is masked."""
     pieces = cut_units(text)
     mean = max(1.0, SPAN_BYTES * len(pieces) / len(text.encode()))
     noise, other = count_draws(len(pieces), noise_density, mean)
@@ -124,7 +124,7 @@ def make_byte_examples(
 def _tokenise(
     piece: str, vocabulary: sentencepiece.SentencePieceProcessor, *, first: bool
 ) -> list[int]:
-    """Tokenise a piece of a text, without the space that SentencePiece puts before a text."""
+    """Tokenise a piece of a text; drop the space that SentencePiece adds before a text."""
     tokens = vocabulary.EncodeAsIds(piece)
     if tokens and not first and not piece[0].isspace():
         alone = vocabulary.IdToPiece(tokens[0]) == "\N{LOWER ONE EIGHTH BLOCK}"

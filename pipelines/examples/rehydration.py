@@ -1,4 +1,4 @@
-"""Repeats training documents by the number of pages that each represents.
+"""Repeats each training document according to the number of pages that it represents.
 
 Deduplication keeps one page of each cluster of near-duplicates. Pages that existed a few times are
 the best of a crawl, since filters drop the fewest of them. So training text repeats them

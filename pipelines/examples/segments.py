@@ -35,7 +35,7 @@ def split_tokens(tokens: Tokens, length: int) -> list[Tokens]:
 
 
 def select_random_chunk(tokens: Tokens, max_length: int, draw: int) -> Tokens:
-    """Cut into chunks of `max_length`; keep the one that a draw of 32 bits selects (t5)."""
+    """Cut into chunks of `max_length`; keep the chunk that a draw of 32 bits selects (t5)."""
     chunks = -(-tokens.size // max_length)
     start = (draw * chunks >> 32) * max_length
     return tokens[start : start + max_length]

@@ -1,4 +1,4 @@
-"""T5's span corruption in NumPy: the mask is a pure function of a length and of draws.
+"""T5's span corruption in NumPy: the mask depends only on a length and on draws.
 
 It has the semantics of t5's `random_spans_helper`, `random_spans_noise_mask`,
 `noise_span_to_unique_sentinel`, `nonnoise_span_to_unique_sentinel` and seqio's
@@ -29,7 +29,7 @@ Draws = NDArray[np.uint32]
 
 
 class ExampleKey(NamedTuple):
-    """Key that alone decides the draws of an example.
+    """Key of an example; the draws of the example depend only on this key.
 
     Attributes:
         seed: seed of the run.
@@ -77,12 +77,12 @@ class SpanCorruption(Lengths):
         return (self,)
 
     def choose(self, key: ExampleKey) -> int:
-        """Return the index in `kinds` for an example."""
+        """Return which of `kinds` an example gets, as an index."""
         del key
         return 0
 
     def mode_id(self, vocabulary_size: int) -> int | None:
-        """Return the token before the inputs that names their corruption, or None."""
+        """Return the token before the inputs that names the inputs' corruption, or None."""
         del vocabulary_size
 
 
@@ -159,7 +159,7 @@ def count_noise(length: int, noise_density: float, mean_span: float) -> tuple[in
 
 
 def count_draws(length: int, noise_density: float, mean_span: float) -> tuple[int, int]:
-    """Return the number of draws for the noise and the non-noise composition of a mask."""
+    """Return the numbers of draws to cut noise tokens and other tokens of a mask into spans."""
     length = max(length, 2)
     noise, _ = count_noise(length, noise_density, mean_span)
     return noise - 1, length - noise - 1

@@ -67,7 +67,7 @@ DOCUMENTATION_PACKAGES = (
     *DEFAULT_PACKAGES[:-1],
     *(f"libreoffice-help-{lang}" for lang in ["pt-br", "zh-tw"]),
     *(f"gimp-help-{lang}" for lang in ["en", "fa", "hr", "lt", "nn", "ro"]),
-    # Help of GNOME's programs, in languages with little other text.
+    # Help of GNOME's programs, for languages with little other text.
     *("anjuta-common", "epiphany-browser-data", "evince-common", "evolution-common", "eog"),
     *("gedit-common", "gnome-calculator", "gnome-devel-docs", "gnome-terminal-data", "gnote"),
     *("gthumb-data", "orca", "seahorse", "totem-common", "zenity-common"),
@@ -134,7 +134,7 @@ def plan_downloads(packages: Sequence[str], directory: Path) -> list[Download]:
 
 
 def fetch(download: Download, directory: Path) -> Path:
-    """Download a package into `directory`, unless an earlier run left a complete one there."""
+    """Download a package into `directory`, unless it is there, complete, from an earlier run."""
     path = directory / download.file_name
     if path.is_file() and file_sha256(path) == download.sha256:
         return path

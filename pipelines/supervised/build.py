@@ -95,7 +95,7 @@ def build_supervised(
     defined, opened = read_task(task), open_vocabulary(vocabulary)
     files, identities = _list_input_files(defined)
     definition, settings = defined.definition(), identifying_settings(config)
-    settings.pop("allow_overlap", None)  # the output does not depend on it
+    settings.pop("allow_overlap", None)  # the output does not depend on this setting
     source = RowSource(
         task={
             **{name: definition[name] for name in ("name", "inputs", "targets")},

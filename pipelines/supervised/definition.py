@@ -355,7 +355,7 @@ def _find_paths(pattern: str, folder: str) -> Sequence[tuple[str, str]]:
         raise ValueError(f"there is no file {path}: name the task's files relative to it")
     if LANG not in path:
         return [(file, "") for file in files]
-    # All occurrences of the placeholder must match the same text.
+    # All occurrences of the placeholder in a path must match the same text.
     before, *rest = (fnmatch.translate(part)[4:-3] for part in pattern.split(LANG))
     named = re.compile(f"{before}(?P<lang>[^/]+?){'(?P=lang)'.join(rest)}", re.DOTALL)
     return [(file, match["lang"]) for file in files if (match := named.fullmatch(file))]

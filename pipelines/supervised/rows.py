@@ -164,7 +164,8 @@ def _read_parquet(file: BinaryIO, wanted: Sequence[str]) -> Iterator[Numbered]:
         table = pq.ParquetFile(file, page_checksum_verification=True)
         named = {field.partition(".")[0] for field in wanted} | set(wanted)
         there = [name for name in table.schema_arrow.names if not wanted or name in named]
-        # Without any column, Parquet would not yield the right number of rows: read all then.
+        # Without any column, Parquet would not yield the right number of rows. In this case, read
+        # all columns.
         for batch in table.iter_batches(_BATCH_ROWS, columns=there or None):
             for row in batch.to_pylist():
                 number += 1

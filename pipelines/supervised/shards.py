@@ -41,7 +41,7 @@ ROW_SCHEMA = pa.schema(
         ("answers", pa.list_(pa.string())),
     ]
 )
-#: Columns that compare rows, and the number of a row in its file.
+#: Columns to compare rows by; the first is a row's number in its file.
 KEYS = ("number", "group_key", "inputs_key", "pair_key")
 PART_SCHEMA = pa.schema([*ROW_SCHEMA, *((name, pa.int64()) for name in KEYS)])
 #: Number of rows of a part to sort at once, and number of rows to read at once.
@@ -50,7 +50,7 @@ BLOCK_ROWS, GROUP_ROWS = 1 << 17, 1 << 13
 CALL_ROWS = 1 << 12
 #: Maximum number of bad rows that an error names.
 SHOWN = 3
-#: One more than the largest `order`.
+#: Upper bound of `order`: the largest `order` plus 1.
 ORDERS = 1 << 63
 
 
@@ -173,7 +173,7 @@ def write_part(
 
 @dataclasses.dataclass(frozen=True)
 class SupervisedShard:
-    """A TFRecord shard: a range of the hashes of a language and split.
+    """A TFRecord shard; it has the rows of a language and split in a range of hashes.
 
     Attributes:
         task: name of the task.

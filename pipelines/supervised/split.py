@@ -27,7 +27,7 @@ _PARAMETERS = re.compile(r"\$\d+|\{\{[^{}]*\}\}|<[^<>]*>")
 
 @functools.cache
 def _map_punctuation() -> Mapping[int, str]:
-    r"""Map punctuation marks to spaces; `\W` would include vowel signs of Indic scripts."""
+    r"""Map punctuation marks to spaces, but not vowel signs of Indic scripts, unlike `\W`."""
     marks = (code for code in range(_LAST_MARK) if unicodedata.category(chr(code))[0] == "P")
     return dict.fromkeys(marks, " ")
 

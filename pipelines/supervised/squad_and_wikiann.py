@@ -16,11 +16,11 @@ from mswitch.pipelines.supervised.definition import RowError
 #: White space of RE2, which mT5's own code uses.
 _SPACES = re.compile(r"[\t\n\f\r ]+")
 _KEPT = "\t\n\f\r _"
-#: Prefix of a token: WikiANN writes `de:Berlin`.
+#: Prefix of a token in WikiANN, as in `de:Berlin`.
 _PREFIX = re.compile(r"[a-z]{2,3}(-[a-z]+)*:(?=.)")
 _TAG = re.compile(r"O|[BI]-.+")
-#: Maximum bytes of a JSON file, which is read whole; XQuAD's largest has 1 MB, SQuAD's training
-#: file 30.
+#: Maximum bytes of a JSON file, because it is read whole. XQuAD's largest file has 1 MB, SQuAD's
+#: training file 30 MB.
 MAX_JSON_BYTES = 512 << 20
 
 #: A word of a line; spaces beyond ASCII, such as U+3000, are part of words.
@@ -77,7 +77,7 @@ def read_squad(file: BinaryIO, name: str) -> Iterator[Numbered]:
 
 
 def make_question_row(question: str, context: str, answers: Sequence[str]) -> Mapping[str, Any]:
-    """Return `inputs`, `targets` and `answers` of a question; the context is already padded."""
+    """Return a question's `inputs`, `targets` and `answers`; only `context` is already padded."""
     padded = [pad_punctuation(answer) for answer in answers]
     inputs = _SPACES.sub(" ", f"question: {pad_punctuation(question)} context: {context}")
     return {"inputs": inputs, "targets": padded[0], "answers": padded}

@@ -24,18 +24,18 @@ SORTING_BYTES = 100
 MOST_SORTING_BYTES = 256 << 20
 
 #: Smallest bucket, in bytes, that is worth a task of its own. Larger data is split into at least
-#: `_SHARED_BUCKETS`.
+#: `_SHARED_BUCKETS` buckets.
 _SHARED_BUCKET_BYTES = 4 << 20
 _SHARED_BUCKETS = 8
 
 
 def choose_bits(size_bytes: int, bucket_bytes: int) -> int:
-    """Return `bits`, at most `MOST_BITS`, to split data into 2**bits buckets of `bucket_bytes`."""
+    """Return `bits`, at most `MOST_BITS`: 2**bits buckets of `bucket_bytes` hold the data."""
     return min(MOST_BITS, max(0, math.ceil(math.log2(max(size_bytes / bucket_bytes, 1)))))
 
 
 def choose_shared_bits(size_bytes: int, bucket_bytes: int) -> int:
-    """Return `choose_bits`, but split large data into several buckets, for workers to share."""
+    """Return `choose_bits`, but split large data into several buckets that workers can share."""
     shared = max(_SHARED_BUCKET_BYTES, size_bytes // _SHARED_BUCKETS)
     return choose_bits(size_bytes, min(bucket_bytes, shared))
 
@@ -56,7 +56,7 @@ def save_keys(path: Path, parts: Iterable[np.ndarray], rows: int, bits: int = 0)
         bits: the index has at least 2**bits ranges.
     """
     bits = max(bits, choose_bits(rows, _ROWS_PER_RANGE))
-    # A shift by 64 is undefined. A single range starts at 0 with any shift.
+    # A shift by 64 is undefined. A single range starts at 0, which does not depend on the shift.
     starts = np.arange(1 << bits, dtype=np.uint64) << np.uint64(64 - max(bits, 1))
     before = np.zeros(len(starts) + 1, np.int64)
     with open(path, "wb") as file:

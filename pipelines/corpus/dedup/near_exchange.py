@@ -29,7 +29,7 @@ from mswitch.pipelines.corpus.fingerprints import unpack_column
 from mswitch.pipelines.file_tasks import Tasks
 from mswitch.pipelines.languages import UNDETERMINED, languages
 
-#: Number of tasks that share the languages.
+#: Number of tasks among which the languages are divided.
 _PARTS = 16
 #: Number of integers shared by languages that `mswitch.pipelines.languages` lacks.
 _OTHERS = 16
@@ -99,7 +99,7 @@ class NearDuplicates(Stars):
         }
 
     def cluster(self, part: int) -> dict[str, int]:
-        """Write the pages with matches in a part of the languages, with their clusters' sizes.
+        """Write the matching pages of a part of the languages, with the sizes of their clusters.
 
         The size is 0 if another page represents the cluster. Memory: about 100 bytes per match of
         the largest language that is not handled by `near_stars`, and the ranks of one group.

@@ -97,7 +97,7 @@ class Stars(Exchange):
         return {"large": [int(lang) for lang in pairs if pairs[lang] > self.large_pairs]}
 
     def spread(self, bucket: int) -> dict[str, int]:
-        """Write the matches in a bucket as edges: the larger page, then the smaller one."""
+        """Write the matches in a bucket as edges: the larger page, then the smaller page."""
         path = self.file("matches", bucket, "pairs")
         parts = [read_keys(path, 2, LANGUAGE_BITS, lang) for lang in self.find_large()]
         edges = np.concatenate([np.zeros((0, 2), np.uint64), *parts]) * _SPREAD
@@ -116,7 +116,7 @@ class Stars(Exchange):
         return self.notes(f"stars{step}", "changed", self._parts)
 
     def _star(self, step: int, part: int) -> dict[str, int]:
-        """Join neighbours of each page to the smallest page of its neighbourhood.
+        """Join the neighbours of each page to the smallest page among them and itself.
 
         Small-star joins the smaller neighbours and the page itself, and writes each edge in both
         directions. Large-star joins the larger neighbours.
@@ -143,7 +143,7 @@ class Stars(Exchange):
         return {"changed": changed}
 
     def _read_edges(self, step: int, part: int) -> Iterator[np.ndarray]:
-        """Yield the edges that a step wrote for the pages of a part, file by file."""
+        """Yield the edges that a step wrote for the pages of a part, one array per file."""
         title, files = (f"stars{step}", self._parts) if step >= 0 else ("edges", 1 << self.bits)
         for number in range(files):
             yield read_keys(self.file(title, number, "keys"), 2, self._part_bits, part)
@@ -164,7 +164,7 @@ class Stars(Exchange):
         return write_keys(self.file(title, number, "keys"), ordered, rows, self._part_bits)
 
     def finish_stars(self, _: int) -> dict[str, int]:
-        """Do the remaining rounds; return the step after which all components are stars."""
+        """Do the remaining rounds; return the last step, after which all components are stars."""
         if not self.find_large():
             return {"step": 0}
         changed = [self._changed(step) for step in range(_STEPS)]
@@ -188,7 +188,7 @@ class Stars(Exchange):
         return {"pages": write_keys(self.file("labels", part, "keys"), [rows], len(rows))}
 
     def choose_in_group(self, group: int) -> dict[str, int]:
-        """Write the best page of each component in a group, and its number of pages there.
+        """Write each component's best page in a group, and its number of pages in the group.
 
         A component that contains page 0, the corpus, has no best page.
         """
@@ -209,7 +209,7 @@ class Stars(Exchange):
         return {"rows": write_keys(self.file("winners", part, "keys"), [best], len(best))}
 
     def mark(self, sizes: np.ndarray, group: int) -> None:
-        """Set in `sizes` the sizes of clusters that pages of a group represent."""
+        """Set in `sizes` the cluster size of each page of a group that represents its cluster."""
         if self.find_large():
             sizes[(self.read_group("labels", group)[:, 0] & PLACE).astype(np.int64)] = 0
             keys, cluster_sizes = self.read_group("winners", group).T
@@ -251,7 +251,7 @@ def _find_starts(keys: np.ndarray) -> np.ndarray:
 
 
 def _find_least_neighbours(edges: np.ndarray) -> np.ndarray:
-    """Return the pages, each with its smallest neighbour; edges are sorted by page."""
+    """Return the pages, each with its smallest neighbour; the input is sorted by page."""
     starts = _find_starts(edges[:, 0])
     if not len(starts):
         return edges
@@ -259,7 +259,7 @@ def _find_least_neighbours(edges: np.ndarray) -> np.ndarray:
 
 
 def _choose_best_rows(rows: np.ndarray) -> np.ndarray:
-    """Return the smallest row of each key, with the sum of the key's rows in the last column."""
+    """Return the smallest row of each key; its last column becomes the sum over the key's rows."""
     rows = rows[np.lexsort(rows.T[-2::-1])]
     starts = _find_starts(rows[:, 0])
     best = rows[starts]

@@ -31,7 +31,7 @@ Mc4Release = Literal["3.0.1", "3.1.0"]
 #: LDNOOBW's lists for languages that mC4 does not have.
 _OTHER_LISTS = frozenset(["kab", "tlh"])
 
-#: Languages whose words match without a gap around them.
+#: Languages whose listed words match even without a gap around them.
 _UNSPACED: dict[Mc4Release, frozenset[str]] = {
     "3.0.1": frozenset(["th", "zh"]),
     "3.1.0": frozenset(["ja", "th", "zh"]),
@@ -46,16 +46,16 @@ _ALLOWED: dict[Mc4Release, dict[str, frozenset[str]]] = {
 _NO_LISTS = re.compile(r"\..*|(README|LICENSE|USERS)(\..*)?")
 
 MAX_LIST_BYTES = 1 << 20
-#: Maximum characters of a word: the pattern nests as deep as the longest word.
+#: Maximum characters of a word, because the pattern nests as deep as the longest word.
 MAX_WORD_CHARACTERS = 100
 
 
-#: The entries of each language (its code without subtags), both sorted.
+#: The sorted entries of each language, sorted by language (code without subtags).
 WordLists = tuple[tuple[str, tuple[str, ...]], ...]
 
 
 def load_badwords(directory: str | Path) -> WordLists:
-    """Read every list of a directory; `fr` and `fr-CA-u-sd-caqc` belong to one language.
+    """Read all lists of a directory; `fr` and `fr-CA-u-sd-caqc` count as one language.
 
     Skip hidden files, README, LICENSE and USERS.
 

@@ -1,4 +1,4 @@
-"""Steps of a recipe: rules, which drop pages, and edits, which change what is stored of a page.
+"""Steps of a recipe: rules, which drop pages, and edits, which change a page before it is stored.
 
 A rule is a class with a `name`, and either `reason`, which gets a page at a time, or `reasons`,
 which gets many. Its settings are the fields of a frozen dataclass.
@@ -131,7 +131,7 @@ class Rule(Step):
     is_stage: ClassVar[bool] = True
 
     def url_reason(self, url: str) -> str | None:
-        """Return the list that blocks a URL, or None; a blocked record is not read."""
+        """Return the list that blocks a URL, or None; a record with a blocked URL is not read."""
         return None
 
     def response_reason(self, headers: Sequence[tuple[str, str]], html: str) -> str | None:

@@ -48,7 +48,7 @@ class EvaluationItem:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Contamination:
-    """An item on a page: how many of the item's distinct n-grams match, and how many it has."""
+    """An item on a page: the number of its distinct n-grams, and how many of them match."""
 
     page: int
     set: str
@@ -233,7 +233,7 @@ class Decontaminate(ListRule):
         }
 
     def find_looser(self, was: Mapping[str, Any]) -> list[str]:
-        """Name the share if it is larger, and the sets if one of them is missing."""
+        """Name the share if it is larger, and the sets if one of the old sets is missing."""
         now, looser = self.settings(), {*was} - {THE_LANGUAGE}
         if now["contamination_share"] <= was.get("contamination_share", 1):
             looser.discard("contamination_share")
@@ -304,7 +304,7 @@ def _sort_matches(matches: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any
 
 
 def _hash_item(text: str) -> tuple[int, np.ndarray]:
-    """Return the length in units and the distinct hashes of an item's n-grams; 0 if too short."""
+    """Return the units of an n-gram and an item's distinct hashes; 0 units if it is too short."""
     words = cut([text])
     units = len(words.starts)
     if units < words.units(MIN_ITEM_WORDS)[0]:

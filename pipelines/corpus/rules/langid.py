@@ -28,7 +28,7 @@ from mswitch.pipelines.corpus.rules.text_script import (
 from mswitch.pipelines.languages import UNDETERMINED, languages
 from mswitch.pipelines.records import Page
 
-#: Why a text is undetermined; "" if its language is known.
+#: Why the language of a text is undetermined; "" if it is known.
 Reason = Literal[
     "",
     "no_guess",
@@ -139,7 +139,7 @@ NO_GUESS = Guess("", 0.0, reliable=False)
 
 
 def ask_cld2(text: str, *, latin: bool) -> list[Guess]:
-    """Return CLD2's guesses, at least one; the first covers most of the text.
+    """Return one or more guesses of CLD2; the first guess covers most of the text.
 
     Args:
         text: any text that UTF-8 can encode; characters that CLD2 refuses become spaces.
@@ -179,7 +179,7 @@ class TwoIdentifiers:
         self._policies = read_language_policies()
 
     def identify(self, text: str) -> Identification:
-        """Return the language of `text`, or `und` and the reason."""
+        """Return the language of `text`; if it is uncertain, `und` and the reason."""
         seen = sample(text, MAX_CHARACTERS).encode("utf-8", "replace").decode()
         counts = count_scripts(seen)
         script = find_main_script(counts)
@@ -219,7 +219,7 @@ class TwoIdentifiers:
         return cld3 if reason == "identifiers_disagree" else cld2, cld3, reason
 
     def _doubt(self, cld3: Guess, cld2: Guess) -> Reason:
-        """Return why the two guesses together do not decide a language, or "" if they do."""
+        """Return why the two guesses together do not determine a language, or ""."""
         if not cld3.lang:
             return "low_confidence" if cld2.lang else "no_guess"
         if cld3.lang != cld2.lang:
@@ -309,7 +309,7 @@ class IdentifyLanguageAndScript(LanguageRule):
         page.columns |= {"script": find_main_script(counts), "_undetermined": ""}
 
     def detail(self, page: Page) -> str:
-        """Return the guess, or why there is none, then the score and the text."""
+        """Return the guess, or why there is no guess; then the score and the text."""
         said = page.columns.get("_undetermined") or page.lang
         return f"{said} {page.lang_score:.3f}: {page.text}"
 

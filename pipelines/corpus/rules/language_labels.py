@@ -62,6 +62,6 @@ def _list_labels() -> Mapping[str, str]:
 
 @functools.cache
 def _list_first_parts() -> Mapping[str, str]:
-    """Return codes by a label's first part, such as `deu`, except those of romanised text."""
+    """Return codes by the first part of a label, such as `deu`; leave out romanised text."""
     labels = _list_labels().items()
     return {label.partition("_")[0]: code for label, code in labels if "-" not in code}

@@ -18,7 +18,7 @@ LABEL = "_label"
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class LanguageRule(Rule):
-    """Labels pages with their language and drops those in others; define `identify`.
+    """Labels pages with their language, drops pages in other languages; define `identify`.
 
     Attributes:
         languages: codes to keep (an entry may name several, with commas; aliases work); None keeps
@@ -63,7 +63,7 @@ class LanguageRule(Rule):
         raise NotImplementedError
 
     def set_unidentified(self, page: Page) -> None:
-        """Set the rule's columns for a page that it does not identify: to "" and 0."""
+        """Set the rule's columns to "" or 0, for a page that the rule does not identify."""
         page.columns |= {n: "" if kind == "string" else 0 for n, kind in self.columns.items()}
 
     def reason(self, page: Page) -> str | None:
@@ -93,7 +93,7 @@ class LanguageRule(Rule):
         return [self._by_label(page) for page in pages] if labelled else None
 
     def find_looser(self, was: Mapping[str, Any]) -> list[str]:
-        """Name settings that keep more labels, or may give a dropped page a label that is kept."""
+        """Name settings that keep more labels, or that may give a dropped page a kept label."""
         labels = sorted(was.keys() & {"languages", "keep_und"})
         before = self.change({name: was[name] for name in labels})
         wider = [] if self.kept <= before.kept else labels

@@ -22,7 +22,7 @@ def read_own_table(name: str) -> list[dict[str, str]]:
 
 
 def list_remote_files(url: str) -> dict[str, int]:
-    """Return the sizes of the files below a URL by their path relative to it."""
+    """Return the sizes of all files below a URL by path, relative to the URL."""
     if set(url) & set("*?["):
         raise UserError(f"{url} is a pattern: give each list, or the directory, without *, ? or [")
     sizes = storage.file_sizes(url.rstrip("/"))
@@ -39,7 +39,7 @@ def open_list(path: str | Path, title: str) -> Iterator[BufferedReader]:
             file = stack.enter_context(open(local, "rb"))
         except UserError:
             raise
-        except Exception as error:  # each file system has its own errors
+        except Exception as error:  # each file system has errors of its own
             reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
             raise UserError(
                 f"cannot read {title} {storage.hide_secrets(path)} ({' '.join(reason.split())}): "
@@ -57,7 +57,7 @@ def read_table(
     columns: Sequence[str],
     all_languages: bool = False,
 ) -> None:
-    """Read a CSV whose column `lang` has a code in each row; refuse one without rows.
+    """Read a CSV whose column `lang` has a code in each row; refuse a CSV without rows.
 
     Args:
         path: path or URL of the file.

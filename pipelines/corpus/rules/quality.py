@@ -1,4 +1,4 @@
-"""Quality and repetition of pages: signals as columns, and limits that read only columns.
+"""Quality and repetition of pages: measures as columns, and limits that only read the columns.
 
 The signals are Gopher's (Rae et al. 2021, appendix A.1.1), adapted to scripts without spaces and to
 other punctuation; `words` defines a word. The corpus contains the columns, so stricter limits can
@@ -185,7 +185,7 @@ def _measure_ngrams(words: Words) -> dict[str, np.ndarray]:
 
 #: Column with the score of a page's language; a file of limits may limit it too.
 LANG_SCORE = "lang_score"
-#: Names of the columns, by their names in a corpus.
+#: Names of the columns here, by their names in a corpus.
 CORPUS_COLUMNS = {f"q_{name}": name for name in COLUMNS}
 #: Values that mean "not measured"; limits ignore them.
 _UNKNOWN = {"mean_word_length": 0, "stop_words": -1}
@@ -339,7 +339,7 @@ class GopherQuality(ListRule):
         return self.judge({**columns, LANG_SCORE: scores}, [page.lang for page in pages])
 
     def load(self) -> tuple[Mapping[str, str], ByLanguage]:
-        """Read stop words by language, separated by spaces, and limits by language and column."""
+        """Read each language's stop words, separated by spaces, and limits by language and column."""
         own = read_stop_words(self.stop_words) if self.stop_words else {}
         for lang, words in own.items():
             if words and len(hash_stop_words(words)) < self.min_stop_words:
@@ -390,7 +390,7 @@ class GopherQuality(ListRule):
         } | ({LANG_SCORE: page.lang_score} if self.thresholds else {})
 
     def limits(self, page: Page | None = None) -> Limits:
-        """Return the limits; those on stop words and word length apply only to known values."""
+        """Return the limits; limits on stop words and word length apply only to known values."""
         allowed: dict[str, tuple[float | None, float | None]] = {}
         own = self.loaded[1].get(page.lang, {}) if page else {}
         for _, column, *limits in self.each_limit():

@@ -63,7 +63,7 @@ _COMPOUND = {"Jpan": ("Hani", "Hira", "Kana"), "Kore": ("Hang", "Hani")}
 #: Ranges of letters of scripts that `_BLOCKS` lacks (Vai, Yi, Gothic, Adlam and so on).
 _OTHER_SCRIPTS = ((0x0800, 0x085F), (0x1680, 0x1C7F), (0xA000, 0xA63F), (0xA6A0, 0xA6F1))
 _OTHER_SCRIPTS += ((0xA800, 0xABFF), (0x10280, 0x1CFFF), (0x1E000, 0x1EDFF))
-#: Index of letters of other scripts, and of characters that are not letters.
+#: Index for letters of other scripts, and index for characters that are not letters.
 _OTHER, _NEUTRAL = len(_BLOCKS), len(_BLOCKS) + 1
 SCRIPTS = (*(block.split()[0] for block in _BLOCKS), "Zzzz")
 _TABLE_SIZE = 0x32400

@@ -1,4 +1,4 @@
-"""Cuts pages into words and n-grams, as arrays over many pages at a time.
+"""Cuts pages into words and n-grams, and stores these as arrays for many pages at a time.
 
 A word is a run of letters, marks and digits. In scripts without spaces between words (see
 `script_factors`), finding words would need a dictionary. There each letter is a unit, and an n-gram
@@ -25,7 +25,8 @@ from mswitch.pipelines.corpus.rules.script_factors import (
 )
 from mswitch.pipelines.records import Page
 
-#: Characters to cut at a time: their arrays (about 60 bytes per character) nearly fit the caches.
+#: Number of characters to cut at a time. Their arrays (about 60 bytes per character) nearly fit the
+#: caches.
 CHUNK_CHARACTERS = 1 << 18
 
 WORD, LETTER, MARK, DIGIT, SPACE, TERMINAL, CLOSER = (np.uint8(1 << bit) for bit in range(7))

@@ -41,8 +41,8 @@ _KINDS = {
     " fieldset figcaption figure footer header hgroup li listing main menu nav ol pre search"
     " section select summary table tbody td tfoot th thead tr ul",
     FOREIGN: "svg math",
-    # Start tags that end SVG and MathML (font only with some attributes), and elements within SVG
-    # and MathML that contain HTML.
+    # Start tags that end SVG and MathML (font only with some attributes). Elements of the next kind
+    # may contain HTML within SVG and MathML.
     BREAKS_OUT: "b big blockquote body br center code dd div dl dt em embed font h1 h2 h3 h4 h5 h6"
     " head hr i img li listing menu meta nobr ol p pre ruby s small span strong strike sub sup"
     " table tt u ul var",
@@ -68,7 +68,7 @@ def _combine_by_name(values: Iterable[tuple[int, int]]) -> np.ndarray:
 KIND = _combine_by_name((kind, kind) for kind in _KINDS)
 _ROW_PARTS = _IMPLIED | CELL
 _TABLE_PARTS = _ROW_PARTS | ROW | ROWS
-# Kinds that a start tag closes, and kinds that are closed with them.
+# Kinds that a start tag closes, and kinds that are closed together with them.
 STARTS_CLOSE = _combine_by_name(
     [
         *((kind, kind) for kind in (ITEM, TERM, OPTION, CELL, ROW, ROWS, LINK, HEADING)),

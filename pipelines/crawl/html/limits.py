@@ -61,7 +61,8 @@ _TOKEN_COST, _FORMATTING_COST, _ATTRIBUTE_COST = 50, 90, 10
 # Number of comparisons of attributes per unit of cost. Each attribute is compared with all earlier
 # attributes.
 _COMPARISONS = 16
-# Maximum number of open elements with optional end tags that an end tag also closes.
+# Maximum number of inner elements with optional end tags that an outer element's end tag also
+# closes.
 _MOST_IMPLIED = 4
 # Maximum number of equal formatting elements that are made again ("Noah's Ark clause").
 _MOST_EQUAL = 3
@@ -160,7 +161,7 @@ def _close(opened, wanted, closed_with):
 
 @compiled
 def _is_made_again(html, opened, number, start, tag_stop):
-    """Return whether formatting may be made again: at most three equal elements, and one <a>."""
+    """Return whether an element may be made again: at most three equal elements, and one <a>."""
     if KIND[number] & LINK:
         return opened.sums[_LINKS] == 0
     equal, size = 0, tag_stop - start
@@ -190,7 +191,7 @@ def _open(html, opened, number, start, stop, tag_stop, attributes):
 
 @compiled
 def _measure(html, limit):  # noqa: PLR0912, PLR0915, one pass
-    # A deeper stack costs more than the limit.
+    # A stack that is deeper than this costs more than the limit.
     most = 4 + int(np.sqrt(2.0 * limit))
     opened = _Open(np.empty((most, 5), np.int64), np.array([0, 0, 0, 0, -1]))
     sums = opened.sums

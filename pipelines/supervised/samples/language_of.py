@@ -18,8 +18,8 @@ from mswitch.pipelines.supervised.split import fold, key64
 WINDOW_CHARACTERS = 60
 #: Distance of window starts in characters, and fewest characters of the last window.
 STRIDE = 30
-#: Maximum number of windows of a language. Documents are sorted by a hash: the first ones are a
-#: sample.
+#: Maximum number of windows of a language. Documents are sorted by a hash, so the first documents
+#: are a random sample.
 MAX_WINDOWS = {"train": 5_000, "validation": 1_000, "test": 1_000}
 
 

@@ -37,7 +37,7 @@ VOCABULARY = VocabularyConfig(size=2048, character_coverage=0.985)
 _NAMES = re.compile(r".*/common/annotations(?:Derived)?/(?P<locale>\w+)\.xml")
 _EMOJI = re.compile(r".*/emoji/emoji-test\.txt")
 _WANTED = re.compile(rf"{_NAMES.pattern}|{_EMOJI.pattern}|.*/copyright")
-#: A regular expression, because a parser would read the DTD that a file names.
+#: This is a regular expression, because a parser would read the DTD that a file names.
 _NAME = re.compile(r'<annotation cp="([^"]+)" type="tts"[^>]*>([^<]+)</annotation>')
 _TONES = re.compile("[\U0001f3fb-\U0001f3ff]")
 _VARIATION = "\N{VARIATION SELECTOR-16}"
@@ -57,7 +57,7 @@ def read_emoji(emoji_test: str) -> set[str]:
 
 
 def read_names(files: Mapping[str, bytes], wanted: Collection[str]) -> Iterator[dict[str, str]]:
-    """Yield the names in CLDR's files, by path; each name only once in its language."""
+    """Yield the names in CLDR's files, sorted by path; yield each name once per language."""
     seen: set[tuple[str, int]] = set()
     for path in sorted(files):
         match = _NAMES.fullmatch(path)
