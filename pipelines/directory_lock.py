@@ -1,4 +1,4 @@
-"""Locks that the kernel frees when a process ends, such as the lock of a directory's only writer."""
+"""Locks that the kernel frees when a process ends, such as the lock of a directory's one writer."""
 
 import contextlib
 import fcntl

@@ -339,7 +339,7 @@ class GopherQuality(ListRule):
         return self.judge({**columns, LANG_SCORE: scores}, [page.lang for page in pages])
 
     def load(self) -> tuple[Mapping[str, str], ByLanguage]:
-        """Read each language's stop words, separated by spaces, and limits by language and column."""
+        """Read stop words by language, separated by spaces; read limits by language and column."""
         own = read_stop_words(self.stop_words) if self.stop_words else {}
         for lang, words in own.items():
             if words and len(hash_stop_words(words)) < self.min_stop_words:
