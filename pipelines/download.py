@@ -29,7 +29,7 @@ CHUNK_BYTES = 256 << 10
 TIMEOUTS_SECS = (10.0, 60.0)
 #: Number of repeated requests, and the waits between requests.
 RETRY = Retry(5, backoff_factor=1.0, backoff_jitter=1.0, backoff_max=60.0)
-#: Longest pause, in seconds, that a server may ask for; a longer one ends the download.
+#: Longest pause, in seconds, that a server may ask for; a longer pause ends the download.
 LONGEST_PAUSE_SECS = 600
 #: HTTP statuses of a server that is busy or broken, perhaps not for long.
 TRANSIENT_STATUS = (408, 425, 429, 500, 502, 503, 504)

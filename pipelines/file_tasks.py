@@ -63,7 +63,7 @@ class Tasks:
         return sorted(left, key=lambda n: -self.sizes[n]) if self.sizes else left
 
     def read(self) -> Iterator[Any]:
-        """Yield the notes of all tasks, which must be done."""
+        """Yield the notes of all tasks; the tasks must be done."""
         paths = [storage.join(self.notes, _name_note(n)) for n in range(len(self.items))]
         yield from storage.read_json_files(paths)
 

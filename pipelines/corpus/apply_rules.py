@@ -61,7 +61,7 @@ def _collect_columns(pages: Sequence[Page]) -> set[str]:
 
 
 def _check_declared(step: Step, new: set[str], recipe: Recipe) -> None:
-    """Refuse undeclared columns: they would be lost. Names that begin with _ are private notes."""
+    """Refuse undeclared columns, which would be lost. Names that begin with _ are private notes."""
     for column in sorted(new - step.columns.keys()):
         if not column.startswith("_"):
             raise UserError(
@@ -87,7 +87,7 @@ def _ask(rule: Rule, pages: Sequence[Page], recipe: Recipe) -> Sequence[str | No
     except UserError:
         raise
     except Exception as error:
-        # An exception in a rule of mswitch is a defect: keep its traceback.
+        # An exception in a rule of mswitch is a defect, so keep its traceback.
         if recipe.on_error == "fail" and type(rule).__module__.startswith(_OWN):
             raise
         if len(pages) > 1:

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 try:
-    # For a line, Python's own MD5 takes half the time of OpenSSL's, which hashlib prefers.
+    # For a line, Python's own MD5 takes half the time of OpenSSL's MD5, which hashlib prefers.
     import _md5 as _hashes  # pyright: ignore[reportMissingImports]
 except ImportError:  # this Python was built without `_md5`
     import hashlib as _hashes

@@ -426,7 +426,7 @@ def _fit_on_crawl(
 
 
 def _switch_off(name: str, low: float, high: float) -> tuple[float, float]:
-    """Return both limits; replace a limit that could drop nothing by 0 or infinity."""
+    """Return both limits; a limit that could drop nothing becomes 0 or infinity."""
     largest = np.inf if name == "mean_word_length" else 1
     return max(0.0, low), (high if 0 < high < largest else np.inf)
 
@@ -479,7 +479,7 @@ def _sample(
                     wanted[lang][number] = {}
                     row["pages"].append(wanted[lang][number])
     first: collections.Counter[str] = collections.Counter()
-    # Documents are sorted by a hash: the first ones are a random sample.
+    # Documents are sorted by a hash, so the first documents are a random sample.
     for shard in open_corpus(corpus).shards:
         pages = wanted[shard.lang]
         last = max((n - first[shard.lang] for n in pages), default=-1)

@@ -71,7 +71,7 @@ def find_page(
 
     files = find_crawl_files(inputs)
     if place:
-        # Samples name files without folders.
+        # Samples contain names of files without folders.
         files = [file for file in files if file.name == storage.name_of(place[1])]
     config = resolve_columns(config, files)
     for file in files:

@@ -113,7 +113,7 @@ class Ledger:
         if rejected.stage == READ and len(self.places[reason]) < MOST_PLACES:
             self.places[reason].append(int(rejected.source.rpartition("@")[2]))
         digest = fingerprint(rejected.source).hex()
-        # Most records do not become samples: for them only the hash of the source is computed.
+        # Most records do not become samples, so only the hash of their source is computed.
         if digest < self._bounds.get(reason, _NO_BOUND):
             explained = rejected.explained()
             fields = {name: getattr(explained, name) for name in _SAMPLED}

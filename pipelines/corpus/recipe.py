@@ -162,7 +162,7 @@ class Recipe:
 
     @functools.cached_property
     def stages(self) -> tuple[str, ...]:
-        """Names of a record's stages, in order; each stage gets what the stage before it kept."""
+        """Names of a record's stages, in order; each stage gets what the previous stage kept."""
         passed = [*self.rules, *self.dedup, *self.finish]
         return (READ, *(step.name for step in passed), WRITE)
 

@@ -14,8 +14,9 @@ from mswitch.pipelines.corpus.recipe import READ
 from mswitch.pipelines.crawl.pages import UNREAD
 from mswitch.pipelines.records import SPLITS
 
-#: Facts to note about an input file: numbers of such pages, the published corpus whose fields the
-#: file has (`form`), and numbers of dropped values by kept column (`lost_values`).
+#: Facts to note about an input file: numbers of undated pages, of made URLs and of corrected
+#: charsets; the published corpus whose fields it has (`form`); numbers of dropped values by kept
+#: column (`lost_values`).
 _NOTED = ("undated", "made_urls", "corrected_charsets", "form", "lost_values")
 
 

@@ -40,7 +40,7 @@ BATCH_PAGES = 20_000
 #: Columns that are attributes of a page.
 _ATTRIBUTES = ("url", "lang", "lang_score", "timestamp", "source", "record_id")
 
-#: Compression of columns of stored pages; hashes do not compress.
+#: Compression of columns of stored pages; columns of hashes cannot be compressed.
 _COMPRESSION = {"text": "zstd", "url": "zstd"}
 
 
@@ -317,7 +317,7 @@ def _read_page_groups(
     chosen = {exchange.step.name: exchange.read_choices(group, lines) for exchange in exchanges}
     start = 0
     for table in exchanges[0].read_tables(group, names):
-        # Most texts are dropped, so do not decode them.
+        # Do not decode texts, because most are dropped.
         texts = table["text"].cast(pa.binary())
         rows = table.set_column(table.schema.get_field_index("text"), "text", texts).to_pylist()
         pages = list(map(make_page, rows))

@@ -59,8 +59,8 @@ _RUN = re.compile(rb"[\x80-\xff]+")
 #: time.
 _PIECE = re.compile(rb"[<>]([^<>\x80-\xff]*+[\x80-\xff][^<>]*)")
 _OTHER_LETTER = re.compile("[\u0370-\u1dff\u2c00-\ufffc\U00020000-\U0003ffff]")
-#: Python's names of larger encodings: under these names, the WHATWG's standard decodes more
-#: characters than Python.
+#: Python's names of larger encodings. They replace encodings in which the WHATWG's standard decodes
+#: more characters than Python.
 _SUPERSETS = {
     "big5": "big5hkscs",
     "euc_kr": "cp949",
@@ -94,7 +94,7 @@ _ESCAPES = (b"\x1b", b"~{")
 #: Corrections to the detector's names. cp949 is what the standard calls EUC-KR. The detector does
 #: not know KOI8-U, which has Ukrainian letters instead of 8 box drawings of KOI8-R.
 _DETECTED = {"cp949": "euc_kr", "koi8-r": "koi8-u"}
-#: CLD2's languages with Latin letters that windows-1252 lacks, by encoding.
+#: Languages (CLD2's codes), by encoding, that have Latin letters that windows-1252 lacks.
 _CENTRAL_EUROPEAN = ("bs", "cs", "hr", "hu", "pl", "ro", "sk", "sl", "sr")
 _LATIN = {
     "cp1250": _CENTRAL_EUROPEAN,

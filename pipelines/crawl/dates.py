@@ -13,7 +13,7 @@ ACCEPTED = (
 
 EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
 _NUMBER = re.compile(r"[0-9]+(?:\.[0-9]*)?")
-#: Longer text is refused: input may be hostile.
+#: Longer text is refused, because input may be hostile.
 _LONGEST_CHARACTERS = 64
 _DUMP = re.compile(r"CC-MAIN-(\d{4})-(\d{2})", re.ASCII)
 _YEAR_DIGITS, _DAY_DIGITS, _SECOND_DIGITS = 4, 8, 14
@@ -73,7 +73,7 @@ def _parse_text(value: str) -> datetime.datetime:
         raise ValueError
     if dump := _DUMP.fullmatch(value):
         return _parse_moment(datetime.date.fromisocalendar(int(dump[1]), int(dump[2]), 1))
-    # Try numbers before ISO 8601: Python reads long numbers as a day and a time.
+    # Try numbers before ISO 8601, because Python reads long numbers as a day and a time.
     if _NUMBER.fullmatch(value):
         return _parse_number(float(value) if "." in value else int(value))
     iso = value.removesuffix(" UTC").replace("/", "-")

@@ -22,16 +22,16 @@ ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 _SKIPPABLE = b"\x2a\x4d\x18"
 _DICTIONARY_FRAME = b"\x5d" + _SKIPPABLE
 _RAW_DICTIONARY = b"\x37\xa4\x30\xec"
-#: Maximum bytes of a dictionary. Useful ones are smaller; the specification advises well under a
-#: megabyte.
+#: Maximum bytes of a dictionary. Useful dictionaries are smaller; the specification advises well
+#: under a megabyte.
 MAX_DICTIONARY_BYTES = 16 << 20
 
 _READ_BYTES = 64 << 10
 _OUTPUT_BYTES = 1 << 20
 #: Bytes of gzip output per call. They are few, because damage loses all output of its call.
 _GZIP_OUTPUT_BYTES = 64 << 10
-#: Bytes of zstd input per call. A zstd block of 4 bytes can become 128 KiB: this much input becomes
-#: 64 MiB at most.
+#: Bytes of zstd input per call. A zstd block of 4 bytes can become 128 KiB, so this much input
+#: becomes at most 64 MiB.
 _ZSTD_INPUT_BYTES = 2 << 10
 #: Highest ratio of decompressed to compressed bytes. Text stays below gzip's limit (1032 to 1);
 #: data above this ratio is a bomb.

@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 from mswitch.pipelines.crawl.columns import Column
 from mswitch.pipelines.errors import UserError
 
-#: Fields to search for each part of a page; the first with a value counts. A dot leads into an
-#: object: datatrove writes `metadata`.
+#: Fields to search for each part of a page; the first field with a value counts. A dot leads to a
+#: field within an object, such as datatrove's `metadata`.
 STANDARD_FIELDS: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
         "text": ("text",),
@@ -109,7 +109,7 @@ def _list_outer(path: str) -> Iterator[str]:
 
 
 def map_fields(given: Sequence[str] | None) -> Mapping[str, tuple[str, ...]]:
-    """Return `STANDARD_FIELDS`, with the parts that the user maps replaced.
+    """Return `STANDARD_FIELDS`, with entries replaced for the parts that the user maps.
 
     Args:
         given: entries such as `text=content` or `url=page.link`; if several name the same part, the

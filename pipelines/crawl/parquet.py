@@ -247,7 +247,7 @@ def _flatten(path: str, column: pa.Array) -> dict[str, pa.Array]:
 
 
 def _read_values(column: pa.Array) -> Iterator[Any]:
-    """Yield a column's values; a time that Python cannot represent becomes type and number."""
+    """Yield a column's values; a time that Python cannot represent becomes a type and a number."""
     if isinstance(column, pa.DictionaryArray):
         indices = np.asarray(column.indices.drop_null())
         if len(indices) and not 0 <= indices.min() <= indices.max() < len(column.dictionary):

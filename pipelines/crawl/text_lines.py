@@ -148,7 +148,7 @@ def _measure_longest(text, enough):
         end = start
         while end < len(text) and text[end] != _NEWLINE:
             end += 1
-        # Compare bytes first: no line has more characters than bytes.
+        # Compare bytes first, because no line has more characters than bytes.
         if end - start > third:
             length = 0
             for place in range(start, end):

@@ -27,7 +27,7 @@ from mswitch.pipelines.special_tokens import EOS_ID, SENTINELS
 
 #: Mean bytes of a span: about three tokens.
 SPAN_BYTES = 10.0
-#: In longer words, such as in scripts without spaces, a span may begin at any character.
+#: In longer words, such as in scripts without spaces, a span can begin at any character.
 _LONGEST_WORD_BYTES = 30
 _WORDS = re.compile(r"\s*\S+\s*\Z|\s*\S+")
 

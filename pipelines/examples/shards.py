@@ -101,7 +101,7 @@ class ShardCounts:
         self.targets_max_tokens = max(self.targets_max_tokens, targets.size)
 
 
-@functools.lru_cache(maxsize=1)  # takes seconds if large; a worker has one vocabulary
+@functools.lru_cache(maxsize=1)  # takes seconds for a large vocabulary; a worker loads only one
 def measure_ids(vocabulary: sentencepiece.SentencePieceProcessor) -> np.ndarray:
     """Return the UTF-8 bytes of (normalised) text of each id: int64 [vocabulary size]."""
     sizes = np.zeros(vocabulary.GetPieceSize(), np.int64)

@@ -1,4 +1,4 @@
-"""TFRecord files, each with an index of offsets: seqio reads them in sequence, we at random.
+"""TFRecord files, each with an index of offsets; seqio reads sequentially, mswitch at random.
 
 A record is framed as length (uint64, little endian), masked CRC32C of those 8 bytes, data, masked
 CRC32C of the data. `<file>.index` has the byte offset of every record as raw little-endian uint64,

@@ -67,7 +67,7 @@ class UL2(SpanCorruption):
         )
 
     def choose(self, key: ExampleKey) -> int:
-        """Draw a denoiser by Philox, counter (0, 1, number, epoch); masks use 0 instead of 1."""
+        """Draw a denoiser: Philox with counter (0, 1, number, epoch); masks have 0 instead of 1."""
         generator = make_philox([0, 1, key.number, key.epoch], [key.seed, key.stream])
         return int(generator.random_raw()) * len(DENOISERS) >> 64
 

@@ -25,7 +25,7 @@ from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.supervised.definition import RowError
 from mswitch.pipelines.supervised.squad_and_wikiann import Numbered, read_squad, read_wikiann
 
-#: Longer rows are refused; the longest row in tasks of mT5 and T5 has less than a tenth of this.
+#: Maximum bytes of a row; the longest row in tasks of mT5 and T5 has less than a tenth of this.
 MAX_ROW_BYTES = 4 << 20
 _BATCH_ROWS = 1_000
 #: Errors from damaged files, and from values that Python cannot represent: dates after 9999,

@@ -19,7 +19,7 @@ MOST_BITS = 12
 _INDEX_BYTES = 8 * (2 + (1 << MOST_BITS))
 _ROWS_PER_RANGE = 4096
 
-#: Bytes of memory that sorting takes per row, and maximum bytes that it may take at once.
+#: Bytes of memory that sorting takes per row, and maximum bytes for the rows of one sort.
 SORTING_BYTES = 100
 MOST_SORTING_BYTES = 256 << 20
 

@@ -141,7 +141,7 @@ class NearDedup(Dedup):
 def _make_shingles(
     words: Words, length: int, pages: Sequence[int] | None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return the shingles of pages (uint32), and where each page's shingles start (all have some).
+    """Return pages' shingles (uint32) and where each page's shingles start; every page has some.
 
     A page too short for an n-gram is one shingle: all its words, or all its characters if it has
     no word.

@@ -188,7 +188,7 @@ class Stars(Exchange):
         return {"pages": write_keys(self.file("labels", part, "keys"), [rows], len(rows))}
 
     def choose_in_group(self, group: int) -> dict[str, int]:
-        """Write each component's best page in a group, and its number of pages in the group.
+        """Write, for each component, its best page and its number of pages in a group.
 
         A component that contains page 0, the corpus, has no best page.
         """

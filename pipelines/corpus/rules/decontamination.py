@@ -233,7 +233,7 @@ class Decontaminate(ListRule):
         }
 
     def find_looser(self, was: Mapping[str, Any]) -> list[str]:
-        """Name the share if it is larger, and the sets if one of the old sets is missing."""
+        """Name the share if it grew, and the evaluation sets if an old set is missing."""
         now, looser = self.settings(), {*was} - {THE_LANGUAGE}
         if now["contamination_share"] <= was.get("contamination_share", 1):
             looser.discard("contamination_share")

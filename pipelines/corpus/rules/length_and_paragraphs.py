@@ -40,7 +40,7 @@ class MaxLength(Rule):
 
     def reason(self, page: Page) -> str | None:
         most = self.max_page_characters
-        # Compare bytes first: no text has more characters than bytes.
+        # Compare bytes first, because no text has more characters than bytes.
         return "too_long" if len(page.utf8) > most and len(page.text) > most else None
 
     def describe(self, page: Page) -> dict[str, int]:

@@ -284,7 +284,7 @@ def cut_pages(pages: Sequence[Page]) -> Words:
 def chunks(
     texts: Sequence[str | bytes], max_characters: int = CHUNK_CHARACTERS
 ) -> Iterator[tuple[int, int]]:
-    """Yield ranges of pages of about `max_characters` (or bytes) each, at least one page."""
+    """Yield ranges of at least one page; each range has about `max_characters` (or bytes)."""
     start = size = 0
     for index, text in enumerate(texts):
         if size and size + len(text) > max_characters:

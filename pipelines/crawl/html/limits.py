@@ -51,8 +51,8 @@ from mswitch.pipelines.crawl.html.tokens import (
     is_plain,
 )
 
-#: Maximum cost of a page, in units of 20 ns: at this limit parsing and extraction take about half a
-#: second.
+#: Maximum cost of a page, in units of 20 ns. At this limit, parsing and extraction take about half
+#: a second.
 MAX_COST = 25_000_000
 
 # Cost of a token, of a formatting element that is made again, and of an attribute of such an
@@ -66,7 +66,7 @@ _COMPARISONS = 16
 _MOST_IMPLIED = 4
 # Maximum number of equal formatting elements that are made again ("Noah's Ark clause").
 _MOST_EQUAL = 3
-# Maximum bytes of names and tags to compare; longer ones count as different.
+# Maximum bytes of names and tags to compare; longer names and tags count as different.
 _MOST_COMPARED = 256
 # Value for an end tag within SVG, which closes elements of any kind inside its own element.
 _ANY = -1

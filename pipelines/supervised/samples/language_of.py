@@ -16,10 +16,10 @@ from mswitch.pipelines.supervised.samples.writer import write_rows, write_sample
 from mswitch.pipelines.supervised.split import fold, key64
 
 WINDOW_CHARACTERS = 60
-#: Distance of window starts in characters, and fewest characters of the last window.
+#: Characters between the starts of windows, and minimum characters of the last window.
 STRIDE = 30
 #: Maximum number of windows of a language. Documents are sorted by a hash, so the first documents
-#: are a random sample.
+#: are a sample.
 MAX_WINDOWS = {"train": 5_000, "validation": 1_000, "test": 1_000}
 
 
