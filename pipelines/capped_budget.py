@@ -13,7 +13,7 @@ ALPHA = 0.3
 
 
 def normalise(weights: Mapping[str, float]) -> dict[str, float]:
-    """Return positive weights as shares of 1, sorted by name."""
+    """Scale positive weights so that their sum is 1; sort them by name."""
     total = sum(weights[name] for name in sorted(weights))
     return {name: weights[name] / total for name in sorted(weights)}
 
@@ -21,7 +21,7 @@ def normalise(weights: Mapping[str, float]) -> dict[str, float]:
 def capped_budget(
     weights: Mapping[str, float], records: Mapping[str, int], budget: float, max_epochs: float
 ) -> dict[str, float]:
-    """Spread `budget` by `weights`, but at most `max_epochs` times its records to each language.
+    """Spread `budget` by `weights`; no language gets more than `max_epochs` times its records.
 
     With equal weights this is UniMax, algorithm 1: in ascending order of size, each language takes
     an equal share of the remaining budget, or its cap if that is less. With unequal weights, the

@@ -30,7 +30,7 @@ Count = Annotated[int, Ge(1), Le(2**31 - 1)]
 Share = Annotated[float, Ge(0), Le(1)]
 
 _Bound = Ge | Gt | Le | Lt
-#: Comparison of a value with a bound, and its name.
+#: Function that compares a value with a bound, and the bound's name in errors.
 _BOUNDS = {
     Ge: (operator.ge, "at least"),
     Gt: (operator.gt, "above"),
@@ -62,7 +62,7 @@ def _check(option: str, value: Any, bounds: list[_Bound], choices: list[Any]) ->
         return
     if isinstance(value, float) and not math.isfinite(value):
         raise UserError(f"{option} must be a finite number, not {value}")
-    is_word = isinstance(value, str)  # text has only choices: bounds are for numbers
+    is_word = isinstance(value, str)  # bounds apply to numbers; text has only choices
     if not is_word and not all(_holds(bound, value) for bound in bounds):
         raise UserError(f"{option} must be {' and '.join(map(_describe, bounds))}, not {value}")
     if choices and (is_word or not bounds) and value not in choices:

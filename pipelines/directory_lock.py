@@ -1,4 +1,4 @@
-"""Locks that the kernel frees, such as the lock of an output directory for its only writer."""
+"""Locks that the kernel frees when a process ends, such as the lock of a directory's one writer."""
 
 import contextlib
 import fcntl
@@ -88,7 +88,7 @@ def lock_directory(out: str | Path, option: str = "--out") -> Iterator[None]:
 
 
 def _is_utf8(path: Path) -> bool:
-    """Return whether the bytes of a path equal its text in UTF-8, which libraries use."""
+    """Return whether a path's bytes equal its text in UTF-8, because libraries use UTF-8."""
     try:
         return os.fsencode(path) == str(path).encode()
     except UnicodeEncodeError:

@@ -25,11 +25,11 @@ from mswitch.pipelines.progress import say
 from mswitch.pipelines.storage import SECRETS, hide_secrets
 
 CHUNK_BYTES = 256 << 10
-#: Timeouts for connecting, and for a connection without any byte.
+#: Timeouts for connecting, and for waiting until a connection sends a byte.
 TIMEOUTS_SECS = (10.0, 60.0)
-#: Number of requests after the first, and the waits between them.
+#: Number of repeated requests, and the waits between requests.
 RETRY = Retry(5, backoff_factor=1.0, backoff_jitter=1.0, backoff_max=60.0)
-#: Longest pause, in seconds, that a server may ask for; a longer one ends the download.
+#: Longest pause, in seconds, that a server may ask for; a longer pause ends the download.
 LONGEST_PAUSE_SECS = 600
 #: HTTP statuses of a server that is busy or broken, perhaps not for long.
 TRANSIENT_STATUS = (408, 425, 429, 500, 502, 503, 504)
@@ -109,7 +109,7 @@ class Downloader:
         return fetched
 
     def head_and_tail(self, url: str, count: int) -> tuple[int, bytes, bytes]:
-        """Return a file's size and its first and last `count` bytes, without the rest."""
+        """Return a file's size, its first `count` bytes and its last `count` bytes."""
 
         def part(asked: str) -> tuple[int, bytes]:
             with self._request(url, {"Range": f"bytes={asked}"}) as response:
@@ -168,7 +168,7 @@ class Downloader:
     @contextlib.contextmanager
     def _request(self, url: str, headers: Mapping[str, str]) -> Iterator[requests.Response]:
         """Send a GET request; raise an error for a status without data."""
-        # Request the stored bytes: offsets and checksums refer to these.
+        # Request the bytes as stored, because offsets and checksums refer to these.
         shown = hide_secrets(url)
         own = {"User-Agent": self.user_agent, "Accept-Encoding": "identity"}
         with requests.get(
@@ -199,7 +199,7 @@ class Downloader:
 
 
 def read_digests(headers: Mapping[str, str]) -> list[tuple[str, str, bytes]]:
-    """Return header, algorithm and digest of the whole file, from headers by lower-case name."""
+    """Return header, algorithm and digest of a whole file; headers have lower-case names."""
     texts = [("content-md5", "md5", headers.get("content-md5", ""))]
     for algorithm, text in re.findall(r"(md5|crc32c)=([^, ]*)", headers.get("x-goog-hash", "")):
         texts.append(("x-goog-hash", algorithm, text))

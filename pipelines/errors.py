@@ -8,7 +8,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-#: The end of a traceback in text, of a UserError (or one of its subclasses) that Beam flattened.
+#: Last line of a traceback that Beam turned into text, for a UserError or one of its subclasses.
 _FLATTENED = re.compile(
     r"^mswitch\.pipelines\.\w+\.(?:User|WorkerDied|Missing|Bucket)Error: (.+)$", re.M
 )
@@ -18,7 +18,7 @@ DISK_FULL = re.compile(r"No space left on device|Disk quota exceeded")
 
 
 class UserError(Exception):
-    """Bad input, option or environment: a line that names it and says how to fix it.
+    """Bad input, option or environment; the message is a line that names it and how to fix it.
 
     The command prints the message without a traceback and exits with code 2.
     """
@@ -30,7 +30,7 @@ def printable(text: str) -> str:
 
 
 def causes(error: BaseException) -> Iterator[BaseException]:
-    """Yield an error and the errors that it was raised from, outermost first."""
+    """Yield an error, then the errors that caused it, outermost first."""
     seen: set[int] = set()
     cause: BaseException | None = error
     while cause is not None and id(cause) not in seen:

@@ -4,7 +4,7 @@ import signal
 
 DEFECT = 1
 USER_ERROR = 2
-#: The same command must be started again (EX_TEMPFAIL). After SIGTERM, everything is saved; after
-#: the loss of another process of the job, only the last checkpoint.
+#: The same command must be started again (EX_TEMPFAIL). After SIGTERM, everything is saved. After
+#: the job lost another process, only the last checkpoint is saved.
 RESUME = 75
 INTERRUPTED = 128 + signal.SIGINT

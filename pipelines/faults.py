@@ -8,35 +8,35 @@ VARIABLE = "MSWITCH_FAULT"
 
 
 def _list_publication_points(stage: str) -> tuple[str, ...]:
-    """Return the points of `mswitch.pipelines.outputs.StagedOutput.publish`."""
+    """Return the fault points of `mswitch.pipelines.outputs.StagedOutput.publish`."""
     return tuple(
         f"{stage}.{moment}" for moment in ("before_marker", "before_publish", "after_publish")
     )
 
 
-#: Points of changes to a corpus: a crawl is added, or pages are removed.
+#: Fault points of changes to a corpus: a crawl is added, or pages are removed.
 CHANGE_POINTS = tuple(
     f"corpus.{moment}_change" for moment in ("after_deciding", "during", "before", "after")
 )
-#: Points of removals only.
+#: Fault points that only removals pass.
 REMOVAL_POINTS = ("corpus.after_removal",)
 
-#: Points of profile `modern` only.
+#: Fault points that only profile `modern` passes.
 MODERN_POINTS = (
     *(f"corpus.after_near_{what}" for what in ("keys", "matches", "clusters")),
     "corpus.after_bands_fingerprints",
 )
 
-#: Points of supervised examples only, between reading rows and writing shards.
+#: Fault points that only supervised examples pass, between reading rows and writing shards.
 SUPERVISED_POINTS = ("examples.after_rows",)
 
-#: Points of a training whose run is in a bucket.
+#: Fault points of a training whose run is in a bucket.
 BUCKET_POINTS = ("train.during_upload", "train.after_upload")
 
-#: Points of a training that is extended.
+#: Fault points of a training that is extended.
 EXTENSION_POINTS = ("train.after_reopening",)
 
-#: Points of a process that follows a job (`mswitch.flows.jobs`).
+#: Fault points of a process that follows a job (`mswitch.flows.jobs`).
 LAUNCH_POINTS = tuple(
     f"launch.{moment}"
     for moment in (
@@ -49,7 +49,7 @@ LAUNCH_POINTS = tuple(
     )
 )
 
-#: All other fault points, in the order in which a demo passes them.
+#: All other fault points, in the order in which a demo reaches them.
 FAULT_POINTS = (
     *_list_publication_points("sample"),
     "corpus.after_ingest",

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 #: Seconds between checks of finished tasks, here and on an object store.
 _LOOK_SECS, _LOOK_REMOTE_SECS = 1.0, 15.0
-#: Items per file for an engine's workers; within the job, a list could be too large.
+#: Items per file for an engine's workers. Within the job, a list of all items could be too large.
 _ITEMS_PER_FILE = 1000
 
 
@@ -57,13 +57,13 @@ class Tasks:
     on_engine: "Callable[[beam.Pipeline, Tasks], Any] | None" = None
 
     def todo(self) -> list[int]:
-        """Return the tasks that are not done, large ones first, so that the last ones are short."""
+        """Return the unfinished tasks, large tasks first, so that the last tasks are short."""
         done = storage.list_names(self.notes)
         left = [n for n in range(len(self.items)) if _name_note(n) not in done]
         return sorted(left, key=lambda n: -self.sizes[n]) if self.sizes else left
 
     def read(self) -> Iterator[Any]:
-        """Yield the notes of all tasks, once they are done."""
+        """Yield the notes of all tasks; the tasks must be done."""
         paths = [storage.join(self.notes, _name_note(n)) for n in range(len(self.items))]
         yield from storage.read_json_files(paths)
 
@@ -134,7 +134,7 @@ def _do_and_count(numbered: tuple[int, Any], tasks: Tasks, stage: str) -> int:
 
 
 def _build(root: "beam.Pipeline", lists: Sequence[Tasks], stage: str) -> None:
-    """Add all lists to a pipeline; each list waits for the end of the one before."""
+    """Add all lists to a pipeline; each list waits for the end of the previous list."""
     import apache_beam as beam
     from apache_beam.pvalue import AsSingleton
 
@@ -171,7 +171,7 @@ def _read_items(path: str, _before: int = 0) -> list[tuple[int, Any]]:
 
 @contextlib.contextmanager
 def _print_progress(lists: Sequence[Tasks], stage: str) -> Iterator[None]:
-    """Print progress from the existing notes while the body runs."""
+    """While the body runs, print progress, which is read from the notes of finished tasks."""
     stop = threading.Event()
     watcher = threading.Thread(target=_watch, args=(lists, stage, stop), daemon=True)
     watcher.start()
@@ -183,7 +183,7 @@ def _print_progress(lists: Sequence[Tasks], stage: str) -> Iterator[None]:
 
 
 def _watch(lists: Sequence[Tasks], stage: str, stop: threading.Event) -> None:
-    """Report progress of the first unfinished list, and slow tasks; once more when stopped."""
+    """Report slow tasks and progress of the first unfinished list, and once more when stopped."""
     for tasks in lists:
         sizes, scale, unit = [1] * len(tasks.items), 1, tasks.unit
         if unit == "bytes":

@@ -1,4 +1,4 @@
-"""Settings that identify an output; fields that were added later are omitted at their default."""
+"""Settings that identify an output, without later-added fields that have their default."""
 
 import csv
 import dataclasses
@@ -29,7 +29,7 @@ def identifying(config: Any) -> list[str]:
     listed = next(
         (names for kind in kinds if (names := _read_first_fields().get(kind.__name__))), None
     )
-    # A user's rule is identified by its source, and by all fields that it declares.
+    # A user's rule is identified by its source and by all fields that it declares.
     theirs = (kind for kind in type(config).__mro__ if kind not in kinds)
     own = {name for kind in theirs for name in vars(kind).get("__annotations__", {})}
     return [

@@ -18,7 +18,7 @@ from typing import Any, Literal
 from mswitch.pipelines.errors import UserError
 
 UNDETERMINED = "und"
-#: Fewest pages in mC4's training split, for a language of each resource tier.
+#: Minimum number of pages in mC4's training split for a language of each resource tier.
 TIER_PAGES = {"high": 10_000_000, "mid": 1_000_000, "low": 1}
 #: English names of scripts by ISO 15924 code, for languages and pages.
 SCRIPTS = {
@@ -54,13 +54,13 @@ SCRIPTS = {
 }
 
 
-#: Form of a code: BCP 47's, with longer parts as in Wikipedia's `zh-classical`.
+#: Form of a code: the form of BCP 47, but with longer parts, as in Wikipedia's `zh-classical`.
 _CODE = re.compile(r"[a-z]{2,3}(-[A-Za-z0-9]{1,16}){0,3}")
 
 
 @dataclasses.dataclass(frozen=True)
 class Language:
-    """A row of languages.csv, or, with defaults, a language that it lacks.
+    """A row of languages.csv, or a language that the table lacks, with defaults.
 
     Attributes:
         code: mC4's code, which names directories, seqio tasks and report rows.
@@ -92,7 +92,7 @@ class Language:
 
     @property
     def base(self) -> str:
-        """The code without a script subtag: `ru-Latn` and `ru` are one language, `ru`."""
+        """The code without a script subtag, because `ru-Latn` and `ru` are one language, `ru`."""
         return self.code.split("-")[0]
 
     @property
@@ -151,7 +151,7 @@ def find_code(code: str) -> str | None:
 
 
 def any_code(text: str) -> str | None:
-    """Return the code of any language in a text: as `find_code`, or a new code (`ast`), or None.
+    """Return the code that a text means: from `find_code`, or a new code (`ast`); else None.
 
     Underscores become hyphens, and cases become those of BCP 47: `ast_latn` is `ast-Latn`.
     """
@@ -162,7 +162,7 @@ def any_code(text: str) -> str | None:
 
 
 def find_language(code: str) -> Language:
-    """Return the language of a code; if the table lacks it, only its code is known."""
+    """Return the language of a code; if the table lacks the code, return only the code."""
     return languages().get(code) or Language(code, code)
 
 

@@ -1,4 +1,4 @@
-"""A lease on a place in a bucket: replaces a file lock, which no kernel can free there.
+"""A lease on a place in a bucket, instead of a file lock, which no kernel could free there.
 
 `_LEASE.json` names the holder, who replaces it every few seconds. Each write requires that the
 object still has the version of the last write (Google's generation, Amazon's ETag), so of two
@@ -29,7 +29,7 @@ LEASE_SECS = 60.0
 
 
 class LeaseLostError(Exception):
-    """The lease expired or was taken over, or its bucket fails: nothing more may be written."""
+    """The lease expired or was taken over, or its bucket fails, so nothing more may be written."""
 
 
 class Lease:
@@ -62,7 +62,7 @@ class Lease:
             )
 
     def take(self, stage: str) -> None:
-        """Take a lease that is free, or that nobody renews."""
+        """Take the lease if it is free or if nobody renews it."""
         watched, deadline = None, 0.0
         while (stored := read_version(self.url)) is not None and (
             holder := _read_field(stored[0], "holder")
@@ -94,7 +94,8 @@ class Lease:
         try:
             self._version = replace_version(self.url, data, self._version)
         except ChangedError:
-            # A request was perhaps repeated after its answer was lost; then the data is ours.
+            # The client may have repeated a request whose answer was lost. Then the stored data is
+            # ours.
             stored = read_version(self.url)
             if stored is None or stored[0] != data:
                 self._until = 0.0
@@ -109,14 +110,14 @@ class Lease:
                 self._write(_describe_self())
             except ChangedError:
                 return
-            except BucketError:  # the next renewal may succeed; else the lease expires
+            except BucketError:  # if no later renewal succeeds, the lease expires
                 continue
 
     def release(self, keeper: threading.Thread) -> None:
         """End `keep`, and free the lease unless others have it already."""
         self._released.set()
         keeper.join()
-        # If this fails, the lease expires anyway.
+        # If this write fails, the lease expires anyway.
         with contextlib.suppress(LeaseLostError, ChangedError, BucketError):
             self.check()
             self._write("")
@@ -134,18 +135,18 @@ class FollowedLease(Lease):
         super().__init__(directory)
         self.key = key
         self._seen = time.monotonic()
-        # The holder's last renewal is not older than the time between two renewals.
+        # The holder's last renewal is at most as old as the time between two renewals.
         self._until = self._seen + LEASE_SECS / 2
 
     def keep(self) -> None:
-        """Watch the holder renew the lease, until it is released or another process holds it."""
+        """Watch the holder's renewals until this lease is released or another process holds it."""
         while not self._released.wait(LEASE_SECS / 8):
             begun = time.monotonic()
             try:
                 stored = read_version(self.url)
             except BucketError:
                 stored = None
-            if stored is None:  # no answer, or replaced during the read: try again later
+            if stored is None:  # no answer, or the lease was replaced during the read
                 continue
             data, version = stored
             if not (
@@ -153,7 +154,7 @@ class FollowedLease(Lease):
             ):
                 self._until = 0.0
                 return
-            if self._version not in (None, version):  # renewed since the last read
+            if self._version not in (None, version):  # the lease was renewed since the last read
                 self._until = self._seen + LEASE_SECS
             self._version, self._seen = version, begun
 

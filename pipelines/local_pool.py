@@ -32,8 +32,8 @@ PRELOAD = [
     "mswitch.pipelines.corpus.warm_up",
 ]
 
-#: Workers older than this are replaced before the next list: their allocators keep freed memory in
-#: pieces that the next list seldom fits.
+#: Workers older than this are replaced before the next list, because their allocators keep freed
+#: memory in pieces that seldom fit the next list.
 _RENEW_SECS = 8.0
 
 
@@ -61,7 +61,7 @@ class _Workers:
         context = multiprocessing.get_context("forkserver")
         self.notes = context.RawArray(_Note, self.count)
         self.begun = context.Value("i", 0)
-        # Pass the environment: the server that workers are forked from may have an older one.
+        # Pass the environment, because the server that forks workers may have an older environment.
         arguments = (storage.used_options(), dict(os.environ), self.notes, self.begun)
         self.executor = ProcessPoolExecutor(
             self.count, context, initializer=_begin, initargs=arguments
@@ -69,7 +69,7 @@ class _Workers:
         self._since = time.monotonic()
 
     def renew(self) -> None:
-        """Replace old workers; none may be working."""
+        """Replace old workers; call this only if no worker is working."""
         if time.monotonic() - self._since > _RENEW_SECS:
             self.executor.shutdown()
             self._start()
@@ -94,7 +94,7 @@ def start_server(modules: Sequence[str] = ()) -> None:
         modules: modules that it imports besides `PRELOAD`.
     """
     multiprocessing.get_context("forkserver").set_forkserver_preload([*PRELOAD, *modules])
-    resource_tracker.ensure_running()  # else the fork server starts it, unblocking SIGINT
+    resource_tracker.ensure_running()  # else the fork server would start it and unblock SIGINT
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         forkserver.ensure_running()
@@ -120,7 +120,7 @@ def local_pool(workers: int) -> Iterator[None]:
 
 
 def call_each(function: Callable[[A], T], items: Iterable[A]) -> list[T]:
-    """Call a function of a module with each item, in worker processes if there are any.
+    """Call a function of a module with each item, in worker processes if a pool is open.
 
     Raises:
         WorkerDiedError: a worker process died, which ends the work of all others.
@@ -140,7 +140,8 @@ def call_each(function: Callable[[A], T], items: Iterable[A]) -> list[T]:
                 "worker processes cannot start: they import the script that is run, so put its "
                 "statements below `if __name__ == '__main__':`"
             ) from error
-        # Damaged input may abort a library. It is unknown which worker died.
+        # Damaged input may abort a library. It is unknown which worker died, so name the work of
+        # all.
         noted = (current.work.decode(errors="replace") for current in pool.notes if current.work)
         at = ", ".join(work.removeprefix("at ") for work in noted)
         hint = f"; it was at {at}: if it dies there again, leave out that file" if at else ""
@@ -155,7 +156,7 @@ def call_each(function: Callable[[A], T], items: Iterable[A]) -> list[T]:
 
 
 def note(work: str) -> None:
-    """Note the current work of this worker, for its parent's progress; "" means none."""
+    """Note this worker's current work, so that its parent can print it; "" means no work."""
     for mine in _notes:
         mine.since, mine.work = time.monotonic(), work.encode(errors="replace")[:255]
 

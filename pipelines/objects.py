@@ -19,7 +19,7 @@ from mswitch.pipelines.storage import (
     join,
 )
 
-#: Seconds for which Google's client retries; a later renewal of a lease would be useless.
+#: Seconds for which Google's client retries. After this time, renewing a lease would be useless.
 _RETRY_SECS = 20
 #: Maximum bytes in a request to Amazon.
 _AMAZON_REQUEST_BYTES = 5 << 30
@@ -30,7 +30,7 @@ class ChangedError(Exception):
 
 
 class BucketError(UserError):
-    """A bucket cannot be reached, or refuses a request; this may pass."""
+    """A bucket cannot be reached or refuses a request, perhaps not for long."""
 
 
 @contextlib.contextmanager
@@ -46,7 +46,7 @@ def reaching(url: str) -> Iterator[None]:
         raise
     except UserError as error:
         raise BucketError(str(error)) from error
-    except Exception as error:  # each client has its own errors
+    except Exception as error:  # each client library has errors of its own
         reason = find_innermost_reason(error) or type(error).__name__
         raise BucketError(
             f"cannot reach {url}: {reason}; check its name, your access and the network"
@@ -76,7 +76,7 @@ def read_version(url: str) -> tuple[bytes, str] | None:
             version = str(blob.generation)
             try:
                 return blob.download_as_bytes(), version
-            except NotFound:  # removed in between
+            except NotFound:  # the object was removed in between
                 return None
         client, place = amazon_object(url)
         try:
@@ -87,7 +87,7 @@ def read_version(url: str) -> tuple[bytes, str] | None:
 
 
 def replace_version(url: str, data: bytes, version: str | None) -> str:
-    """Write an object if it still has this version, or, for None, if it does not exist.
+    """Write an object if it still has this version, or, if `version` is None, does not exist.
 
     Args:
         url: URL of the object.
@@ -122,7 +122,7 @@ def replace_version(url: str, data: bytes, version: str | None) -> str:
 
 
 def _put_amazon(url: str, body: bytes | BinaryIO, **condition: str) -> str:
-    """Write an object on a condition; return its new version."""
+    """Write an object if `condition` holds; return the object's new version."""
     from botocore.exceptions import ClientError
 
     client, place = amazon_object(url)

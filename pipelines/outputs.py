@@ -27,9 +27,9 @@ from mswitch.pipelines.lease import LEASE
 
 MARKER = "_COMPLETED"
 MANIFEST = "manifest.json"
-#: Key in a manifest with the SHA-256 of the rest.
+#: Key of a manifest for the SHA-256 of all its other entries.
 SEAL = "manifest_sha256"
-#: Directory to ask a user for, by the stage that makes it.
+#: Directory to ask a user for, by the stage that makes such a directory.
 _DIRECTORIES = {
     "corpus": "a corpus directory (from `mswitch corpus build`)",
     "vocabulary": "a vocabulary directory (from `mswitch vocab train`)",
@@ -68,7 +68,7 @@ def file_entry(path: str, content: bytes) -> dict[str, Any]:
 
 
 def seal_manifest(manifest: Mapping[str, Any]) -> dict[str, Any]:
-    """Add the SHA-256 of its text to a manifest, so that any change is noticed."""
+    """Add to a manifest the SHA-256 of its text, so that any change is noticed."""
     rest = {key: value for key, value in manifest.items() if key != SEAL}
     return {**rest, SEAL: hashlib.sha256(storage.json_text(rest).encode()).hexdigest()}
 
@@ -128,7 +128,7 @@ def read_json_object(path: str | Path) -> dict[str, Any]:
     try:
         value = storage.read_json(path)
     except PermissionError:
-        raise  # `mswitch.pipelines.errors.as_user_error` explains it
+        raise  # `mswitch.pipelines.errors.as_user_error` explains this error
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror or error}): {again}") from error
     except ValueError as error:
@@ -210,7 +210,7 @@ def setting_changes(before: Any, after: Any, name: str = "") -> dict[str, Any]:
     Settings of a table have dotted names.
     """
     if name == "":
-        after = json.loads(canonical_json(after))  # JSON, as in a manifest, has lists for tuples
+        after = json.loads(canonical_json(after))  # as in a manifest's JSON, tuples become lists
     if not isinstance(before, Mapping) or not isinstance(after, Mapping):
         return {} if before == after else {name: before}
     changes: dict[str, Any] = {}
@@ -289,13 +289,14 @@ class StagedOutput:
 
     def _remove_leftovers(self) -> None:
         """Remove what unfinished runs left beside the published output."""
-        # Keep changes to a published corpus, whose names have two hashes: they may be decided.
+        # Keep staged changes to a published corpus, because they may be decided. Their names have
+        # two hashes.
         for leftover in self.out.parent.glob(f".{glob.escape(self.out.name)}.partial-{_ANY_HASH}"):
             shutil.rmtree(leftover)
 
 
 class RemoteOutput:
-    """Output of a stage at a URL, written in place, the marker last; see `StagedOutput`.
+    """Output of a stage at a URL, written in place, with the marker last; see `StagedOutput`.
 
     An object store has no directory to rename, and no lock that is freed when a process dies.
     `_BUILDING.json` names the settings of the output being made. A run with the same settings
@@ -314,14 +315,16 @@ class RemoteOutput:
         self.stage = stage
         self.config = dict(config)
         self.hash = config_hash(stage, config)
-        # Look for these three files: a listing would return every file of an unfinished build.
+        # Look only for these three files, because a listing would return all files of an unfinished
+        # build.
         names = {
             name
             for name in (MARKER, MANIFEST, CLAIM)
             if storage.exists(storage.join(self.out, name))
         }
         if not names:
-            # Look for two: one may be the released lease of a writer that left nothing else.
+            # Look for two files, because one may be the released lease of a writer that left
+            # nothing else.
             anything = storage.match(storage.join(self.out, "**"), limit=2)
             names.update(file.path for file in anything if storage.name_of(file.path) != LEASE)
         self._claim = storage.join(self.out, CLAIM)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 from mswitch.pipelines.errors import printable
 
-#: Seconds before the first line about long work, and between later lines.
+#: Seconds before the first line of progress, and seconds between later lines.
 FIRST_SECS = 2.0
 INTERVAL_SECS = 10.0
 

@@ -9,7 +9,7 @@ from types import FrameType
 
 @contextlib.contextmanager
 def first_signal(numbers: Sequence[int], note: Callable[[int], None]) -> Iterator[None]:
-    """Give the first of these signals to `note`; from then on they act as before.
+    """Call `note` with the first of these signals; from then on the signals act as before.
 
     Python's wakeup descriptor is unset until then: its reader would end the process
     (`mswitch.flows.cli.interrupts`). Only the main thread can do this; in another, nothing changes.

@@ -58,7 +58,7 @@ def open_for_addition(out: str | Path, config: Mapping[str, Any], recipe: Recipe
                 f"{out} was built by another version of mswitch, whose {difference} "
                 f"({', '.join(others)}): build it again to add to it"
             )
-    load_removed(base.removals)  # raises before work begins if records are damaged
+    load_removed(base.removals)  # damaged records must raise an error before work begins
     return base
 
 

@@ -34,7 +34,7 @@ def pass_rules(
 
 
 def apply(pages: Sequence[Page], recipe: Recipe) -> list[Page]:
-    """Return the pages that pass a recipe's rules, edited; for a `beam.Map`.
+    """Return the edited pages that pass a recipe's rules; a `beam.Map` can call this.
 
     This deduplicates nothing, and skips rules that judge records while they are read.
     """
@@ -61,7 +61,7 @@ def _collect_columns(pages: Sequence[Page]) -> set[str]:
 
 
 def _check_declared(step: Step, new: set[str], recipe: Recipe) -> None:
-    """Refuse undeclared columns: they would be lost. Names that begin with _ are private notes."""
+    """Refuse undeclared columns, which would be lost. Names that begin with _ are private notes."""
     for column in sorted(new - step.columns.keys()):
         if not column.startswith("_"):
             raise UserError(
@@ -76,7 +76,8 @@ def _ask(rule: Rule, pages: Sequence[Page], recipe: Recipe) -> Sequence[str | No
             note(f"rule {rule.name} at {pages[0].source}")
         reasons = rule.reasons(pages)
         if len(reasons) != len(pages):
-            # No page is to blame. Asked about a single page, the rule may return one reason.
+            # Do not look for a page as the cause: asked about a single page, the rule may return
+            # one reason.
             raise UserError(
                 f"rule {rule.name} of recipe {recipe.name} returned {len(reasons)} reasons for "
                 f"{len(pages)} pages: return one for each, None to keep it"
@@ -86,11 +87,11 @@ def _ask(rule: Rule, pages: Sequence[Page], recipe: Recipe) -> Sequence[str | No
     except UserError:
         raise
     except Exception as error:
-        # An exception in a rule of mswitch is a defect: keep its traceback.
+        # An exception in a rule of mswitch is a defect, so keep its traceback.
         if recipe.on_error == "fail" and type(rule).__module__.startswith(_OWN):
             raise
         if len(pages) > 1:
-            # Find the page that causes it.
+            # Ask about each page alone, to find the page that causes the error.
             return [reason for page in pages for reason in _ask(rule, [page], recipe)]
         [page] = pages
         raised = f"{rule.name} of recipe {recipe.name} raised {type(error).__name__}: {error}"
@@ -119,7 +120,7 @@ def make_edit(edit: Edit, page: Page, recipe: Recipe) -> None:
 
 
 def call_step(step: Step, method: str, *given: Any, recipe: Recipe, at: str) -> Any:
-    """Call a method of a step on input that was read `at` this place."""
+    """Call a method of a step; `at` is where the step's input was read."""
     kind = "edit" if isinstance(step, Edit) else "rule"
     note(f"{kind} {step.name} at {at}")
     try:

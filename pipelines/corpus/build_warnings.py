@@ -25,19 +25,19 @@ from mswitch.pipelines.progress import say
 
 #: Reasons whose detail is a message of mswitch that says what to do.
 _EXPLAINED = (RULE_ERROR, "no_text", "bad_json", *(UNREAD[format] for format in CONVERT))
-#: Maximum number of files that a line names.
+#: Maximum number of files to name in one line of output.
 _NAMED = 5
 
 
 def warn_of_drops(ledger: Ledger) -> None:
-    """Print a line for each reason that an option or another input format would avoid."""
+    """Print a line for each reason whose drops an option or another input format would avoid."""
     for reason, count in sum_drops(ledger.stages()).items():
         if hint := _find_hint(ledger, reason):
             say("corpus", f"warning: {reason} {count:,}, such as {hint}")
 
 
 def say_what_dropped_half(ledger: Ledger, recipe: Recipe) -> None:
-    """Print a line for each rule that dropped at least half of its pages without being told to."""
+    """Warn about rules that dropped at least half of their pages, unless languages were chosen."""
     for rule in recipe.steps:
         if not isinstance(rule, Rule) or not (dropped := ledger.dropped.get(rule.name)):
             continue
@@ -110,7 +110,7 @@ def say_labels(ledger: Ledger) -> None:
 
 
 def _say_forms(known: Sequence[tuple[CrawlFile, Mapping[str, Any]]]) -> None:
-    """Print a line for each published corpus whose fields were recognized, with the files."""
+    """Print a line for each published corpus whose fields were recognized, naming the files."""
     for form in PUBLISHED:
         names = [file.name for file, status in known if status.get("form") == form.name]
         mapped = ", ".join(f"{part}={path}" for part, (path,) in form.fields.items())
@@ -120,7 +120,7 @@ def _say_forms(known: Sequence[tuple[CrawlFile, Mapping[str, Any]]]) -> None:
 
 
 def describe_nothing(ledger: Ledger, recipe: Recipe, files: int) -> str:
-    """Return why no document survived, and what to do about the most frequent reason."""
+    """Return a message: why no document remains, and how to avoid the most frequent reason."""
     reasons = sum_drops(ledger.stages())
     first = next((reason for reason in reasons if reason not in UNSAMPLED), "")
     stage = max(ledger.dropped, key=lambda name: ledger.dropped[name][first])
@@ -156,7 +156,7 @@ def _find_hint(ledger: Ledger, reason: str) -> str:
 
 
 def _describe_example(ledger: Ledger, reason: str) -> str:
-    """Return source and detail of a reason's sample, if it has a detail."""
+    """Return source and detail of a sample with this reason, or "" if it has no detail."""
     example = ledger.find_example(reason) or {}
     detail = example.get("detail", "")
     return printable(f"{example['source']}: {detail}") if detail else ""

@@ -61,7 +61,7 @@ class Base:
 
     @property
     def additions(self) -> list[dict[str, Any]]:
-        """Earlier additions: `inputs_hash`, `inputs`."""
+        """Earlier additions, each with its `inputs_hash` and `inputs`."""
         return self.manifest.get("additions", [])
 
     @property
@@ -79,7 +79,7 @@ class Base:
 
     @property
     def prefix(self) -> str:
-        """Beginning of the names of the next addition's shards, after the split."""
+        """Part of the next addition's shard names that follows the split."""
         return f"{name_addition(len(self.additions) + 1)}-"
 
     @property
@@ -107,7 +107,7 @@ class Base:
 
 
 def name_addition(number: int) -> str:
-    """Return the name of an addition, counted from 1, as in its files' names."""
+    """Return the name of an addition for its files; numbers start at 1."""
     return f"added-{number:03d}"
 
 
@@ -153,7 +153,7 @@ def _check_files(directory: str, manifest: Mapping[str, Any]) -> None:
 
 
 def locate_staging(base: Base, change_hash: str) -> str:
-    """Return the staging directory of a change: beside a local corpus, within a remote one."""
+    """Return a change's staging directory: beside a local corpus, or within a remote corpus."""
     return f"{_make_staging_prefix(base.directory)}{base.state}-{change_hash}"
 
 
@@ -165,7 +165,7 @@ def _make_staging_prefix(directory: str) -> str:
 
 
 def find_unfinished_changes(directory: str) -> dict[str, str]:
-    """Find staging directories; return by path the state of the corpus that each is for."""
+    """Return the paths of staging directories, each with the corpus state that it was made for."""
     prefix = _make_staging_prefix(directory)
     if storage.is_remote(directory):
         paths = [status.path for status in storage.match(f"{prefix}**")]
@@ -207,7 +207,7 @@ def _is_complete(base: Base, staging: str, manifest: Mapping[str, Any]) -> bool:
 
 
 def finish_interrupted(out: str | Path) -> None:
-    """Publish a change of `out` that was ready when its run was killed, if there is one."""
+    """If a change of `out` was ready when its run was killed, publish this change."""
     directory = str(out) if storage.is_remote(out) else os.path.abspath(out)
     if find_unfinished_changes(directory) and finish_decided(open_base(directory)):
         say("corpus", f"published a change of {out} that was ready when its command was killed")
@@ -256,7 +256,7 @@ def decide_change(staging: str, whole: Mapping[str, Any]) -> None:
 
 
 def publish_change(base: Base, staging: str) -> None:
-    """Make a decided change part of the corpus; repeat this after a kill."""
+    """Make a decided change part of the corpus; if this is killed, call it again."""
     if not storage.is_remote(staging):
         for source in sorted(Path(staging).glob("*/**/*")):
             below = source.relative_to(staging)
@@ -290,7 +290,7 @@ def _change_card(base: Base, whole: Mapping[str, Any]) -> None:
     changed = _apply_edits(card, before, after)
     if changed is not None:
         write_atomically(path, changed)
-    elif _apply_edits(card, after, before) is None:  # else the card was updated before a kill
+    elif _apply_edits(card, after, before) is None:  # else a killed run already updated the card
         say("corpus", f"{path} was edited and stays as it is; its figures are out of date")
 
 
@@ -303,7 +303,7 @@ def _render_card(manifest: Mapping[str, Any], stats: Mapping[str, Any], recipe: 
 
 
 def _apply_edits(text: str, before: str, after: str) -> str | None:
-    """Apply the changes between two texts to a third; return None if a line is not in it."""
+    """Apply the changes between two texts to a third text; return None if that lacks a line."""
     old, new, mine = (version.splitlines(keepends=True) for version in (before, after, text))
     match = partial(difflib.SequenceMatcher, None, old, autojunk=False)
     blocks = match(mine).get_matching_blocks()
@@ -312,11 +312,11 @@ def _apply_edits(text: str, before: str, after: str) -> str | None:
     for tag, start, stop, new_start, new_stop in match(new).get_opcodes():
         if tag == "equal":
             continue
-        # An insertion follows a line that stays: look for that line.
+        # An insertion follows a line that stays, so look for that line.
         first = start - (tag == "insert")
         lines = old[first:stop]
         places = [there.get(first, -1)]
-        if mine[places[0] : places[0] + len(lines)] != lines:  # moved lines: find their only place
+        if mine[places[0] : places[0] + len(lines)] != lines:  # the lines moved: find their place
             places = [n for n in range(len(mine)) if mine[n : n + len(lines)] == lines]
         if len(places) != 1:
             return None

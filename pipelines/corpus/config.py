@@ -1,4 +1,4 @@
-"""Settings of a corpus build: its recipe, changes to it, how the corpus is written."""
+"""Settings of a corpus build: its recipe, changes to the recipe, and the corpus's layout."""
 
 import collections
 import dataclasses
@@ -26,7 +26,7 @@ T = TypeVar("T")
 AtLeastZero = Annotated[int, Ge(0)]
 AtLeastOne = Annotated[int, Ge(1)]
 
-#: Options that set the field of this name in every step that has it.
+#: Each option sets the field of the same name in all steps that have such a field.
 STEP_OPTIONS = (
     "max_page_characters",
     "min_lines",
@@ -232,7 +232,7 @@ class CorpusConfig:
         recipe = recipe or self.load(source)
         settings = identifying_settings(self)
         for name in (*STEP_OPTIONS, "languages", "keep_und", "set", "recipe"):
-            settings.pop(name, None)  # later fields are omitted at their default
+            settings.pop(name, None)  # fields of later versions are absent at their default
         settings["steps"] = {step.name: step.settings() for step in recipe.steps}
         if source:
             settings = {name: value for name, value in settings.items() if name not in _CHOICES}
@@ -247,7 +247,7 @@ def _split(entries: Iterable[str]) -> list[str]:
 
 
 def refuse_recipe_object(value: object) -> None:
-    """Refuse a `Recipe` in place of settings or of the name of its file."""
+    """Refuse a `Recipe` object where settings or the name of its file are expected."""
     if isinstance(value, Recipe):
         raise UserError(
             f"{value.name} is a Recipe object, which workers cannot load: give "
@@ -278,7 +278,7 @@ def _parse_changes(entries: Iterable[str], recipe: Recipe) -> dict[str, dict[str
         f"{step.name}.{field.name}": (step, field.name)
         for step in steps
         for field in dataclasses.fields(step)
-        if field.repr  # a build sets the others, for its workers
+        if field.repr  # a build sets fields without repr, for its workers
     }
     changes = collections.defaultdict[str, dict[str, Any]](dict)
     for entry in entries:
@@ -286,7 +286,7 @@ def _parse_changes(entries: Iterable[str], recipe: Recipe) -> dict[str, dict[str
         step, field = _look_up(name, fields, f"recipe {recipe.name}")
         hint = get_type_hints(type(step), include_extras=True)[field]
         value, before = parse_value(name, text, hint), getattr(step, field)
-        # Settings identify a corpus as text: 14.0 must not replace an equal 14.
+        # Settings identify a corpus by their text, so 14.0 must not replace an equal 14.
         changes[step.name][field] = before if value == before else value
     return changes
 

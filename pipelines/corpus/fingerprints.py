@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 try:
-    # For a line, Python's own MD5 takes half the time of OpenSSL's, which hashlib prefers.
+    # For a line, Python's own MD5 takes half the time of OpenSSL's MD5, which hashlib prefers.
     import _md5 as _hashes  # pyright: ignore[reportMissingImports]
 except ImportError:  # this Python was built without `_md5`
     import hashlib as _hashes
@@ -38,7 +38,7 @@ def fingerprint_lines(text: str, lang: str = "") -> bytes:
     """
     lines = text.lower().encode().split(b"\n")
     if lang:
-        # The newline separates language and line, since no line has one.
+        # The newline separates language and line, because no line contains a newline.
         salt = md5(f"{lang}\n".encode(), usedforsecurity=False)
         return b"".join([_add_salt(salt, line) for line in lines])
     return b"".join([md5(line, usedforsecurity=False).digest() for line in lines])
@@ -51,7 +51,7 @@ def _add_salt(salt: Any, line: bytes) -> bytes:
 
 
 def unpack(hashes: bytes) -> np.ndarray:
-    """Read packed 16-byte hashes as [n, 2] uint64 in numeric order: high half, low half."""
+    """Read packed 16-byte hashes as uint64 [n, 2], the high half before the low half."""
     return np.frombuffer(hashes, ">u8").astype(np.uint64).reshape(-1, 2)
 
 

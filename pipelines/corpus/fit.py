@@ -36,10 +36,12 @@ from mswitch.pipelines.progress import Progress, say
 ENGLISH = "en"
 #: Maximum number of documents of a language to read, shard by shard.
 MOST_DOCUMENTS = 50_000
-#: Share of the reference that a limit cuts if English has no such limit. CulturaX uses this share.
+#: Share of the reference text that a limit drops if English has no such limit. CulturaX uses this
+#: share.
 _TAIL = 0.1
 _TAILS = ("terminal_line_share", "third_longest_line")
-#: mC4's limit on the third-longest line, if the corpus has none: fitted limits are not stricter.
+#: mC4's limit on the third-longest line, for corpora without such a limit. A fitted limit is never
+#: stricter.
 _LONG_LINE = 200
 _QUANTILES = ("mean_word_length", "alphabetic_word_share")
 _DEVIATIONS = tuple(name for name in COLUMNS if "duplicate" in name or name.startswith("top_"))
@@ -49,19 +51,20 @@ _MOST_TEXTS = 2_000
 _STOP_WORD_SHARE, _FEWEST_STOP_WORDS = 0.008, 8
 #: Number of a language's most frequent words that may be stop words.
 _FREQUENT_WORDS = 10_000
-#: If a larger share of a language's units are letters, its words are unknown.
+#: If single letters make up a larger share of a language's units, its words are unknown.
 _UNSPACED_SHARE = 0.5
 #: Format characters that are part of words, as in Persian and Hindi.
 _JOINERS = "\u200c\u200d"
-#: Fewest documents for which a share is more than chance.
+#: Minimum number of documents in a group of cluster sizes; in a smaller group, a share may be
+#: chance.
 _FEWEST_OF_SIZE = 100
-#: By chance, one in 1,000 tests has a larger chi squared (one degree of freedom). Each size has a
-#: test.
+#: By chance, one in 1,000 tests exceeds this chi squared (one degree of freedom). There is a test
+#: for each cluster size.
 _CERTAIN = 10.83
 
 #: Number of documents that the report page shows of each reason.
 SAMPLES = 3
-#: Maximum number of languages that a line names, and of characters of a document to show.
+#: Maximum number of languages to name in a line, and of characters of a document to show.
 _NAMED, _SHOWN = 20, 300
 
 Columns = Mapping[str, np.ndarray]
@@ -179,7 +182,7 @@ def fit_limits(
 
 
 def write_thresholds(path: str | Path, fitted: Limits) -> None:
-    """Write limits for `read_thresholds`; the cell of a limit that is off is empty."""
+    """Write limits for `read_thresholds`; if a limit is switched off, its cell is empty."""
     rows = [("lang", "column", "least", "most")]
     for lang, columns in fitted.items():
         for name, (low, high) in columns.items():
@@ -224,7 +227,8 @@ def fit_weights(sizes: np.ndarray, dropped: np.ndarray, most: int) -> list[tuple
     """
     kinds, place = np.unique(sizes, return_inverse=True)
     counts, lost = (np.bincount(place, weights=of) for of in (None, dropped))
-    # Each group is its smallest cluster size, its documents and its dropped documents.
+    # A group has its smallest cluster size, its number of documents and its number of dropped
+    # documents.
     groups: list[np.ndarray] = []
     for row in zip(kinds, counts, lost, strict=True):
         if groups and groups[-1][1] < _FEWEST_OF_SIZE:
@@ -286,7 +290,7 @@ def fit_stop_words(
 
 
 def _measure_word_shares(texts: Sequence[str], locale: str) -> dict[str, float]:
-    """Return the average share of a document that each frequent word makes up.
+    """Return, for each frequent word, its share of a document's words on average.
 
     Return nothing for scripts without spaces if there is no `locale` to segment them in: rules
     count letters there, and words are unknown.
@@ -378,12 +382,12 @@ def _read(corpus: Corpus, more: Sequence[str]) -> Iterator[tuple[str, Columns]]:
 
 
 def _to_numpy(column: pa.Array) -> np.ndarray:
-    """Return a column; a missing size of a cluster is that of a single page."""
+    """Return a column as an array; a missing cluster size becomes 1, a single page."""
     return (column.fill_null(1) if column.null_count else column).to_numpy()
 
 
 def _find_least_score(scores: np.ndarray) -> float:
-    """Return a language's lowest score: one deviation below its median, within 0.3 and 0.9.
+    """Return the lowest score to accept: median minus standard deviation, within 0.3 to 0.9.
 
     Penedo et al. 2025, section 4.2. It holds for this crawl and language identifier only.
     """
@@ -393,7 +397,7 @@ def _find_least_score(scores: np.ndarray) -> float:
 def _fit_on_reference(
     own: Columns, english: Columns, limits: Mapping[str, tuple[float, float]]
 ) -> dict[str, tuple[float, float]]:
-    """Return limits that cut the share of good text that English limits cut in English."""
+    """Return limits that drop the same share of good text as the English limits drop in English."""
     fitted = {}
     for name in _TAILS:
         least = float(np.quantile(own[name], _TAIL))
@@ -413,7 +417,7 @@ def _fit_on_reference(
 def _fit_on_crawl(
     own: Columns, english: Columns, limits: Mapping[str, tuple[float, float]]
 ) -> dict[str, tuple[float, float]]:
-    """Return limits as many deviations from the language's mean as English's limits from English's.
+    """Return limits that are as many standard deviations from the mean as the English limits.
 
     None is stricter than the limit for all. Otherwise, if a crawl's English repeats itself much,
     the limits of languages that repeat less would be too strict.
@@ -430,7 +434,7 @@ def _fit_on_crawl(
 
 
 def _switch_off(name: str, low: float, high: float) -> tuple[float, float]:
-    """Return limits; one that could drop nothing is switched off: 0, or infinity."""
+    """Return both limits; a limit that could drop nothing becomes 0 or infinity."""
     largest = np.inf if name == "mean_word_length" else 1
     return max(0.0, low), (high if 0 < high < largest else np.inf)
 
@@ -442,7 +446,7 @@ def _count(reasons: Sequence[str | None]) -> dict[str, Any]:
 
 
 def _say_what_keeps_limits(languages: Mapping[str, Any], min_documents: int) -> None:
-    """Warn about languages that keep the limits for all, and say what would help."""
+    """Warn about languages without limits of their own, and say what would help."""
     kept = {
         lang: f"{1 - row['after']['dropped']:.0%} of {row['documents']:,}"
         for lang, row in sorted(languages.items(), key=lambda item: -item[1]["documents"])
@@ -469,7 +473,7 @@ def _say_what_keeps_limits(languages: Mapping[str, Any], min_documents: int) -> 
 def _sample(
     corpus: str | Path, reasons: Mapping[str, Sequence[Sequence[str | None]]], most: int
 ) -> dict[str, Any]:
-    """Count by language the documents that each reason newly drops or keeps, with samples."""
+    """Count, by language and reason, the documents newly dropped or kept; add samples."""
     news: dict[str, Any] = {}
     wanted: dict[str, dict[int, dict[str, str]]] = collections.defaultdict(dict)
     for lang, (before, after) in reasons.items():
@@ -483,7 +487,7 @@ def _sample(
                     wanted[lang][number] = {}
                     row["pages"].append(wanted[lang][number])
     first: collections.Counter[str] = collections.Counter()
-    # Documents are sorted by a hash: the first ones are a random sample.
+    # Documents are sorted by a hash, so the first documents are a random sample.
     for shard in open_corpus(corpus).shards:
         pages = wanted[shard.lang]
         last = max((n - first[shard.lang] for n in pages), default=-1)

@@ -48,7 +48,7 @@ Changed = Mapping[str, frozenset[str]]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class BuildFromCorpus(Build):
-    """A build that reads a corpus: its tasks are the shards.
+    """A build that reads a corpus; each shard of that corpus is a task.
 
     Attributes:
         source: the corpus to read.
@@ -82,8 +82,8 @@ class BuildFromCorpus(Build):
         run_tasks([self.finish_tasks], self.engine)
 
     def make_key_tasks(self) -> list[Tasks]:
-        """Copy all keys, also of dropped documents, so that later crawls add no twin of these."""
-        # Choose names that no addition will use.
+        """Copy all keys, even of dropped documents, so later crawls add no duplicates of these."""
+        # Choose file names that no addition will use.
         entries = [
             (entry, f"fingerprints/from-{number:05d}-{entry['kind']}.keys")
             for number, entry in enumerate(self.source.manifest["fingerprints"])
@@ -92,7 +92,7 @@ class BuildFromCorpus(Build):
         return [Tasks("fingerprints", copy, entries, self.work.directory("fingerprints"))]
 
     def list_manifest_entries(self) -> dict[str, Any]:
-        """Copy the records of removals; return them with the source and its drop counts."""
+        """Copy the records of removals; return them, the source's hash, and its drop counts."""
         entries: dict[str, Any] = {
             "built_from": hash_corpus(self.source.manifest["shards"]),
             "dropped_before": count_drops(self.source),
@@ -165,7 +165,7 @@ def _find_changes(
         was, now = before["steps"].get(step.name, {}), after["steps"][step.name]
         names = [name for name in sorted({*was, *now}) if was.get(name) != now.get(name)]
         changed = {name: was.get(name) for name in names}
-        # A user's rule may also have changed its code.
+        # The code of a user's rule may also have changed.
         own = not type(step).__module__.startswith("mswitch.")
         if own and before.get("recipe") != after.get("recipe"):
             changed[ITS_CODE] = None
@@ -181,7 +181,7 @@ def _find_changes(
 def _find_obstacle(
     step: Step, was: Mapping[str, Any], base: Base
 ) -> tuple[str, Mapping[str, Any]] | None:
-    """Return why stored documents do not allow changed settings, and these settings' old values."""
+    """Return why stored documents cannot be judged by changed settings, and the old values."""
     recipe, manifest = base.recipe, base.manifest
     if not isinstance(step, Rule) or step.defines("response_reason"):
         return "it runs only when a crawl is read", was
@@ -262,7 +262,7 @@ def list_shard_inputs(base: Base) -> list[dict[str, Any]]:
 def judge_shard(
     numbered: tuple[int, Mapping[str, Any]], job: Job, directory: str, changed: Changed
 ) -> dict[str, Any]:
-    """Judge the documents of a shard again; store those that stay, return accounts.
+    """Judge the documents of a shard again; store those that stay, and return accounts.
 
     The accounts are as in `finish_group`. Memory: a row group.
     """

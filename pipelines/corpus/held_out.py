@@ -1,4 +1,4 @@
-"""Measures held-out text: documents by language, sources, and how much recurs in training text.
+"""Measures held-out text: documents by language, sources, and overlap with training text.
 
 A window of 40 bytes recurs if it is in the training text of any language. Every eighth window of
 held-out text is compared with all windows of training text.
@@ -16,7 +16,7 @@ from mswitch.pipelines.corpus.rules.words import mix
 from mswitch.pipelines.corpus.survey import SITE_CAPACITY, HeavyHitters, extract_hosts
 from mswitch.pipelines.progress import Progress
 
-#: A document is near training text if at least this share of its windows recurs.
+#: A document is near training text if that text contains at least this share of its windows.
 NEAR_SHARE = 0.5
 WINDOW_BYTES = 40
 _STRIDE = 8
@@ -83,7 +83,7 @@ def hash_windows(text: str) -> np.ndarray:
 
 
 def _read_training(opened: Corpus, keys: np.ndarray) -> tuple[np.ndarray, dict[str, HeavyHitters]]:
-    """Return whether each of the sorted keys is in training text, and characters by site."""
+    """Return which sorted keys training text contains, and its characters by language and site."""
     recurs = np.zeros(len(keys), bool)
     likely = np.zeros(1 << _FILTER_BITS, bool)
     shift = np.uint64(64 - _FILTER_BITS)

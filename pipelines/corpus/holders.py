@@ -1,4 +1,4 @@
-"""Finds outputs made from a corpus, now or before a change: they contain its pages."""
+"""Finds all outputs made from any state of a corpus, because these contain its pages."""
 
 import contextlib
 import dataclasses
@@ -17,7 +17,7 @@ _HASH = re.compile(r'"([0-9a-f]{16}|[0-9a-f]{64})"')
 
 
 def list_identities(base: Base) -> set[str]:
-    """Return the identities of the corpus, now and before each change, as examples record them."""
+    """Return the corpus's identities, now and before each change, as examples record them."""
     known = {name for path, _ in base.removals for name in storage.read_json(path)["corpus"]}
     for count in range(len(base.additions) + 1):
         later = [name_addition(n) for n in range(count + 1, len(base.additions) + 1)]
@@ -41,7 +41,7 @@ def find_holders(base: Base, search: Sequence[str]) -> list[str]:
                     own = json.loads(text)
                     folder, stage = os.path.dirname(file.path), own.get("stage", "")
                     if stage == "corpus" and name == CLAIM:
-                        inputs = own["config"]["inputs"]  # shards, if the source is a corpus
+                        inputs = own["config"]["inputs"]  # shards if the source is a corpus
                         shards = [
                             {"path": shard["path"], "sha256": shard["digest"]} for shard in inputs
                         ]

@@ -37,7 +37,7 @@ def make_text_page(text: bytes, url: str, config: CorpusConfig) -> Page:
 def find_page(
     wanted: str, inputs: Sequence[str], config: CorpusConfig, recipe: Recipe
 ) -> tuple[Page | Rejected, Found]:
-    """Find and read a page, and ask the rules that judge records before text is extracted.
+    """Find and read a page; ask the rules that judge a record before text is extracted.
 
     Args:
         wanted: a file and a record's offset (Parquet: row), such as `crawl/a.warc.gz@1234`, as in
@@ -71,7 +71,7 @@ def find_page(
 
     files = find_crawl_files(inputs)
     if place:
-        # Samples name files without folders.
+        # Samples contain names of files without folders.
         files = [file for file in files if file.name == storage.name_of(place[1])]
     config = resolve_columns(config, files)
     for file in files:

@@ -16,7 +16,7 @@ from mswitch.pipelines.corpus.work_directory import WorkDirectory
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-    """Description of a build for every task; small even if the recipe's lists are long.
+    """Description of a build for every task; it stays small even if the recipe's lists are long.
 
     Attributes:
         work: intermediate files, including the lists of rules.
@@ -34,7 +34,7 @@ class Job:
 
     @property
     def recipe(self) -> Recipe:
-        """The recipe; each thread loads its own once and keeps it."""
+        """The recipe; each thread loads its own copy once and keeps it."""
         key = pickle.dumps(self)
         if getattr(_per_thread, "key", None) != key:
             _per_thread.recipe = self.config.load(self.source).change(self.prepared)

@@ -1,4 +1,4 @@
-"""Finds the columns of the input that a corpus keeps: those of its files, or of a corpus."""
+"""Finds the input columns that a corpus keeps; the input is files or another corpus."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ from mswitch.pipelines.crawl.files import CrawlFile
 from mswitch.pipelines.crawl.pages import read_field_kinds
 from mswitch.pipelines.progress import say
 
-#: Maximum number of files to look into, and of objects of a JSON Lines file.
+#: Maximum number of files to examine, and of objects to read from a JSON Lines file.
 _FILES, _ROWS = 8, 1000
 
 

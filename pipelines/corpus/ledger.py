@@ -21,8 +21,8 @@ from mswitch.pipelines.records import Page, Rejected
 REMOVED = "removed"
 #: Reasons without samples. Records that are not pages need no inspection.
 UNSAMPLED = ("not_a_page", REMOVED)
-#: Reason of pages for which a rule raised an exception, if the recipe drops these; and the page's
-#: note with the exception, which samples have instead of the text.
+#: Reason of pages that the recipe drops because a rule raised an exception. `ERROR` is the page's
+#: note with this exception; samples contain it instead of the text.
 RULE_ERROR, ERROR = "rule_error", "_error"
 #: Maximum number of places to keep, per reason, of records that a file's reader dropped.
 MOST_PLACES = 1000
@@ -36,7 +36,7 @@ _NO_BOUND = "g"  # sorts after every hexadecimal number
 
 
 class Ledger:
-    """Counts per stage and of lines, with a bounded sample of dropped records.
+    """Counts of records per stage and of lines, with a bounded sample of dropped records.
 
     The sample of a reason has the rejections of smallest hash, so that it does not depend on the
     order in which files are read or merged.
@@ -113,7 +113,7 @@ class Ledger:
         if rejected.stage == READ and len(self.places[reason]) < MOST_PLACES:
             self.places[reason].append(int(rejected.source.rpartition("@")[2]))
         digest = fingerprint(rejected.source).hex()
-        # Most records do not become samples: for them only the hash of the source is computed.
+        # Most records do not become samples, so only the hash of their source is computed.
         if digest < self._bounds.get(reason, _NO_BOUND):
             explained = rejected.explained()
             fields = {name: getattr(explained, name) for name in _SAMPLED}
@@ -126,7 +126,8 @@ class Ledger:
     def _add_samples(self, reason: str, samples: Mapping[str, dict[str, str]]) -> None:
         mine = self._samples[reason]
         for digest, row in samples.items():
-            # Files of equal name share sources: the choice must not depend on the files' order.
+            # Records in files of equal name may have the same digest. The choice must not depend on
+            # the order of these files.
             mine[digest] = min(mine.get(digest, row), row, key=lambda row: sorted(row.items()))
         if len(mine) > 2 * self.samples_per_reason + 64:
             self._samples[reason] = smallest = self._find_smallest(reason)
@@ -149,7 +150,7 @@ class Ledger:
         }
 
     def merge(self, other: Mapping[str, Any]) -> None:
-        """Add the `to_json` of another ledger."""
+        """Add the counts and samples of another ledger, given as its `to_json`."""
         self.kept.update(other["kept"])
         for stage, reasons in other["dropped"].items():
             self.dropped[stage].update(reasons)
@@ -179,11 +180,11 @@ class Ledger:
         ]
 
     def dropped_languages(self) -> dict[str, dict[str, int]]:
-        """Return drops by language and reason, for pages with a known language."""
+        """Return numbers of dropped pages by language and reason, if the language is known."""
         return {lang: dict(sorted(self.languages[lang].items())) for lang in sorted(self.languages)}
 
     def find_example(self, reason: str) -> dict[str, str] | None:
-        """Return a sample of a reason, as in `write_samples`; None if there is none."""
+        """Return a sample with this reason, as in `write_samples`; None if there is no sample."""
         return next(iter(self._find_smallest(reason).values()), None)
 
     def write_samples(self, directory: str) -> None:

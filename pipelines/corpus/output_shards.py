@@ -77,7 +77,7 @@ def plan_shards(
     for lang, index in sorted(languages.items()):
         totals = index.totals
         lacking = config.min_validation_documents - totals["validation"][0] - existing.get(lang, 0)
-        # At least one document stays for training.
+        # Leave at least one document for training.
         moved = index.smallest[: max(0, min(lacking, totals["train"][0] - 1))]
         moved_total = [len(moved), sum(row[1] for row in moved), sum(row[2] for row in moved)]
         ids, pieces = tuple(row[0] for row in moved), tuple(index.pieces)
@@ -164,7 +164,7 @@ def _sort_groups(batches: Sequence[pa.RecordBatch], size: int) -> Iterator[pa.Ta
 def _gather(
     group: int, pieces: Iterable[Sequence[int]], spec: ShardSpec, job: Job
 ) -> Iterator[pa.RecordBatch]:
-    """Yield the documents of an output shard that are in the run of a group of shards."""
+    """Yield the documents from a group's run that belong to an output shard."""
     with open_run(group, job.work) as run:
         for rows in cut_run(run, pieces):
             if len(chosen := Places(rows, spec.moved, job.config).select(spec)):
@@ -206,6 +206,6 @@ class Places:
 
 
 def _assign_shards(halves: np.ndarray, count: int) -> np.ndarray:
-    """Return for each id the index of its part, of `count` equal parts of the id space."""
+    """Return the index of each id's part if `count` equal parts divide the id space."""
     edges = [((i << 64) + count - 1) // count for i in range(1, count)]
     return np.searchsorted(np.array(edges, np.uint64), halves[:, 0], side="right")

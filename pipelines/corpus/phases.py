@@ -102,13 +102,13 @@ class Build:
 
     @property
     def _sorting_bytes(self) -> int:
-        # Local processes share memory; an engine's workers have `WORKER_MEMORY` each. Larger groups
-        # need fewer requests to read their keys.
+        # Local processes share memory; an engine's workers have `WORKER_MEMORY` each. Keys of
+        # larger groups are read with fewer requests.
         return MOST_SORTING_BYTES * (1 if self.engine.runner == "local" else 4)
 
     @functools.cached_property
     def exchanges(self) -> list[Exchange]:
-        """One exchange for each deduplication; it chooses the pages and lines that stay."""
+        """One exchange per deduplication; each exchange chooses the pages and lines that stay."""
         exchanges: list[Exchange] = []
         steps = self.job.recipe.dedups
         known = (
@@ -117,8 +117,8 @@ class Build:
         shared = write_groups(self.work, self.groups, known)
         for step in steps:
             candidates = step.candidates(sum(self.ingested.pages), sum(self.ingested.lines))
-            # A bucket also holds the keys of the corpus to add to. In a large corpus, these are
-            # most of it.
+            # A bucket also holds the keys of the corpus to add to, which are most keys if this
+            # corpus is large.
             rows = candidates + self._known_keys(step.kind)
             bits = choose_shared_bits(rows * step.width * 8, self.job.config.bucket_bytes)
             given = (step, self.work, shared, bits, tuple(exchanges), self._sorting_bytes)
@@ -167,7 +167,7 @@ class Build:
         return [self._make_gathering(kind) for kind in self.job.recipe.kinds]
 
     def list_manifest_entries(self) -> dict[str, Any]:
-        """Return further entries of the manifest."""
+        """Return additional entries for the corpus's manifest."""
         return {}
 
     def merge_contamination(self, report: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -181,7 +181,7 @@ class Build:
         return shuffle_documents(root, tasks, **given)
 
     def count_shuffled_bytes(self) -> dict[str, int]:
-        """Return the bytes shuffled by each deduplication, and for each kind of kept keys."""
+        """Return the bytes shuffled for each deduplication and for each kind of kept keys."""
         chosen = {
             exchange.step.name: exchange.count_shuffled_bytes(self._known_keys(exchange.step.kind))
             for exchange in self.exchanges

@@ -56,7 +56,7 @@ class CorpusShard:
     sha256: str
 
     def batches(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
-        """Yield columns of the shard, some hundred rows at a time, in its order (by id)."""
+        """Yield columns of the shard, some hundred rows at a time, in the shard's order (by id)."""
         with open_shard(self.path, self.sha256) as file:
             yield from file.iter_batches(BATCH_ROWS, columns=list(columns))
 
@@ -109,7 +109,7 @@ def hash_corpus(shards: Sequence[Mapping[str, Any]]) -> str:
 
 
 def open_corpus(directory: str | Path) -> Corpus:
-    """Read the manifest of a corpus, local or in a bucket, without text of unknown language."""
+    """Read the manifest of a corpus, local or in a bucket; leave out text of unknown language."""
     manifest = read_manifest(directory, "corpus")
     rows = sorted(manifest["shards"], key=lambda row: row["path"])
     shards = [

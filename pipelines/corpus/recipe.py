@@ -17,7 +17,7 @@ from mswitch.pipelines.crawl.columns import Column
 from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.records import DOCUMENT_SCHEMA
 
-#: Names that no step may have: the first and the last stage in statistics.
+#: Names of the first and the last stage in statistics, which no step may have.
 READ, WRITE = "read", "write"
 
 S = TypeVar("S", bound=Step)
@@ -27,7 +27,8 @@ _STORED = pa.schema(
         *(DOCUMENT_SCHEMA.field(name) for name in ("url", "text", "timestamp")),
         pa.field("timestamp_micros", pa.int64(), nullable=False),
         *(DOCUMENT_SCHEMA.field(name) for name in ("source", "record_id")),
-        # Number, from 1, of the rule in `marks` that drops the page, and its reason; else 0 and "".
+        # Position, from 1, in `marks` of the rule that drops the page, and its reason; 0 and "" if
+        # no rule drops it.
         pa.field("marked_by", pa.uint8(), nullable=False),
         pa.field("marked", pa.string(), nullable=False),
     ]
@@ -136,7 +137,7 @@ class Recipe:
 
     @functools.cached_property
     def rules(self) -> tuple[Rule, ...]:
-        """Rules that ingest asks about pages, in order."""
+        """Rules that judge pages during ingest, in order."""
         return tuple(s for s in self.ingest if isinstance(s, Rule) and s.is_stage)
 
     @functools.cached_property
@@ -151,17 +152,17 @@ class Recipe:
 
     @functools.cached_property
     def marks(self) -> tuple[Rule, ...]:
-        """Rules among `dedup`: ingest asks them and marks pages, which finish drops."""
+        """Rules in `dedup`: ingest marks pages by these rules, and finish drops marked pages."""
         return tuple(step for step in self.dedup if isinstance(step, Rule))
 
     def count_marks_before(self, dedup: Dedup) -> int:
-        """Return the number of `marks` before a deduplication."""
+        """Return how many `marks` precede a deduplication in the recipe."""
         before = self.dedup[: self.dedup.index(dedup)]
         return sum(isinstance(step, Rule) for step in before)
 
     @functools.cached_property
     def stages(self) -> tuple[str, ...]:
-        """Names of the stages of a record, in order; each gets what the one before kept."""
+        """Names of a record's stages, in order; each stage gets what the previous stage kept."""
         passed = [*self.rules, *self.dedup, *self.finish]
         return (READ, *(step.name for step in passed), WRITE)
 
@@ -170,13 +171,13 @@ class Recipe:
         """Columns of the corpus, whose rows are sorted by `id` within a shard."""
         steps = [*self.dedups, *self.ingest, *self.marks, *self.finish]
         added = [*_list_fields(steps), *self._kept_fields]
-        # The many columns of quality come last.
+        # The many quality columns come last.
         return pa.schema([*DOCUMENT_SCHEMA, *sorted(added, key=lambda f: f.name.startswith("q_"))])
 
     @functools.cached_property
     def pages(self) -> pa.Schema:
         """Columns of the pages that passed ingest."""
-        # They are null in a marked page.
+        # Columns of deduplications are null in a marked page.
         stored = [field.with_nullable(True) for step in self.dedups for field in step.stored]
         return pa.schema([*_STORED, *stored, *self.added_columns])
 
@@ -186,7 +187,7 @@ class Recipe:
 
     @functools.cached_property
     def added_columns(self) -> list[pa.Field]:
-        """Columns that reading and the rules of ingest and `marks` add to documents."""
+        """Columns that documents get from the input, from steps of ingest and from `marks`."""
         labels = [DOCUMENT_SCHEMA.field(name) for name in ("lang", "lang_score")]
         by_ingest = any(isinstance(step, LanguageRule) for step in self.ingest)
         added = _list_fields([*self.ingest, *self.marks])

@@ -65,7 +65,8 @@ class RecipeSource:
     def _run(self) -> dict[str, Any]:
         name = f"mswitch_recipe_{self.sha256[:16]}"
         if name not in sys.modules:
-            # Tracebacks need the source's lines; dataclasses look up their module by name.
+            # Register the source's lines for tracebacks, and the module for dataclasses, which look
+            # it up by name.
             lines = self.text.splitlines(keepends=True)
             linecache.cache[self.origin] = (len(self.text), None, lines, self.origin)
             module = types.ModuleType(name)
@@ -117,7 +118,7 @@ def _import(origin: str, name: str) -> types.ModuleType:
 
 
 def _describe_place(error: Exception, origin: str) -> str:
-    """Return the line of a file that raised an error, and the error, with advice."""
+    """Return an error of a recipe file with its line in the file, and with advice."""
     lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__)
              if frame.filename == origin]  # fmt: skip
     line = error.lineno if isinstance(error, SyntaxError) else lines[-1] if lines else None

@@ -62,8 +62,8 @@ __all__ = [
 
 ProfileName = Literal["mc4", "modern"]
 
-#: The published pipeline of mC4 (tfds text/c4_utils.py, `c4/multilingual` 3.1.0 of 2022). In it, a
-#: page without paragraphs can still win against other pages of its URL.
+#: The published pipeline of mC4 (tfds text/c4_utils.py, `c4/multilingual` 3.1.0 of 2022). URLs are
+#: deduplicated first, so a page without paragraphs can displace other pages of its URL.
 MC4 = Recipe(
     "mc4",
     ingest=[MaxLength(190_000)],
@@ -80,8 +80,8 @@ MC4 = Recipe(
     ],
 )
 
-#: `MC4` with languages identified first, by whole pages. Unwanted languages are dropped before any
-#: shuffle, and a language does not depend on the others.
+#: `MC4`, but languages are identified first, from whole pages. Unwanted languages are dropped
+#: before any shuffle. The pages of a language do not depend on other languages.
 MC4_BY_LANGUAGE = Recipe(
     "mc4",
     ingest=[*MC4.ingest, MC4.finish[0]],
@@ -111,7 +111,7 @@ MODERN = Recipe(
     ],
 )
 
-#: `MODERN`, which also keeps each line once in its language. Lines come last, so that the page that
+#: `MODERN` plus deduplication of lines within each language. Lines come last, so that the page that
 #: represents a cluster owns all lines of the cluster.
 MODERN_BY_LANGUAGE = Recipe(
     "modern",

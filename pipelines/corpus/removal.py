@@ -144,7 +144,7 @@ def remove_pages(
         if dry_run:
             return {**_summarize(out, *_count_matches(base, new), asked, holders), "dry_run": True}
         if before and not new:
-            # The record of a removal that was ready when its command was killed, now published.
+            # If a killed command had decided a removal, it is published by now: return its record.
             record = storage.read_json(base.removals[-1][0]) if finished else {}
             if not finished:
                 say(STAGE, f"all of these were removed from {out} before, nothing to do")
@@ -214,7 +214,7 @@ def _name_id(entry: str, where: str) -> list[str]:
 
 
 def _count_matches(base: Base, names: Collection[str]) -> tuple[dict[str, Any], Removed]:
-    """Return the counts that a removal would record, and the pages it would look for."""
+    """Return the counts that a removal would record, and the pages and sites to look for."""
     languages: collections.Counter[str] = collections.Counter()
     hashes: set[str] = set()
     shards = base.manifest["shards"]
@@ -230,7 +230,7 @@ def _count_matches(base: Base, names: Collection[str]) -> tuple[dict[str, Any], 
 
 
 def _match_rows(entry: Mapping[str, Any], *, directory: str, request: Request) -> list[set[str]]:
-    """Return for each row of a shard the requested hashes that it matches."""
+    """Return, for each row of a shard, the requested hashes that match the row."""
     removed, _ = _read_request(request)
     with open_shard(storage.join(directory, entry["path"])) as shard:
         return [
@@ -246,7 +246,7 @@ def _write_request(
     """Write the file with the hashes that workers look for, and the beginning of the record."""
     path = storage.join(staging, WORK, "request.json")
     if storage.exists(path):
-        # The file has the date on which the removal began, so keep it.
+        # Keep the file, because it contains the date on which the removal began.
         return path, hashlib.sha256(storage.read_bytes(path)).hexdigest()
     before = load_removed(base.removals)
     key = before.key if before else secrets.token_bytes(32)
@@ -351,7 +351,7 @@ def _remove(base: Base, staging: str, request: Request, engine: Engine) -> dict[
 def remove_from_shard(
     entry: Mapping[str, Any], *, source: str, directory: str, suffix: str, request: Request
 ) -> dict[str, Any]:
-    """Rewrite a shard of `source` without the removed documents, if it has any.
+    """Rewrite a shard of `source` without its removed documents, if it contains any.
 
     Memory: a row group, and the URLs.
 
@@ -389,7 +389,7 @@ def remove_from_shard(
 
 
 def _split(shard: pq.ParquetFile, gone: pa.Array, counts: dict[str, int]) -> Iterator[pa.Table]:
-    """Yield the rows of each row group that stay; add up the others in `counts`."""
+    """Yield the remaining rows of each row group; add the removed rows to `counts`."""
     start = 0
     for number in range(shard.num_row_groups):
         table = shard.read_row_group(number)
@@ -421,7 +421,8 @@ def _clean_samples(source: str, directory: str, staging: str, removed: Removed) 
             if len(kept) < len(lines):
                 cleaned[path] = b"".join(kept)
                 count += len(lines) - len(kept)
-    # In a bucket, samples are overwritten: a second run after a kill would find and count fewer.
+    # In a bucket, samples are overwritten in place. Without this note, a run after a kill would
+    # find and count fewer samples.
     noted = storage.join(staging, WORK, "cleaned.json")
     if not storage.exists(noted):
         files = [file_entry(path, content) for path, content in sorted(cleaned.items())]
@@ -449,7 +450,7 @@ def _reduce_stats(
     changed: Iterable[tuple[Mapping[str, Any], Mapping[str, Any]]],
     languages: Mapping[str, int],
 ) -> dict[str, Any]:
-    """Return stats.json after a removal: its documents become drops of the last stage."""
+    """Return stats.json after a removal; the last stage counts the removed documents as drops."""
     gone: dict[str, dict[str, collections.Counter[str]]] = {lang: {} for lang in languages}
     for entry, note in changed:
         split_counts = gone[entry["lang"]].setdefault(entry["split"], collections.Counter())

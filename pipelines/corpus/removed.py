@@ -34,7 +34,7 @@ class Removed:
     sites: bool
 
     def match(self, url: str, page_id: str = "") -> set[str]:
-        """Return the hashes that match a page or document: its own, and those of its site."""
+        """Return the hashes that match a page or document, by its own names or by its sites."""
         names = {*name_url(url), *([name_page(page_id)] if page_id else [])}
         if self.sites:
             names.update(name_site(host) for host in list_hosts(url) if "." in host)
@@ -47,12 +47,12 @@ def keyed_hash(key: bytes, name: str) -> str:
 
 
 def make_probe(key: bytes) -> str:
-    """Return a hash by which a record recognizes its key."""
+    """Return a hash to check whether a record belongs to this key."""
     return keyed_hash(key, "key")
 
 
 def name_page(page_id: str) -> str:
-    """Return the name of a page, which is hashed."""
+    """Return the name of a page; the name is then hashed."""
     return f"page:{page_id}"
 
 

@@ -14,8 +14,9 @@ from mswitch.pipelines.corpus.recipe import READ
 from mswitch.pipelines.crawl.pages import UNREAD
 from mswitch.pipelines.records import SPLITS
 
-#: Numbers of pages of these kinds in a file, the published corpus whose fields it has, and numbers
-#: of dropped values by kept column.
+#: Facts to note about an input file: numbers of undated pages, of made URLs and of corrected
+#: charsets; the published corpus whose fields it has (`form`); numbers of dropped values by kept
+#: column (`lost_values`).
 _NOTED = ("undated", "made_urls", "corrected_charsets", "form", "lost_values")
 
 
@@ -59,7 +60,7 @@ class LanguageIndex:
 
 @dataclasses.dataclass(frozen=True)
 class Finished:
-    """Results of finish.
+    """Results of the finish phase.
 
     Attributes:
         languages: the documents of each language.
@@ -85,7 +86,7 @@ def read_ingested(notes: Iterable[Mapping[str, Any]], job: Job) -> Ingested:
 
 
 def read_finished(notes: Iterable[Mapping[str, Any]], job: Job, *, pieces: bool) -> Finished:
-    """Add up the notes of `finish_group`; include places of documents if `pieces` is set."""
+    """Add up the notes of `finish_group`; include places of documents only if `pieces` is true."""
     languages: dict[str, LanguageIndex] = collections.defaultdict(LanguageIndex)
     keys: collections.Counter[str] = collections.Counter()
     ledger = make_ledger(job)
@@ -114,7 +115,7 @@ def list_dropped_records(
 
 
 def count_for_engine(accounts: Mapping[str, Any]) -> dict[str, int]:
-    """Return an engine's counters during a build, from a stored note of ingest or finish.
+    """Convert a stored note of ingest or finish to an engine's counters during a build.
 
     They are pages read, damaged files, drops by reason, documents by language, documents, bytes.
     """

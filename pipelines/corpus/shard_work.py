@@ -1,4 +1,4 @@
-"""The two tasks on shards, which are input files, for every recipe: ingest and finish.
+"""The two tasks of every recipe on shards, which are input files: ingest and finish.
 
 Ingest reads a file and stores the pages that pass the first rules, with their deduplication keys.
 Finish takes a group of shards, applies the choices among equal keys and the last rules, and writes
@@ -40,7 +40,7 @@ BATCH_PAGES = 20_000
 #: Columns that are attributes of a page.
 _ATTRIBUTES = ("url", "lang", "lang_score", "timestamp", "source", "record_id")
 
-#: Compression of columns of stored pages; hashes do not compress.
+#: Compression of columns of stored pages; columns of hashes cannot be compressed.
 _COMPRESSION = {"text": "zstd", "url": "zstd"}
 
 
@@ -97,7 +97,7 @@ def ingest_shard(numbered: tuple[int, CrawlFile], job: Job) -> dict[str, Any]:
 
 
 def _make_mask(recipe: Recipe) -> Any:
-    """Return the function that masks samples of dropped pages, which are published too."""
+    """Return the function that masks samples of dropped pages: samples are published too."""
 
     def mask(beginning: str) -> str:
         for edit in recipe.edits:
@@ -126,7 +126,7 @@ def _make_batches(pages: Iterable[Page]) -> Iterator[list[Page]]:
     for page in pages:
         batch.append(page)
         size += len(page.utf8)
-        if page.columns:  # kept columns of the input
+        if page.columns:  # the page has kept columns of the input
             size += sum(len(v) for v in page.columns.values() if isinstance(v, str))
         if size >= BATCH_BYTES or len(batch) >= BATCH_PAGES:
             yield batch
@@ -138,7 +138,8 @@ def _make_batches(pages: Iterable[Page]) -> Iterator[list[Page]]:
 def _ingest(pages: Sequence[Page], recipe: Recipe, ledger: Ledger) -> Iterator[dict[str, Any]]:
     """Yield the pages that pass the rules of ingest, as rows of `Recipe.pages`."""
     rules = recipe.rules
-    # From the first rule that judges many pages at a time, chunks are small enough for the caches.
+    # Rules before the first batch rule judge all pages. From that rule on, rules judge chunks that
+    # are small enough for the caches.
     batched = [number for number, rule in enumerate(rules) if rule.defines("reasons")]
     alone = batched[0] if batched else len(rules)
     pages = pass_rules(rules[:alone], pages, recipe, ledger)
@@ -166,7 +167,7 @@ def _make_rows(pages: Sequence[Page], recipe: Recipe) -> Iterator[dict[str, Any]
         if "characters" in names:
             row["characters"] = len(page.text)
         if row["marked_by"]:
-            # Such a page only competes for its URL: keep just a sample of its text.
+            # A marked page only competes for its URL, so keep just a sample of its text.
             shown = page.columns.get(ERROR, "").encode(errors="replace") or page.utf8
             row |= {"text": _cut_beginning(shown), "lines": 0, "line_hashes": b""}
             for field in recipe.added_columns:
@@ -186,7 +187,7 @@ def _add_keys(
 
 
 def _find_marks(pages: Sequence[Page], recipe: Recipe) -> list[dict[str, Any]]:
-    """Return for each page the first of the recipe's `marks` that drops it, and the reason."""
+    """Return the first rule in `marks` that drops each page, and the rule's reason."""
     marks: list[dict[str, Any]] = [{"marked_by": 0, "marked": ""} for _ in pages]
     left = list(range(len(pages)))
     for number, rule in enumerate(recipe.marks, 1):
@@ -239,7 +240,7 @@ def _check_columns(
 
 
 def finish_group(number: int, job: Job, exchanges: Sequence[Exchange]) -> dict[str, Any]:
-    """Apply deduplication and the last rules to a group; store documents, a sorted run per batch.
+    """Apply deduplication and the last rules to a group; store each batch of documents, sorted.
 
     Keep the keys of the documents too, for corpora that grow.
 
@@ -272,7 +273,7 @@ def finish_group(number: int, job: Job, exchanges: Sequence[Exchange]) -> dict[s
 def write_run(
     number: int, kept: Iterable[Sequence[Page]], job: Job
 ) -> dict[str, dict[str, list[Any]]]:
-    """Store a group's documents, each batch sorted by language and id; return an index by language.
+    """Store a group's documents, each batch sorted by language and id; return where languages are.
 
     `finish_group` describes the index.
     """
@@ -316,7 +317,7 @@ def _read_page_groups(
     chosen = {exchange.step.name: exchange.read_choices(group, lines) for exchange in exchanges}
     start = 0
     for table in exchanges[0].read_tables(group, names):
-        # Most texts are dropped, so do not decode them.
+        # Do not decode texts, because most are dropped.
         texts = table["text"].cast(pa.binary())
         rows = table.set_column(table.schema.get_field_index("text"), "text", texts).to_pylist()
         pages = list(map(make_page, rows))
@@ -328,7 +329,7 @@ def _read_page_groups(
 def _finish(
     pages: Sequence[Page], chosen: dict[str, Sequence[Any]], recipe: Recipe, ledger: Ledger
 ) -> Sequence[Page]:
-    """Return the pages that stay, with the lines that they keep; count all drops."""
+    """Return the pages that stay, with only the lines that they keep; count all drops."""
     rows = list(range(len(pages)))
     for step in recipe.dedup:
         if isinstance(step, Dedup):

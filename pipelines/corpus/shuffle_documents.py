@@ -1,4 +1,4 @@
-"""Gathers documents into output shards on an engine: the only shuffle of text.
+"""Gathers documents into output shards on an engine, which is the only shuffle of text.
 
 Batches of documents are shuffled to their shard. If each worker read its pieces from storage
 instead, a large corpus would need millions of requests.
@@ -28,7 +28,7 @@ from mswitch.pipelines.file_tasks import Tasks, do_task
 def shuffle_documents(
     root: beam.Pipeline, tasks: Tasks, *, finished: Tasks, directory: str, job: Job
 ) -> Any:
-    """Write output shards (`ShardSpec`s) of `finished` groups; return their numbers."""
+    """Write the output shards (`ShardSpec`s) of `finished` groups; return the shards' numbers."""
     specs = {number: tasks.items[number] for number in tasks.todo()}
     cut = (
         root
@@ -36,7 +36,7 @@ def shuffle_documents(
         | "SpreadGroups" >> beam.Reshuffle()
         | "CutRun" >> beam.FlatMap(_cut, specs=specs, finished=finished.notes, job=job)
     )
-    # Create an empty entry for each shard: a part of the id space may have no document.
+    # Create an empty entry for each shard, because a part of the id space may have no document.
     empty = root | "Shards" >> beam.Create([(number, b"") for number in specs])
     write = partial(_write, specs=specs, directory=directory, job=job)
     own = dataclasses.replace(tasks, function=write, items=(), on_engine=None)
@@ -55,7 +55,7 @@ def _do(numbered: tuple[int, Iterable[bytes]], tasks: Tasks) -> int:
 def _cut(
     group: int, specs: dict[int, ShardSpec], finished: str, job: Job
 ) -> Iterator[tuple[int, bytes]]:
-    """Yield batches of a group's documents as Arrow IPC, each with the number of its shard."""
+    """Yield a group's documents in batches of Arrow IPC, each with the number of its shard."""
     wanted: dict[str, dict[int, ShardSpec]] = collections.defaultdict(dict)
     for number, spec in specs.items():
         wanted[spec.lang][number] = spec

@@ -26,14 +26,14 @@ from mswitch.pipelines.progress import Progress
 
 SCORE_BINS = 100
 SITES_SHOWN = 20
-#: Distinct sites of a language that are counted exactly.
+#: Maximum number of distinct sites of a language for exact counts.
 SITE_CAPACITY = 1 << 16
-#: Bytes of text of a language in which letters are counted.
+#: Maximum bytes of text per language in which letters are counted.
 SCRIPT_SAMPLE_BYTES = 4 << 20
 #: Site of URLs that name no host.
 NO_SITE = "(none)"
 
-#: Arrow makes its functions at import; no type checker sees them.
+#: Arrow creates these functions at import, so type checkers cannot see them.
 _compute: Any = pyarrow.compute
 
 _BATCH_ROWS = 1 << 16
@@ -67,7 +67,8 @@ class HeavyHitters:
         """Add counts of names."""
         self._counts.update(counts)
         if len(self._counts) > self.capacity:
-            # Agarwal et al. 2012, Mergeable summaries: subtract the largest count beyond capacity.
+            # Agarwal et al. 2012, Mergeable summaries: subtract the largest count that exceeds the
+            # capacity.
             excess = sorted(self._counts.values(), reverse=True)[self.capacity]
             self.error += excess
             self._counts = collections.Counter(
@@ -75,7 +76,7 @@ class HeavyHitters:
             )
 
     def merge(self, other: "HeavyHitters") -> None:
-        """Add the counts of `other`; errors add up."""
+        """Add the counts and the error of `other`."""
         self.error += other.error
         self.add(other._counts)
 

@@ -1,4 +1,4 @@
-"""Decides which pages are validation; reports languages that have no validation text."""
+"""Chooses the validation pages; reports languages that have no validation text."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -10,7 +10,7 @@ from mswitch.pipelines.progress import say
 
 
 def is_validation(halves: np.ndarray, per_mille: int) -> np.ndarray:
-    """Return whether each URL fingerprint is validation (mC4: md5 mod 1000 == 0)."""
+    """Return whether each URL fingerprint is for validation (mC4: md5 mod 1000 == 0)."""
     return compute_modulo(halves, 1000) < per_mille
 
 
@@ -23,7 +23,7 @@ def compute_modulo(halves: np.ndarray, divisor: int) -> np.ndarray:
 def say_without_validation(
     stage: str, languages: Mapping[str, Mapping[str, Mapping[str, Any]]]
 ) -> None:
-    """Print which languages, given figures by split, have no validation text, and the fix."""
+    """Print which languages have no validation text in figures by split, and how to get some."""
     known = sorted(lang for lang in languages if lang != UNDETERMINED)
     without = [lang for lang in known if not languages[lang].get("validation", {}).get("documents")]
     if without:

@@ -177,7 +177,7 @@ def _check_accounts(directory: str, shards: Sequence[Mapping[str, Any]]) -> Iter
 
 
 def _check_chain(removals: Records) -> Iterator[str]:
-    """Yield records of removals that do not name the record before them."""
+    """Yield a message for each record of a removal that does not name the record before it."""
     before = ""
     for path, sha256 in removals:
         if storage.read_json(path)["previous"] != before:

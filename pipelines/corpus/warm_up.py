@@ -1,4 +1,4 @@
-"""Compiles, or loads, functions for all pages, in the process that workers are forked from.
+"""Compiles or loads functions for all pages, in the process that workers are forked from.
 
 That process must end without a garbage collection, which takes a third of a second: a reader of the
 build's output through a pipe would wait for it.

@@ -1,1 +1,1 @@
-"""Reads crawl files: archives in any state, and the text of their pages."""
+"""Reads crawl files, even damaged archives, and extracts the text of their pages."""

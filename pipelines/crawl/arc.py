@@ -27,8 +27,8 @@ _LONGEST_LINE_BYTES = 64 << 10
 _MOST_BLANK_LINES = 1000
 _READ_BYTES = 64 << 10
 _SKIP_BYTES = 1 << 20
-#: Maximum bytes of a plain file to read again, in search of good records within damaged ones. After
-#: that, the bytes that a damaged record claims are skipped.
+#: Maximum bytes of a plain file to read again in search of good records within damaged records.
+#: After that, the bytes that a damaged record claims are skipped.
 _RETRY_BYTES = 4 << 30
 
 
@@ -127,7 +127,7 @@ def _read(content: BinaryIO, size: int | None, max_bytes: int) -> Iterator[Recor
 
 
 def _skip_blank(content: BinaryIO) -> bytes:
-    """Return the next line that is not blank; b"" at the end; a blank line if too many follow."""
+    """Return the next non-blank line; b"" at the end; a blank line if there are too many."""
     line, blank = content.readline(_LONGEST_LINE_BYTES), 0
     while line.isspace() and blank < _MOST_BLANK_LINES:
         line, blank = content.readline(_LONGEST_LINE_BYTES), blank + 1
@@ -135,7 +135,7 @@ def _skip_blank(content: BinaryIO) -> bytes:
 
 
 def _parse(line: bytes) -> tuple[bytes, bytes, int] | None:
-    """Return URL, date in ISO 8601 and length from the first line of a record; None for others."""
+    """Return URL, date (ISO 8601) and length of the record that the line begins, or None."""
     head, _, length = line.rstrip().rpartition(b" ")
     match = _HEAD.match(head) if re.fullmatch(rb"\d{1,18}", length) else None
     if match is None or not line.endswith(b"\n"):

@@ -1,4 +1,4 @@
-"""Determines the character encoding of HTML: the declared one if the bytes agree, else a detected.
+"""Determines HTML's encoding: the declared encoding if the bytes fit it, else a detected encoding.
 
 Declarations and names of encodings follow the WHATWG's standards (HTML, "Determining the character
 encoding"; Encoding), but here the bytes must confirm a declaration. docs/reference/mc4.md has the
@@ -14,34 +14,36 @@ from typing import NamedTuple
 import pycld2
 from resiliparse.parse.encoding import detect_encoding, map_encoding_to_html5
 
-#: Highest share of broken characters, among those beyond ASCII, of a page that is in an encoding.
-#: In text of 21 legacy encodings that is read as UTF-8, the share is 0.62 to 1.00 in any 100
-#: characters.
+#: A page is in an encoding if at most this share of its characters beyond ASCII is broken. If text
+#: in 21 legacy encodings is read as UTF-8, the share is 0.62 to 1.00 in any 100 characters.
 MAX_BROKEN_SHARE = 0.2
-#: Share of broken characters from which a page is not UTF-8. Between MAX_BROKEN_SHARE and this
-#: share, a page is a mixture of encodings.
+#: With this share of broken characters or more, a page is not UTF-8. Between MAX_BROKEN_SHARE and
+#: this share, a page is a mixture of encodings.
 MIN_FOREIGN_SHARE = 0.5
-#: Number of characters at which text in another encoding is hardly ever valid UTF-8 by chance: 18
-#: of 10,000 draws from Thai text were, and none from 13 other encodings. Of single characters,
-#: 1,359 from GBK were.
+#: Text of this number of characters in another encoding is hardly ever valid UTF-8 by chance. Of
+#: 10,000 draws from Thai text, 18 were valid; from 13 other encodings, none was. Of single
+#: characters, 1,359 from GBK were valid.
 _MIN_UTF8_CHARACTERS = 8
-#: Limit on the mean number of letters beyond ASCII in a row. In languages of windows-1252 they
-#: stand alone: 1.0 to 1.2 in a row on average. Letters of other alphabets have 3.6 to 6.
+#: Limit on the mean length of runs of letters beyond ASCII. Runs have 1.0 to 1.2 letters in
+#: languages of windows-1252, and 3.6 to 6 in other alphabets.
 _MOST_IN_A_ROW = 2
-#: Lowest share of letters of another alphabet in text in that alphabet; the rest are ornaments.
+#: Text is in another alphabet if letters of other alphabets make up at least this share of its
+#: characters beyond ASCII. The rest are ornaments.
 _MIN_OTHER_LETTERS = 0.6
-#: Maximum amount of text with bytes beyond ASCII to examine, and the window it is taken from.
+#: Maximum bytes of a sample of text with bytes beyond ASCII, and bytes of the window to take it
+#: from.
 _SAMPLE_BYTES, _WINDOW_BYTES = 2000, 1 << 14
-#: Part of the sample that CLD2 gets, and smallest sample that can refute a declaration.
+#: Bytes of the sample that CLD2 gets, and bytes of the smallest sample that can refute a
+#: declaration.
 _READ_BYTES, _MIN_READ_BYTES = 1000, 300
 
 #: Python's name of windows-1252.
 _DEFAULT = "cp1252"
-#: Encodings that bytes beyond ASCII confirm or refute, so that declarations of them do not count.
+#: Bytes beyond ASCII confirm or refute these encodings, so declarations of them do not count.
 _PROVED = (_DEFAULT, "utf-7", "utf-8", "utf-16-le", "utf-16-be")
 _MARKS = {b"\xef\xbb\xbf": "utf-8", b"\xff\xfe": "utf-16-le", b"\xfe\xff": "utf-16-be"}
-#: Bytes at the beginning of HTML to check for UTF-16, in whose markup every second byte is 0. A
-#: quarter of these zeros is enough, but at least `_MIN_ZEROS`.
+#: Number of first bytes of HTML to check for UTF-16, whose markup has 0 as every second byte. A
+#: quarter of these zeros is enough, but not fewer than `_MIN_ZEROS`.
 _HEAD_BYTES, _MIN_ZEROS = 1024, 16
 _WIDE = (["utf-16-le"], ["utf-16-be"])
 #: Beginning of a tag in UTF-16.
@@ -53,11 +55,12 @@ _REPLACEMENT = "\ufffd".encode()
 _BEYOND_ASCII = bytes(range(0x80, 0x100))
 _CONTROLS = bytes(range(0x20)) + b"\x7f"
 _RUN = re.compile(rb"[\x80-\xff]+")
-#: Text between tags, or a tag, with bytes beyond ASCII; possessive, so linear.
+#: Matches a tag, or text between tags, with bytes beyond ASCII; possessive, so it takes linear
+#: time.
 _PIECE = re.compile(rb"[<>]([^<>\x80-\xff]*+[\x80-\xff][^<>]*)")
 _OTHER_LETTER = re.compile("[\u0370-\u1dff\u2c00-\ufffc\U00020000-\U0003ffff]")
-#: Python's names of larger encodings: under these names, the WHATWG's standard decodes more
-#: characters than Python.
+#: Python's names of larger encodings. They replace encodings in which the WHATWG's standard decodes
+#: more characters than Python.
 _SUPERSETS = {
     "big5": "big5hkscs",
     "euc_kr": "cp949",
@@ -91,7 +94,7 @@ _ESCAPES = (b"\x1b", b"~{")
 #: Corrections to the detector's names. cp949 is what the standard calls EUC-KR. The detector does
 #: not know KOI8-U, which has Ukrainian letters instead of 8 box drawings of KOI8-R.
 _DETECTED = {"cp949": "euc_kr", "koi8-r": "koi8-u"}
-#: CLD2's languages with Latin letters that windows-1252 lacks, by encoding.
+#: Languages (CLD2's codes), by encoding, that have Latin letters that windows-1252 lacks.
 _CENTRAL_EUROPEAN = ("bs", "cs", "hr", "hu", "pl", "ro", "sk", "sl", "sr")
 _LATIN = {
     "cp1250": _CENTRAL_EUROPEAN,
@@ -197,11 +200,11 @@ def _decode(html: bytes, encoding: str) -> tuple[str, float]:
         decoder = codecs.getincrementaldecoder(_SUPERSETS.get(encoding, encoding))("replace")
         try:
             text = decoder.decode(html).removeprefix("\ufeff")
-        except UnicodeError:  # raised for an escape sequence without end
+        except UnicodeError:  # an escape sequence has no end
             return "", 1.0
         broken = text.count("\ufffd") - html.count(_REPLACEMENT)
         broken = max(0.0, broken / max(1, _count_beyond_ascii(text)))
-    if encoding == "utf-7":  # UTF-7 can encode half a character
+    if encoding == "utf-7":  # UTF-7 can encode a lone surrogate
         text = text.encode("utf-8", "replace").decode()
     return text, broken
 
@@ -216,13 +219,13 @@ def _look_up_label(label: str) -> str | None:
 
 
 def _find_meta_charset(html: bytes) -> str | None:
-    # Without bytes beyond ASCII and beginnings of escapes, only the meta tag can decide.
+    # Remove bytes beyond ASCII and beginnings of escapes, so that only the meta tag can decide.
     head = html[:_HEAD_BYTES].translate(None, _BEYOND_ASCII + b"\x1b~")
     charset = detect_encoding(head, html5_compatible=False, from_html_meta=True)
     if charset is None or charset == "ascii":
         other = _OTHER_META.search(head)
         return _look_up_label(other[1].decode()) if other else None
-    # A meta tag that was readable is not UTF-16; the standard treats it as UTF-8.
+    # A page whose meta tag was readable is not UTF-16; like the standard, treat it as UTF-8.
     return "utf-8" if charset.startswith("utf-16") else charset
 
 
@@ -241,14 +244,14 @@ def _find_mark(html: bytes, declared: Sequence[str]) -> str | None:
 
 
 def _is_utf8(declared: Sequence[str], text: str, broken: float) -> bool:
-    """Return whether text read as UTF-8 really is UTF-8, given other declared encodings."""
+    """Return whether text that was decoded as UTF-8 is UTF-8, despite declared encodings."""
     if broken > MAX_BROKEN_SHARE or text.isascii():
         return False
     return _LIKE_UTF8.isdisjoint(declared) or _count_beyond_ascii(text) >= _MIN_UTF8_CHARACTERS
 
 
 def _take_sample(html: bytes) -> bytes:
-    """Return a sample of text and attributes with bytes beyond ASCII, joined."""
+    """Join pieces of text and attributes with bytes beyond ASCII to a sample."""
     first = _RUN.search(html)
     start = max(0, first.start() - _SAMPLE_BYTES) if first else 0
     pieces = _PIECE.findall(b">" + html[start : start + _WINDOW_BYTES])
@@ -256,7 +259,7 @@ def _take_sample(html: bytes) -> bytes:
 
 
 def _are_single(sample: bytes) -> bool:
-    """Return whether characters beyond ASCII stand alone, as in languages of windows-1252."""
+    """Return whether characters beyond ASCII rarely follow each other, as in windows-1252."""
     runs = _RUN.findall(sample[:_READ_BYTES])
     # Count a run's distinct bytes, because an ornament repeats a byte.
     return sum(len(set(run)) for run in runs) < _MOST_IN_A_ROW * max(1, len(runs))
@@ -270,7 +273,7 @@ def _detect(html: bytes) -> str | None:
 
 
 def _detect_other_alphabet(sample: bytes) -> str | None:
-    """Return uchardet's encoding if letters come in a row and belong to a non-Latin alphabet."""
+    """Return uchardet's encoding if letters beyond ASCII form runs in a non-Latin alphabet."""
     charset = None if _are_single(sample) else _detect(sample)
     if charset is None:
         return None
@@ -297,6 +300,6 @@ def _identify_language(sample: bytes, encoding: str) -> tuple[str, float]:
     text = sample[:_READ_BYTES].decode(encoding, "replace")
     try:
         reliable, _, ((_, lang, _, points), *_) = pycld2.detect(text, isPlainText=True)
-    except pycld2.error:  # raised for control characters, which text does not contain
+    except pycld2.error:  # control characters: the sample is not text
         return "", 0.0
     return (lang, points) if reliable else ("", 0.0)

@@ -13,13 +13,13 @@ ACCEPTED = (
 
 EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
 _NUMBER = re.compile(r"[0-9]+(?:\.[0-9]*)?")
-#: Longer text is refused: input may be hostile.
+#: Longer text is refused, because input may be hostile.
 _LONGEST_CHARACTERS = 64
 _DUMP = re.compile(r"CC-MAIN-(\d{4})-(\d{2})", re.ASCII)
 _YEAR_DIGITS, _DAY_DIGITS, _SECOND_DIGITS = 4, 8, 14
 _MONTH_CHARACTERS = len("YYYY-MM")
-#: Smallest number that counts as seconds (March 1973). The next unit begins at a thousand times
-#: this, so every date until 5138 belongs to exactly one unit.
+#: Smallest number that is read as seconds (March 1973). Milliseconds begin at a thousand times
+#: this, and so on, so every date until 5138 belongs to exactly one unit.
 _LEAST_SECONDS = 10**8
 _UNITS_PER_SECOND = (1, 10**3, 10**6, 10**9)
 
@@ -73,7 +73,7 @@ def _parse_text(value: str) -> datetime.datetime:
         raise ValueError
     if dump := _DUMP.fullmatch(value):
         return _parse_moment(datetime.date.fromisocalendar(int(dump[1]), int(dump[2]), 1))
-    # Try numbers before ISO 8601: Python reads long numbers as a day and a time.
+    # Try numbers before ISO 8601, because Python reads long numbers as a day and a time.
     if _NUMBER.fullmatch(value):
         return _parse_number(float(value) if "." in value else int(value))
     iso = value.removesuffix(" UTC").replace("/", "-")
@@ -84,7 +84,7 @@ def _parse_text(value: str) -> datetime.datetime:
 
 
 def _parse_number(value: float) -> datetime.datetime:
-    if value == int(value):  # pandas makes floats of integers if values are missing
+    if value == int(value):  # if values are missing, pandas turns integers into floats
         value = int(value)
         digits = str(value)
         if len(digits) == _YEAR_DIGITS:

@@ -22,27 +22,27 @@ ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 _SKIPPABLE = b"\x2a\x4d\x18"
 _DICTIONARY_FRAME = b"\x5d" + _SKIPPABLE
 _RAW_DICTIONARY = b"\x37\xa4\x30\xec"
-#: Maximum bytes of a dictionary. Useful ones are smaller; the specification advises well under a
-#: megabyte.
+#: Maximum bytes of a dictionary. Useful dictionaries are smaller; the specification advises well
+#: under a megabyte.
 MAX_DICTIONARY_BYTES = 16 << 20
 
 _READ_BYTES = 64 << 10
 _OUTPUT_BYTES = 1 << 20
-#: Bytes of output per call for gzip: few, because damage loses all output of the same call.
+#: Bytes of gzip output per call. They are few, because damage loses all output of its call.
 _GZIP_OUTPUT_BYTES = 64 << 10
-#: Bytes of zstd input per call. A zstd block of 4 bytes can become 128 KiB: this much input becomes
-#: 64 MiB at most.
+#: Bytes of zstd input per call. A zstd block of 4 bytes can become 128 KiB, so this much input
+#: becomes at most 64 MiB.
 _ZSTD_INPUT_BYTES = 2 << 10
 #: Highest ratio of decompressed to compressed bytes. Text stays below gzip's limit (1032 to 1);
 #: data above this ratio is a bomb.
 MAX_RATIO = 1100
-#: Bytes of a member to read, and bytes of its content to decompress, to see how it begins.
+#: Bytes to read from a member, and bytes of content to decompress, to see how the member begins.
 _PROBE_BYTES = 4 << 10
 _FIRST_BYTES = 32
-#: Maximum bytes, input plus output, to decompress again in search of members within a damaged one;
-#: for a large file, 4 times its size. After that, such members are lost.
+#: Maximum bytes, input plus output, to decompress again in search of members within a damaged
+#: member; for a large file, 4 times its size. After that, members within damaged members are lost.
 _RETRY_BYTES = 1 << 30
-#: Cost, in bytes, that each attempt adds, even if it fails at once.
+#: Cost, in bytes, that each attempt to decompress adds, even if it fails at once.
 _RETRY_COST_BYTES = 16 << 10
 #: Bytes that may be between members.
 _PADDING = b"\0\r\n"
@@ -58,7 +58,7 @@ class DamagedStreamError(Exception):
 
 
 def describe_damage(error: BaseException) -> str:
-    """Return a line about an error from reading a damaged file; raise errors of the disk again."""
+    """Return a line about an error from reading a damaged file; re-raise errors of the disk."""
     if isinstance(error, OSError) and error.errno is not None:
         raise error
     return " ".join(str(error).split()) or type(error).__name__
@@ -101,7 +101,7 @@ def read_zstd_dictionary(file: BinaryIO) -> zstandard.ZstdCompressionDict | None
     if len(data) > MAX_DICTIONARY_BYTES:
         raise DamagedStreamError(0, "the zstd dictionary is too large")
     if not data.startswith(_RAW_DICTIONARY):
-        return None  # a skippable frame with another purpose
+        return None  # this skippable frame is not a dictionary
     return zstandard.ZstdCompressionDict(data)
 
 
@@ -146,11 +146,11 @@ class DecompressedStream(io.RawIOBase):
         self._decoded = 0
         self._one_member = one_member
         self._damage = damage
-        # For each member, the offset of its content in the stream, and its offset in the file.
+        # Offset of each member's content in the stream, and of each member in the file.
         self._contents = [0]
         self._members = [start]
-        #: Whether the reader is within a record. Then the stream ends before a member that begins
-        #: with a record, so that a wrong length does not swallow that record.
+        #: Whether the reader is within a record. If so, the stream ends before any member that
+        #: begins with a record, so that a wrong length does not swallow that record.
         self.in_record = False
         self._ended = False
 
@@ -161,7 +161,7 @@ class DecompressedStream(io.RawIOBase):
 
     @property
     def member_bytes(self) -> int:
-        """Bytes of the current member that were decoded, plus the bytes that they became."""
+        """Bytes decoded from the current member, plus the bytes of the decoded content."""
         return self._input_offset - self._members[-1] + self._decoded - self._contents[-1]
 
     @property
@@ -193,7 +193,7 @@ class DecompressedStream(io.RawIOBase):
     def readinto(self, buffer: Any) -> int:
         """Read into a buffer, as Python's readers require."""
         data = self.read(len(buffer))
-        self.locate(self._position)  # forgets earlier members: there may be millions
+        self.locate(self._position)  # drops offsets of earlier members, maybe millions
         buffer[: len(data)] = data
         return len(data)
 
@@ -244,7 +244,7 @@ class DecompressedStream(io.RawIOBase):
         self._consume(len(self._input) - len(member))
         if not member:
             return False
-        if self._contents[-1] == self._decoded:  # the last member had no content
+        if self._contents[-1] == self._decoded:  # the previous member had no content
             self._members[-1] = self._input_offset
         else:
             self._contents.append(self._decoded)
@@ -308,7 +308,7 @@ class Members:
                 self._damage = damaged
 
     def open(self, member: int = 0, *, one_member: bool = False) -> DecompressedStream:
-        """Return a stream that reads from a member on."""
+        """Return a stream that reads the file from the member at offset `member` on."""
         return DecompressedStream(
             self._file, self.compression, member, self._dictionary, one_member, self._damage
         )
@@ -332,7 +332,7 @@ class Members:
 
 
 def find_members(file: BinaryIO, start: int) -> Iterator[tuple[int, bytes]]:
-    """Yield places from `start` on where a gzip member seems to begin: its first bytes decompress.
+    """Yield places from `start` on whose first bytes decompress, as if a gzip member began there.
 
     Members without content do not count. The caller may change the file's position meanwhile.
 

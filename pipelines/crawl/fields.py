@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 from mswitch.pipelines.crawl.columns import Column
 from mswitch.pipelines.errors import UserError
 
-#: Fields to search for each part of a page; the first with a value counts. A dot leads into an
-#: object: datatrove writes `metadata`.
+#: Fields to search for each part of a page; the first field with a value counts. A dot leads to a
+#: field within an object, such as datatrove's `metadata`.
 STANDARD_FIELDS: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
         "text": ("text",),
@@ -49,7 +49,7 @@ _WARC_FIELDS = {"url": "warc-target-uri", "timestamp": "warc-date", "record_id":
 _OSCAR = {part: f"warc_headers.{name}" for part, name in _WARC_FIELDS.items()}
 _OSCAR_HF = {part: f"meta.{path}" for part, path in _OSCAR.items()}
 
-#: Published corpora; the first that fits counts.
+#: Published corpora; the first corpus whose fields fit counts.
 PUBLISHED = (
     _make_form("FineWeb2", "text id dump url date file_path language_script minhash_cluster_size"),
     _make_form("FineWeb", "text id dump url date file_path language_score token_count"),
@@ -63,7 +63,7 @@ PUBLISHED = (
     _make_form("MADLAD-400", "text", only=True),
     _make_form("datatrove", "text id metadata"),
 )
-#: Beginning of the URL made for a row without one; file and row follow.
+#: Beginning of a URL made for a row that has none; file and row follow this.
 MADE_URL = "file:///made/"
 
 
@@ -89,12 +89,12 @@ class Reading(NamedTuple):
     form: str = ""
 
     def recognize(self, names: Iterable[str]) -> "Reading":
-        """Return settings for rows with these fields; `PUBLISHED` maps what the user did not."""
+        """Return settings for these fields; `PUBLISHED` maps parts that the user did not map."""
         present = {outer for name in names for outer in _list_outer(name)}
         for form in PUBLISHED:
             if form.marks <= present and not (form.only and present - form.marks):
                 own = {part for part in form.fields if self.fields[part] == STANDARD_FIELDS[part]}
-                # Other rows of the file may have other fields.
+                # Keep the standard fields, because other rows of the file may have them.
                 paths = {
                     part: tuple(dict.fromkeys((*form.fields[part], *STANDARD_FIELDS[part])))
                     for part in own
@@ -109,7 +109,7 @@ def _list_outer(path: str) -> Iterator[str]:
 
 
 def map_fields(given: Sequence[str] | None) -> Mapping[str, tuple[str, ...]]:
-    """Return `STANDARD_FIELDS` with the user's mapping.
+    """Return `STANDARD_FIELDS`, with entries replaced for the parts that the user maps.
 
     Args:
         given: entries such as `text=content` or `url=page.link`; if several name the same part, the

@@ -17,7 +17,7 @@ from mswitch.pipelines.crawl.decompression import (
 from mswitch.pipelines.crawl.html.text import UnreadableError
 
 _STATUS = re.compile(rb"HTTP/\S+ +(\d{3})")
-#: Beginning of a response such as `100 Continue`, which precedes the requested one.
+#: Beginning of an interim response, such as `100 Continue`, which precedes the requested response.
 _INTERIM = re.compile(rb"HTTP/\S+ +1\d\d")
 _MOST_INTERIM = 10
 _BLANK_LINE = re.compile(rb"\r?\n\r?\n")
@@ -26,16 +26,16 @@ _MOST_HEADER_BYTES = 256 << 10
 _CHARSET = re.compile(r"charset\s*=\s*[\"']?([\w.:-]+)")
 #: Beginning of a chunk; an extension may follow the size.
 _CHUNK_SIZE = re.compile(rb"(?:\r?\n)?([0-9A-Fa-f]{1,16})[ \t]*(?:;[^\r\n]*)?\r?\n")
-#: Bytes that the beginning of compressed data contains, but not that of text (WHATWG: MIME
-#: Sniffing, "binary data byte").
+#: Bytes that occur at the beginning of compressed data, but not of text (WHATWG: MIME Sniffing,
+#: "binary data byte").
 _BINARY = re.compile(rb"[\x00-\x08\x0b\x0e-\x1a\x1c-\x1f]")
 _SNIFFED_BYTES = 1445
 #: Largest window that HTTP allows (RFC 9659).
 _ZSTD_WINDOW = 8 << 20
 _HTML_TYPES = ("text/html", "application/xhtml+xml")
 
-#: Function that returns the reason why a response must not be used, given its headers and HTML;
-#: else None.
+#: Function that gets a response's headers and HTML. It returns the reason why the response must not
+#: be used, else None.
 Reserved = Callable[[Sequence[tuple[str, str]], str], str | None]
 
 
@@ -57,8 +57,9 @@ def extract_html(response: bytes, max_bytes: int, reserved: Reserved | None) -> 
     # Everything that is read here ignores case.
     fields = [line.partition(":") for line in head.decode("latin-1").lower().split("\n")[1:]]
     pairs = [(name.strip(), value.strip()) for name, _, value in fields]
-    headers = dict(reversed(pairs))  # the first of repeated names counts
-    # As in browsers, the last of several types counts; the text after a comma may not be a type.
+    headers = dict(reversed(pairs))  # of repeated names, the first counts
+    # As in browsers, the last of several types counts. But the text after a comma is not always a
+    # type.
     stated = headers.get("content-type", "text/html")
     types = [part.partition(";")[0].strip(" \t\"'") for part in stated.split(",")]
     media_type = next((t for t in reversed(types) if "/" in t and t != "*/*"), types[0])
@@ -82,7 +83,7 @@ def _split_head(response: bytes) -> tuple[bytes, bytes]:
 
 
 def _decode_body(body: bytes, headers: dict[str, str], max_bytes: int) -> bytes:
-    """Undo transfer and content encodings, up to `max_bytes`.
+    """Undo transfer and content encodings, up to `max_bytes` of output.
 
     Many archives contain the decoded body with the original headers (Common Crawl's until July
     2018, its news crawl's until May 2019). As in browsers, a body that does not match its headers
@@ -139,7 +140,8 @@ def _decompress(body: bytes, encoding: str, max_bytes: int) -> bytes:
     except zlib.error:
         if encoding != "deflate":
             raise
-        # Some servers send deflate without a header. Any beginning is valid then: require an end.
+        # Some servers send deflate without a header. Then any beginning is valid, so require that
+        # the stream ends.
         decompressor = zlib.decompressobj(wbits=-zlib.MAX_WBITS)
         data = decompressor.decompress(body, max_bytes + 1)
     if not decompressor.eof and len(data) <= max_bytes:

@@ -18,7 +18,8 @@ from mswitch.pipelines.crawl.rows import make_page_from_fields
 from mswitch.pipelines.records import Page, Rejected
 
 _SKIP_BYTES = 1 << 20
-#: Maximum number of lists and objects in a line: in Python, each takes up to 30 times its bytes.
+#: Maximum number of lists and objects in a line, because in Python each takes up to 30 times its
+#: bytes.
 _MOST_VALUES = 1 << 20
 _ONE_A_LINE = "each line must be one JSON object"
 
@@ -67,7 +68,7 @@ def read_field_kinds(path: str, max_bytes: int, rows: int) -> dict[str, str]:
 
 
 def read_lines(file: BinaryIO, max_bytes: int) -> Iterator[tuple[int, bytes | None]]:
-    """Yield the non-blank lines of a file with their offsets; None for a longer line.
+    """Yield the non-blank lines of a file with their offsets; a line that is too long is None.
 
     A last line that is cut off by damage counts as damage, and is not yielded.
     """

@@ -12,7 +12,7 @@ from mswitch.pipelines.crawl.http_response import Reserved
 from mswitch.pipelines.crawl.warc import Damage, Record, read_archive
 from mswitch.pipelines.records import Page, Rejected
 
-#: Formats of files that are not read, and the reasons that count them.
+#: Formats that are not read, and the reason under which such files are counted.
 UNREAD = {
     "json_array": "json_array",
     "pretty_json": "pretty_json",
@@ -71,7 +71,7 @@ def read_pages(
 
 
 def read_field_kinds(file: CrawlFile, max_record_bytes: int, rows: int = 1) -> dict[str, str]:
-    """Return the fields of a JSONL or Parquet file and their kinds; of another file, none.
+    """Return the fields of a JSONL or Parquet file with their kinds; {} for any other file.
 
     The fields of JSONL are those of its first `rows`. A field without a value has kind "".
     """

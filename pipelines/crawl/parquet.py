@@ -15,7 +15,8 @@ from mswitch.pipelines.crawl.fields import Reading, describe_missing
 from mswitch.pipelines.crawl.rows import make_page_from_fields
 from mswitch.pipelines.records import Page, Rejected
 
-#: Maximum rows to decode at a time, and maximum bytes that they may have with dictionaries.
+#: Maximum number of rows to decode at a time, and maximum bytes of these rows with their
+#: dictionaries.
 BATCH_ROWS = 100
 BATCH_BYTES = 64 << 20
 #: Bytes to read at a time to look at a row group's first pages.
@@ -26,18 +27,19 @@ _PAGE_HEADER = re.compile(rb"\x15([\x00-\x7f])\x15([\x80-\xff]{0,4}[\x00-\x7f])"
 _DICTIONARY_PAGE = b"\x04"
 #: Text rarely has a higher compression ratio.
 _ORDINARY = 100
-#: If a column of a row group is larger (decompressed), the rows of the row group are rejected
-#: unread: Arrow itself is limited to 2 GiB per page.
+#: If a decompressed column of a row group is larger, the rows of this group are rejected unread,
+#: because Arrow is limited to 2 GiB per page.
 MAX_COLUMN_BYTES = 2 << 30
 
-#: Minimum size of a row; it limits how many unreadable rows a file is believed to have.
+#: Minimum bytes of a row, which limit how many unreadable rows a file can claim.
 MIN_ROW_BYTES = 4
 
 #: Kinds of columns (`columns.KINDS`) by Parquet's types; others are text.
 _KINDS = {"BOOLEAN": "bool", "INT32": "int64", "INT64": "int64", "FLOAT": "float64",
           "DOUBLE": "float64"}  # fmt: skip
 
-#: Exceptions from reading a damaged file: of Thrift, missing codecs, absurd allocations and others.
+#: Exceptions from reading a damaged file, due to Thrift, missing codecs, absurd allocations and
+#: others.
 _DAMAGE = (pa.ArrowException, OSError, EOFError, MemoryError, ValueError)
 
 
@@ -125,7 +127,7 @@ def read_column_kinds(path: str) -> dict[str, str]:
 
 
 def _list_paths(columns: pq.ParquetSchema) -> list[str]:
-    """Return the columns with one value per row, not those within lists and maps."""
+    """Return the columns with one value per row; leave out columns within lists and maps."""
     leaves = map(columns.column, range(len(columns)))
     return [column.path for column in leaves if not column.max_repetition_level]
 
@@ -140,7 +142,7 @@ class _UnreadRows:
         self._name, self._left = name, most
 
     def reject(self, reason: str, first: int, rows: int, detail: str) -> Iterator[Rejected]:
-        """Yield a rejection for each of the rows, and at least one."""
+        """Yield a rejection for each of `rows` rows, and at least one rejection."""
         if rows > self._left:
             detail, rows = f"{rows} rows: {detail}", 1
         rows = max(rows, 1)
@@ -159,8 +161,8 @@ def _reject(reason: str, source: str, detail: str) -> Rejected:
 
 def _find_too_large(file: pq.ParquetFile, number: int, wanted: Sequence[str]) -> str:
     group = file.metadata.row_group(number)
-    # Access to a column's damaged metadata would abort the process: pyarrow does not catch
-    # Parquet's exception there. Reading the rows later raises it.
+    # Access to a column's damaged metadata would abort the process, because pyarrow does not catch
+    # Parquet's exception there. Reading the rows later raises the exception.
     if group.total_byte_size <= MAX_COLUMN_BYTES:
         return ""
     for index in range(group.num_columns):
@@ -173,7 +175,7 @@ def _find_too_large(file: pq.ParquetFile, number: int, wanted: Sequence[str]) ->
 def _make_page(
     row: dict[str, Any], source: str, reading: Reading, lenient: Collection[str]
 ) -> Page | Rejected:
-    """Return the page of a row; `lenient` columns may contain other bytes than UTF-8."""
+    """Return the page of a row; only `lenient` columns may contain bytes that are not UTF-8."""
     for key in lenient:
         if isinstance(value := row[key], bytes):
             row[key] = value.decode(errors="surrogateescape")
@@ -187,12 +189,13 @@ def _make_page(
 def _choose_batch_rows(
     file: pq.ParquetFile, raw: BinaryIO, number: int, wanted: Sequence[str]
 ) -> int:
-    """Return how many rows of a row group can be decoded at a time, even if they share values.
+    """Return how many rows of a row group can be decoded at a time, even if rows share values.
 
     No value is larger than the dictionary of its column. With an encoding that shares beginnings of
     values, no value is larger than its decompressed column.
     """
-    # Columns with damaged metadata raise an error here; below they would abort the process.
+    # A column with damaged metadata raises an error here; access to it below would abort the
+    # process.
     first = pq.ParquetFile(raw, metadata=file.metadata, pre_buffer=False, buffer_size=_LOOK_BYTES)
     next(first.iter_batches(1, row_groups=[number], columns=list(wanted)), None)
     group, largest = file.metadata.row_group(number), 1
@@ -202,7 +205,7 @@ def _choose_batch_rows(
             if path.startswith(tuple(f"{name}." for name in wanted)):
                 raise ValueError(f"column {path} exists twice, with different types")
             continue
-        # The metadata may be wrong about encodings, so also check the ratio.
+        # The metadata may state wrong encodings, so also check the compression ratio.
         beyond = size > _ORDINARY * column.total_compressed_size
         if beyond or "DELTA_BYTE_ARRAY" in column.encodings:
             largest += size
@@ -220,13 +223,13 @@ def _choose_batch_rows(
 def _read_rows(
     file: pq.ParquetFile, raw: BinaryIO, number: int, wanted: Sequence[str]
 ) -> Iterator[dict[str, Any]]:
-    """Yield the rows of a row group by column path; text is bytes, since it may not be UTF-8."""
+    """Yield a row group's rows by column path; text is bytes, because it is not always UTF-8."""
     size = _choose_batch_rows(file, raw, number, wanted)
     for batch in file.iter_batches(size, row_groups=[number], columns=list(wanted)):
         columns: dict[str, pa.Array] = {}
         for name, column in zip(batch.schema.names, batch.columns, strict=True):
             columns |= _flatten(name, column)
-        # Convert to Python row by row: rows may share a large value.
+        # Convert to Python row by row, because rows may share a large value.
         for values in zip(*map(_read_values, columns.values()), strict=True):
             yield dict(zip(columns, values, strict=True))
 
@@ -242,7 +245,7 @@ def _flatten(path: str, column: pa.Array) -> dict[str, pa.Array]:
 
 
 def _read_values(column: pa.Array) -> Iterator[Any]:
-    """Yield the values of a column; a time that Python cannot represent is type and number."""
+    """Yield a column's values; a time that Python cannot represent becomes a type and a number."""
     if isinstance(column, pa.DictionaryArray):
         indices = np.asarray(column.indices.drop_null())
         if len(indices) and not 0 <= indices.min() <= indices.max() < len(column.dictionary):

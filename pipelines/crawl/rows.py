@@ -20,7 +20,7 @@ from mswitch.pipelines.records import Page, Rejected
 
 #: Form of document `id`s in some corpora.
 _HASH = re.compile(r"<?(urn:\w+:)?[0-9A-Fa-f-]{16,}>?")
-#: Date of pages without a readable date: every dated page of the same URL is newer.
+#: Date of pages without a readable date. Every dated page of the same URL is newer.
 UNDATED = dates.format_date(dates.EPOCH)
 
 
@@ -51,7 +51,7 @@ def make_page_from_fields(row: Mapping[str, Any], source: str, reading: Reading)
     try:
         given.encode()
         utf8 = text.encode()
-    except UnicodeEncodeError as error:  # JSON can encode half a character, such as "\ud83d"
+    except UnicodeEncodeError as error:  # JSON can encode a lone surrogate, such as "\ud83d"
         return reject("lone_surrogate", str(error))
     if len(utf8) > reading.max_record_bytes:
         return reject("too_large", f"more than {reading.max_record_bytes} bytes")
@@ -87,7 +87,7 @@ def _find_url(row: Mapping[str, Any], path: str, reading: Reading) -> str:
     url = str(value).strip()
     standard = STANDARD_FIELDS["url"]
     if path not in standard or tuple(reading.fields["url"][-len(standard) :]) != standard:
-        return url  # mapped by the user or by a published form
+        return url  # the user or a published form maps this field
     return "" if _HASH.fullmatch(url) or (path == "id" and "://" not in url) else url
 
 
@@ -97,7 +97,7 @@ def _is_other_dump(row: Mapping[str, Any], path: str) -> bool:
 
 
 def _find_first_value(row: Mapping[str, Any], paths: Sequence[str]) -> tuple[str, Any]:
-    """Return the first field with a value, and the value; "" counts only if no other does."""
+    """Return the first field with a value other than "", or else a field with ""; and its value."""
     empty = "", None
     for path in paths:
         value = find_value(row, path)

@@ -12,7 +12,7 @@ _LETTERS = np.frombuffer(b"".join(_METADATA_PREFIXES), np.uint8)
 _BOUNDS = np.cumsum([0, *map(len, _METADATA_PREFIXES)])
 _NEWLINE, _RETURN = b"\n\r"
 _SPACE = np.array([chr(code).isspace() for code in range(128)])
-#: In UTF-8, a byte with these bits equal to this value continues a character.
+#: A byte continues a character in UTF-8 if its bits in `_MARK` equal `_WITHIN`.
 _MARK, _WITHIN = 0xC0, 0x80
 
 
@@ -36,7 +36,7 @@ def keep_lines(utf8: bytes, kept: np.ndarray) -> bytes:
 
 
 def third_longest_line(utf8: bytes, enough: int) -> int:
-    """Return the length of a text's third-longest line, or of its shortest if it has fewer.
+    """Return the length of the third-longest line, or of the shortest of fewer than three lines.
 
     Args:
         utf8: the text.
@@ -148,7 +148,7 @@ def _measure_longest(text, enough):
         end = start
         while end < len(text) and text[end] != _NEWLINE:
             end += 1
-        # Compare bytes first: no line has more characters than bytes.
+        # Compare bytes first, because no line has more characters than bytes.
         if end - start > third:
             length = 0
             for place in range(start, end):

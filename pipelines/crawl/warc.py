@@ -24,14 +24,14 @@ _RECORD_LINE = re.compile(rb"\n(WARC/\d\.\d\r?\n)")
 _VERSION_LINE = re.compile(rb"[\r\n]*WARC/\d+\.\d+[ \t]*\r?\n")
 #: Kinds of records by WARC-Type, in lower case.
 _KINDS: dict[bytes, Literal["text", "http", "other"]] = {b"conversion": "text", b"response": "http"}
-#: Blank lines, as in fastwarc.
+#: Lines that count as blank, as in fastwarc.
 _BLANK = (b"\r\n", b"\n")
 #: A name and a value; lines that begin with white space continue the value.
 _HEADER = re.compile(rb"(?m)^([^\s:][^:\n]*):(.*(?:\n[ \t].*)*)")
 _MOST_HEADER_BYTES = 32 << 10
 _SCAN_BYTES = _SKIP_BYTES = 1 << 20
 _OVERLAP_BYTES = 16
-#: Maximum bytes of a plain file to read again, in search of good records within damaged ones (but
+#: Maximum bytes of a plain file to read again in search of good records within damaged records (but
 #: at least twice the file's size). After that, the bytes that a damaged record claims are skipped.
 _RETRY_BYTES = 4 << 30
 
@@ -75,11 +75,11 @@ class _Archive:
         file.seek(0)
         plain = self.members.compression == "none" and not _VERSION_LINE.match(file.read(64))
         if plain and find_gzip_record(file, 0) is not None:
-            # A later member is a gzip record, so the file is gzip with damaged first bytes.
+            # A later member is a gzip record, so the first bytes of this gzip file are damaged.
             self.members.compression = "gzip"
 
     def read_single_records(self, max_bytes: int) -> Iterator[Record]:
-        """Yield the records of a gzip file while each member is one record; then end silently.
+        """Yield the records of a gzip file; end silently at a member that is not one record.
 
         fastwarc reads gzip twice as fast as Python. But it knows the offset of a record only at the
         beginning of a member, and a length only in the standard's own spelling, before CR LF.
@@ -94,7 +94,7 @@ class _Archive:
                 size = raw.content_length
                 headers = raw.headers.items_bytes()
                 record = _read_record(headers, raw.reader, raw.stream_pos, max_bytes, size)
-                if raw.reader.read(1):  # the header states two lengths
+                if raw.reader.read(1):  # the header states two different lengths
                     return
                 if before:
                     if record.offset <= before.offset:
@@ -129,7 +129,7 @@ class _Archive:
                 held = _read_record(headers, content, member, max_bytes)
                 stream.in_record = False
         except (OSError, EOFError, DamagedStreamError):
-            # A record in the damaged member is not yielded: its checksum was not reached.
+            # Do not yield a record in the damaged member, because its checksum was not reached.
             if held and held.offset != stream.member:
                 yield held
             raise
@@ -146,7 +146,7 @@ class _Archive:
         return find_gzip_record(self._file, after + 1)
 
     def find_next(self, stream: DecompressedStream, after: int) -> int | None:
-        """Find the place to continue after damage, in or after the record or member at `after`."""
+        """Find where to continue after damage: in or after the record or member at `after`."""
         if self.members.compression != "none":
             return self.members.find_next(stream, after + 1, _begins_record)
         self._retried += self._file.tell() - after
@@ -215,7 +215,8 @@ def _read(archive: _Archive, max_bytes: int) -> Iterator[Record | Damage]:
             break
         nothing_found = False
         if came_far:
-            # The damage is after `after`. If the next member cannot be read, report that instead.
+            # The damage is somewhere after `after`. If the next member cannot be read, report that
+            # member instead.
             unreported = Damage(after, f"after the record at {after}: {error}")
         else:
             unreported = None
@@ -253,7 +254,7 @@ def _read_record(
     left: int | None = None,
 ) -> Record:
     """Read a whole record; raise EOFError if it ends too early or is longer than `left`."""
-    # The first of repeated names counts.
+    # Of repeated names, the first counts.
     headers = {name.rstrip().lower(): value.strip() for name, value in reversed(pairs)}
     kind = _KINDS.get(headers.get(b"warc-type", b"").lower(), "other")
     stated = headers.get(b"content-length", b"")

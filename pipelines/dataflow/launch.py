@@ -16,7 +16,7 @@ from mswitch.pipelines.exit_codes import USER_ERROR
 
 #: Parameters of the template; metadata.json describes them.
 PARAMETERS = ("input", "out", "append", "badwords", "set")
-#: Options of the launcher for the conducting job, which the jobs of a build must not get.
+#: Options from the launcher for the conducting job. The jobs of a build must not get them.
 _OWN_OPTIONS = ("runner", "job_name", "template_location", "staging_location", "dataflow_job_file")
 #: Options of the conductor, which mostly waits; they override the options for the build's jobs.
 _CONDUCTOR = (
@@ -47,7 +47,7 @@ def launch(arguments: Sequence[str]) -> None:
     from mswitch.pipelines.runners import pipeline_options
 
     request, options = build_request(arguments)
-    # With FlexRS, the conductor itself would wait for hours.
+    # Omit FlexRS, with which the conductor itself would wait for hours.
     own = [option for option in options if _get_name(option) not in ("runner", "flexrs_goal")]
     pipeline = beam.Pipeline(options=pipeline_options("dataflow", [*own, *_CONDUCTOR]))
     _ = pipeline | "Request" >> beam.Create([request]) | "ConductBuild" >> beam.Map(conduct)
@@ -71,7 +71,7 @@ def build_request(arguments: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
     if given.append.lower() not in ("", "true", "false"):
         raise UserError(f"--append={given.append}: give true or false")
     for_build = [option for option in options if _get_name(option) not in _OWN_OPTIONS]
-    # Both raise errors before a job starts.
+    # Call both now, so that errors are raised before a job starts.
     parse_config(given.set)
     pipeline_options("dataflow", for_build)
     request = {

@@ -1,4 +1,4 @@
-"""Makes validation examples whose spans are chosen on raw text, for every vocabulary alike.
+"""Makes validation examples with spans of raw text, which are the same for every vocabulary.
 
 A vocabulary with longer tokens masks longer spans and shows more text beside them, so losses of
 models with different vocabularies measure different tasks. Here windows and spans depend only on
@@ -27,7 +27,7 @@ from mswitch.pipelines.special_tokens import EOS_ID, SENTINELS
 
 #: Mean bytes of a span: about three tokens.
 SPAN_BYTES = 10.0
-#: In longer words, such as in scripts without spaces, a span may begin at any character.
+#: In longer words, such as in scripts without spaces, a span can begin at any character.
 _LONGEST_WORD_BYTES = 30
 _WORDS = re.compile(r"\s*\S+\s*\Z|\s*\S+")
 
@@ -54,7 +54,7 @@ def cut_units(text: str) -> list[str]:
 
 
 def cut_spans(text: str, key: ExampleKey, noise_density: float) -> list[tuple[str, bool]]:
-    """Cut a text into pieces that are shown and masked in turn; return whether each is masked."""
+    """Cut a text into pieces, alternately shown and masked; return whether each piece is masked."""
     pieces = cut_units(text)
     mean = max(1.0, SPAN_BYTES * len(pieces) / len(text.encode()))
     noise, other = count_draws(len(pieces), noise_density, mean)
@@ -124,7 +124,7 @@ def make_byte_examples(
 def _tokenise(
     piece: str, vocabulary: sentencepiece.SentencePieceProcessor, *, first: bool
 ) -> list[int]:
-    """Tokenise a piece of a text, without the space that SentencePiece puts before a text."""
+    """Tokenise a piece of a text; drop the space that SentencePiece adds before a text."""
     tokens = vocabulary.EncodeAsIds(piece)
     if tokens and not first and not piece[0].isspace():
         alone = vocabulary.IdToPiece(tokens[0]) == "\N{LOWER ONE EIGHTH BLOCK}"

@@ -21,7 +21,7 @@ from mswitch.pipelines.runners import worker_processes
 from mswitch.pipelines.vocabulary.model import MODEL_FILE, VocabularyModel
 
 STAGE = "examples"
-#: Name of the working files with the descriptions of finished shards.
+#: Name of the working files that contain descriptions of finished shards.
 NOTES = "units"
 #: Version of seqio whose cache layout is written.
 SEQIO_VERSION = "0.0.20"
@@ -93,7 +93,7 @@ def publish(
     features: Mapping[str, Mapping[str, Mapping[str, Any]]],
     said: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """Write the files that seqio's own caching writes beside shards; publish the directory.
+    """Write the same files beside shards as seqio's own caching; publish the directory.
 
     Args:
         staged: the directory.
@@ -121,7 +121,7 @@ def _describe(
     directory: str,
     features: Mapping[str, Mapping[str, Mapping[str, Any]]],
 ) -> dict[str, Any]:
-    """Describe each language, in seqio's files too; remove splits without records."""
+    """Describe each language, also in seqio's files; remove splits without records."""
     by_split: dict[str, dict[str, list[Mapping[str, Any]]]] = {}
     for shard in finished:
         by_split.setdefault(shard["lang"], {}).setdefault(shard["split"], []).append(shard)

@@ -1,4 +1,4 @@
-"""Repeats training documents by the number of pages that each represents.
+"""Repeats each training document according to the number of pages that it represents.
 
 Deduplication keeps one page of each cluster of near-duplicates. Pages that existed a few times are
 the best of a crawl, since filters drop the fewest of them. So training text repeats them
@@ -26,7 +26,7 @@ CLUSTER_SIZE = "cluster_size"
 
 @dataclasses.dataclass(frozen=True)
 class Rehydration:
-    """Copies of a document by language and size of its cluster.
+    """Number of copies of a document, by language and size of the document's cluster.
 
     Attributes:
         steps: by language, pairs of a size and the number of copies from this size on, increasing.
@@ -37,7 +37,7 @@ class Rehydration:
     column: str = CLUSTER_SIZE
 
     def copies(self, lang: str, cluster_size: int | None) -> int:
-        """Return how often to train on a document; once if `steps` do not mention it."""
+        """Return how often to train on a document; 1 if `steps` has no entry for it."""
         steps = self.steps.get(lang, self.steps.get(ALL, ()))
         place = bisect.bisect_right(steps, cluster_size or 1, key=lambda step: step[0])
         return steps[place - 1][1] if place else 1
@@ -70,7 +70,7 @@ def read_weights(path: str | Path, column: str = CLUSTER_SIZE) -> Rehydration:
 
 
 def spread_copies(documents: Iterable[tuple[str, Tokens]]) -> list[tuple[str, Tokens]]:
-    """Reorder documents so that copies of a document, adjacent before, are far apart.
+    """Reorder documents so that the copies of a document, now adjacent, are far apart.
 
     Otherwise a segment would have several copies, and a model would learn to copy from them.
     """

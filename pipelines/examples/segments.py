@@ -1,4 +1,4 @@
-"""Make segments from the tokens of documents: all tokens, or a part as in T5's own pipeline.
+"""Make segments from documents: from all tokens, or from a part as in T5's own pipeline.
 
 `t5` is the chain of t5's `span_corruption` task (Raffel et al. 2020; also mT5's), step by step with
 t5's names: one chunk of each document and epoch, 128 documents joined, cut to segments.
@@ -20,11 +20,11 @@ from mswitch.pipelines.special_tokens import EOS_ID, PAD_ID
 
 Chain = Literal["lossless", "t5"]
 
-#: t5's default length of a chunk, in tokens, and number of documents to join.
+#: Defaults of t5: tokens of a chunk, and number of documents to join.
 MAX_CHUNK_TOKENS = 65_536
 JOINED_DOCUMENTS = 128
 
-#: Id and tokens of a document; tokens of a segment and the starts of documents in it.
+#: A document is its id and tokens. A segment is its tokens and the starts of documents in it.
 Document = tuple[str, Tokens]
 Segment = tuple[Tokens, np.ndarray]
 
@@ -35,14 +35,14 @@ def split_tokens(tokens: Tokens, length: int) -> list[Tokens]:
 
 
 def select_random_chunk(tokens: Tokens, max_length: int, draw: int) -> Tokens:
-    """Cut into chunks of `max_length`; keep the one that a draw of 32 bits selects (t5)."""
+    """Cut into chunks of `max_length`; keep the chunk that a draw of 32 bits selects (t5)."""
     chunks = -(-tokens.size // max_length)
     start = (draw * chunks >> 32) * max_length
     return tokens[start : start + max_length]
 
 
 def reduce_concat_tokens(documents: Iterable[Tokens], count: int) -> Iterator[list[Tokens]]:
-    """Yield `count` documents at a time, at the end fewer, without padding ids (t5).
+    """Yield groups of `count` documents without padding ids; the last may be smaller (t5).
 
     t5 pads documents to join them, then drops every padding id, even those of a document itself.
     """
@@ -54,7 +54,7 @@ def reduce_concat_tokens(documents: Iterable[Tokens], count: int) -> Iterator[li
 def join_lossless(
     documents: Iterable[Document], length: int, *, separate: bool
 ) -> Iterator[Segment]:
-    """Cut all documents, joined, into segments of `length`; only the last may be shorter.
+    """Join all documents and cut them into segments of `length`; only the last may be shorter.
 
     Args:
         documents: documents in order.
@@ -87,7 +87,7 @@ def t5(documents: Iterable[Document], length: int, *, seed: int) -> Iterator[Seg
 
 
 def _cut(pieces: list[Tokens], length: int) -> Iterator[Segment]:
-    """Join pieces and cut them; yield each segment with the starts of pieces in it."""
+    """Join pieces and cut them into segments; yield each with the starts of pieces in it."""
     if not pieces:
         return
     ends = np.cumsum([piece.size for piece in pieces])

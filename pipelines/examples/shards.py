@@ -101,7 +101,7 @@ class ShardCounts:
         self.targets_max_tokens = max(self.targets_max_tokens, targets.size)
 
 
-@functools.lru_cache(maxsize=1)  # takes seconds for a large vocabulary; a worker has one
+@functools.lru_cache(maxsize=1)  # takes seconds for a large vocabulary; a worker loads only one
 def measure_ids(vocabulary: sentencepiece.SentencePieceProcessor) -> np.ndarray:
     """Return the UTF-8 bytes of (normalised) text of each id: int64 [vocabulary size]."""
     sizes = np.zeros(vocabulary.GetPieceSize(), np.int64)
@@ -157,7 +157,7 @@ def make_training_records(
     counts: ShardCounts,
     rehydration: Rehydration | None = None,
 ) -> Iterator[bytes]:
-    """Yield records of the joined documents' segments, permuted.
+    """Join the documents, cut them into segments, and yield the segments' records, permuted.
 
     A record has `targets` (at most raw_length tokens) and `document_starts`, the positions in it at
     which a document begins. A finished record has `inputs` and `targets`.
@@ -171,7 +171,7 @@ def make_training_records(
     else:
         separate = config.separate_documents
         segments = list(join_lossless(documents, lengths.raw_length, separate=separate))
-    # The second counter word makes these draws differ from those of masks (`draw`).
+    # The second counter word makes these draws differ from the draws of masks (`draw`).
     generator = np.random.Generator(make_philox([0, 1, 0, 0], [config.seed, stream]))
     for number in generator.permutation(len(segments)).tolist():
         targets, starts = segments[number]
@@ -203,7 +203,7 @@ def make_validation_records(
     config: ExamplesConfig,
     counts: ShardCounts,
 ) -> Iterator[bytes]:
-    """Yield frozen corrupted examples by document; document and segment decide the mask.
+    """Yield fixed corrupted examples of each document; document and segment decide the mask.
 
     A record has `inputs`, `targets`, `document` (the corpus id) and `target_bytes`, the UTF-8 bytes
     of the masked text. With several kinds of corruption, each segment has a record of each kind,
@@ -218,7 +218,8 @@ def make_validation_records(
             enumerate(segments[: config.validation_segments]), range(len(kinds))
         )
         for (number, segment), kind in chosen:
-            # Each kind counts as another epoch, so the first has the masks it would have alone.
+            # Each kind counts as another epoch, so the first kind has the same masks as it would
+            # have alone.
             key = ExampleKey(config.seed, stream, number, epoch=kind)
             inputs, targets, mask = _corrupt(segment, key, vocabulary, kinds[kind])
             counts.add_example(inputs, targets)
@@ -237,7 +238,7 @@ def make_byte_validation_records(
     config: ExamplesConfig,
     counts: ShardCounts,
 ) -> Iterator[bytes]:
-    """Yield frozen examples with spans of raw text (`byte_spans`), with the usual features."""
+    """Yield fixed examples with the usual features and with spans of raw text (`byte_spans`)."""
     lengths = config.lengths()
     for row in shard.corpus_shard.documents():
         document, text = row["id"], row["text"]

@@ -1,4 +1,4 @@
-"""T5's span corruption in NumPy: the mask is a pure function of a length and of draws.
+"""T5's span corruption in NumPy: the mask depends only on a length and on draws.
 
 It has the semantics of t5's `random_spans_helper`, `random_spans_noise_mask`,
 `noise_span_to_unique_sentinel`, `nonnoise_span_to_unique_sentinel` and seqio's
@@ -24,12 +24,12 @@ from mswitch.pipelines.special_tokens import EOS_ID, SENTINELS
 
 Tokens = NDArray[np.int32]
 Mask = NDArray[np.bool_]
-#: Draws are only compared with each other: floats of [0, 1) viewed as integers work too.
+#: Draws are only compared with each other, so floats of [0, 1) viewed as integers work too.
 Draws = NDArray[np.uint32]
 
 
 class ExampleKey(NamedTuple):
-    """Key that alone decides the draws of an example.
+    """Key of an example; the draws of the example depend only on this key.
 
     Attributes:
         seed: seed of the run.
@@ -59,7 +59,7 @@ class Lengths:
 
 @dataclasses.dataclass(frozen=True)
 class SpanCorruption(Lengths):
-    """Noise parameters, and the lengths that follow for a full segment.
+    """Noise parameters, and the resulting lengths for a full segment.
 
     Attributes:
         raw_length: tokens of a segment before corruption.
@@ -77,12 +77,12 @@ class SpanCorruption(Lengths):
         return (self,)
 
     def choose(self, key: ExampleKey) -> int:
-        """Return the index in `kinds` for an example."""
+        """Return which of `kinds` an example gets, as an index."""
         del key
         return 0
 
     def mode_id(self, vocabulary_size: int) -> int | None:
-        """Return the token before the inputs that names their corruption, or None."""
+        """Return the token before the inputs that names the inputs' corruption, or None."""
         del vocabulary_size
 
 
@@ -146,7 +146,7 @@ def span_corruption(
 
 
 def count_noise(length: int, noise_density: float, mean_span: float) -> tuple[int, int]:
-    """Return noise tokens and spans of a segment of `length` >= 2 (in float32, like TensorFlow).
+    """Return the numbers of noise tokens and spans for `length` >= 2 (in float32, like TensorFlow).
 
     If the density leaves too few other tokens to separate the spans (t5's mask is malformed then),
     there are fewer spans.
@@ -159,14 +159,14 @@ def count_noise(length: int, noise_density: float, mean_span: float) -> tuple[in
 
 
 def count_draws(length: int, noise_density: float, mean_span: float) -> tuple[int, int]:
-    """Return the number of draws for the noise and the non-noise composition of a mask."""
+    """Return the numbers of draws to cut noise tokens and other tokens of a mask into spans."""
     length = max(length, 2)
     noise, _ = count_noise(length, noise_density, mean_span)
     return noise - 1, length - noise - 1
 
 
 def _compose(gap_draws: Draws, parts: int) -> NDArray[np.intp]:
-    """Cut `gaps + 1` items into `parts` positive lengths, for each row of draws [n, gaps].
+    """For each row of draws [n, gaps], split `gaps + 1` items into `parts` positive lengths.
 
     t5 sorts the gaps by their draws. It cuts at the places in that order that have one of the first
     `parts - 1` gaps. Here, draw and number of a gap form one sorting key. This orders equal draws
@@ -177,7 +177,7 @@ def _compose(gap_draws: Draws, parts: int) -> NDArray[np.intp]:
     keys <<= np.uint64(32)
     keys |= np.arange(gaps, dtype=np.uint64)
     keys.sort(axis=-1)
-    order = keys.astype(np.uint32)  # keeps the low half, which is the gap's number
+    order = keys.astype(np.uint32)  # keeps the low half: the gap's number
     cuts = np.flatnonzero(order < parts - 1).reshape(rows, parts - 1)
     ends = np.empty((rows, parts + 1), np.intp)
     ends[:, 0], ends[:, -1] = 0, gaps + 1
@@ -217,7 +217,7 @@ def random_spans_noise_mask(
 
 
 def spans_to_sentinels(tokens: Tokens, mask: Mask, vocabulary_size: int) -> Tokens:
-    """Replace every run of True by a sentinel: the last id, then descending.
+    """Replace each run of True in `mask` by a sentinel, descending from the last id.
 
     Args:
         tokens: [n, length].
@@ -272,7 +272,7 @@ def make_philox(counter: Sequence[int], key: Sequence[int]) -> np.random.Philox:
 
 
 def draw(key: ExampleKey, count: int) -> Draws:
-    """Return `count` uniform draws that only `key` decides.
+    """Return `count` uniform draws, which depend only on `key`.
 
     They are the halves, low half first, of Philox4x64-10's words for the 128-bit key (seed, stream)
     and the 256-bit counter (0, 0, number, epoch), lowest word first. Philox increments the lowest

@@ -1,4 +1,4 @@
-"""TFRecord files with an offset index beside them: sequential for seqio, random access for us.
+"""TFRecord files, each with an index of offsets; seqio reads sequentially, mswitch at random.
 
 A record is framed as length (uint64, little endian), masked CRC32C of those 8 bytes, data, masked
 CRC32C of the data. `<file>.index` has the byte offset of every record as raw little-endian uint64,
@@ -130,7 +130,7 @@ class TFRecordFile:
     """
 
     def __init__(self, path: str | Path, size_bytes: int, index_bytes: int):
-        """Check the size of the file against that of its index, without reading them."""
+        """Check the sizes of the file and its index against each other, without reading either."""
         self.path, self.size_bytes = str(path), size_bytes
         if index_bytes % 8:
             raise _damaged(index_path(path), "its size is not a multiple of 8")
@@ -142,7 +142,7 @@ class TFRecordFile:
         return self._records
 
     def edges(self, first: int = 0, stop: int | None = None) -> NDArray[np.uint64]:
-        """Read from the index the offsets of records `first` to `stop`, and the end of the last."""
+        """Read from the index the offsets of records `first` to `stop` and the end of the last."""
         stop = len(self) if stop is None else stop
         raw = storage.read_range(index_path(self.path), first * 8, min(stop + 1, len(self)) * 8)
         end = np.array([self.size_bytes] if stop == len(self) else [], "<u8")

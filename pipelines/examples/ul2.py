@@ -1,4 +1,4 @@
-"""UL2's mixture of denoisers (Tay et al. 2022, table 1): each training segment gets one of them.
+"""UL2's mixture of denoisers (Tay et al. 2022, table 1); each training segment gets one denoiser.
 
 Regular, extreme and sequential denoising differ in the share of masked tokens and their spans. A
 mode token before the inputs names the kind: one of the last sentinels, which spans cannot use then.
@@ -21,8 +21,8 @@ from mswitch.pipelines.special_tokens import SENTINELS
 #: tokens) and sequential denoising (one span, at the end).
 MODES = {"R": SENTINELS - 3, "X": SENTINELS - 2, "S": SENTINELS - 1}
 MOST_SPANS = min(MODES.values())
-#: All denoisers, equally likely: mode, mean length of a span (0 for a single span), share of masked
-#: tokens.
+#: All denoisers, which are equally likely. Each has a mode, a mean length of spans (0 for a single
+#: span) and a share of masked tokens.
 DENOISERS = (
     ("R", 3.0, 0.15),
     ("R", 8.0, 0.15),
@@ -53,7 +53,7 @@ class Denoiser(SpanCorruption):
 
 @dataclasses.dataclass(frozen=True)
 class UL2(SpanCorruption):
-    """The mixture; its own parameters are those of the first denoiser, T5's.
+    """The mixture; its own parameters are the parameters of the first denoiser, T5's denoiser.
 
     Every denoiser gets segments of `raw_length`, the longest that fits for all. So the denoiser of
     a segment can be drawn each time that it is read.
@@ -67,7 +67,7 @@ class UL2(SpanCorruption):
         )
 
     def choose(self, key: ExampleKey) -> int:
-        """Draw with Philox and counter (0, 1, number, epoch); masks have 0 instead of 1."""
+        """Draw a denoiser: Philox with counter (0, 1, number, epoch); masks have 0 instead of 1."""
         generator = make_philox([0, 1, key.number, key.epoch], [key.seed, key.stream])
         return int(generator.random_raw()) * len(DENOISERS) >> 64
 
@@ -98,7 +98,7 @@ def ul2(inputs_length: int) -> UL2:
 
 
 def _find_longest(raw_length: int, mean: float, density: float) -> tuple[int, int, int]:
-    """Return the most inputs, targets (without mode and EOS) and spans, up to a length."""
+    """Return the maximum inputs, targets (without mode and EOS) and spans up to a length."""
     counts = [
         (length, *count_noise(length, density, mean or length))
         for length in range(2, raw_length + 1)

@@ -25,7 +25,7 @@ MAX_LIST_BYTES = 256 << 20
 CrawlFormat = Literal["wet", "warc"]
 
 _DUMP = re.compile(r"CC-MAIN-\d{4}-(\d{2}|\d{4})|CC-MAIN-\d{4}")
-#: Paths that a list may contain: they do not leave their directory, and are not hidden.
+#: Paths that a list may contain. They do not leave their directory, and are not hidden.
 _PATH = re.compile(r"crawl-data(/[A-Za-z0-9_][A-Za-z0-9_.-]*)+\.gz")
 
 
@@ -170,7 +170,7 @@ def _fetch_all(
 
     def fetch(path: str) -> Fetched:
         final = directory / path.rpartition("/")[2]
-        if final.exists():  # complete and checked by an earlier run
+        if final.exists():  # an earlier run downloaded and checked it
             return Fetched(final.stat().st_size, file_sha256(final))
         try:
             return downloader.fetch(f"{base_url}/{path}", final)

@@ -35,19 +35,19 @@ from mswitch.pipelines.samples.documents import (
 from mswitch.pipelines.samples.gflanguages import STAGE, read_summary
 
 FILES_PER_FORMAT = 4
-#: Maximum bytes of text per language and package; pages are taken in the order of their path's
-#: hash.
+#: Maximum bytes of text per language and package. Pages are taken in the order of their paths'
+#: hashes.
 MAX_TEXT_BYTES = 500_000
 MAX_FILE_BYTES = 8_000_000
 DOCUMENTS = re.compile(r".*\.(?:html|htm|page|json)")
-#: Pattern of prose: also translated manual pages, but no message catalogues.
+#: Files of prose, including translated manual pages, but not message catalogues.
 PROSE = re.compile(r".*\.(?:html|htm|page)|usr/share/man/[a-z]{2}[^/]*/man\d/[^/]+\.gz")
 #: MediaWiki's pseudo-language for remarks to translators.
 MESSAGE_DOCUMENTATION = "qqq"
 PACKAGE_NAME = re.compile(r"[a-z0-9][a-z0-9+.-]+")
 URI_LINE = re.compile(r"'(?P<uri>[^']+)' (?P<name>[^ /]+) (?P<size>\d+) SHA256:(?P<sha256>\w+)")
 
-#: English comes first, to leave out untranslated text of other languages.
+#: English comes first, so that untranslated text can be left out of other languages.
 _LIBREOFFICE = (
     "en-us ca cs da de el es et eu fi fr gl hi hu id it ja km ko nl pl pt ru sl sv tr vi zh-cn"
 )
@@ -67,7 +67,7 @@ DOCUMENTATION_PACKAGES = (
     *DEFAULT_PACKAGES[:-1],
     *(f"libreoffice-help-{lang}" for lang in ["pt-br", "zh-tw"]),
     *(f"gimp-help-{lang}" for lang in ["en", "fa", "hr", "lt", "nn", "ro"]),
-    # Help of GNOME's programs, in languages with little other text.
+    # Help of GNOME's programs, for languages with little other text.
     *("anjuta-common", "epiphany-browser-data", "evince-common", "evolution-common", "eog"),
     *("gedit-common", "gnome-calculator", "gnome-devel-docs", "gnome-terminal-data", "gnote"),
     *("gthumb-data", "orca", "seahorse", "totem-common", "zenity-common"),
@@ -134,7 +134,7 @@ def plan_downloads(packages: Sequence[str], directory: Path) -> list[Download]:
 
 
 def fetch(download: Download, directory: Path) -> Path:
-    """Download a package into `directory`, unless an earlier run left a complete one there."""
+    """Download a package into `directory`, unless it is there, complete, from an earlier run."""
     path = directory / download.file_name
     if path.is_file() and file_sha256(path) == download.sha256:
         return path

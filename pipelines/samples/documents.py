@@ -56,7 +56,7 @@ def list_html_blocks(document: bytes) -> Iterator[bytes]:
 
 
 def remove_blocks(document: bytes, original: Collection[bytes]) -> bytes:
-    """Remove the blocks in `original` from an HTML document: they were not translated."""
+    """Remove blocks that are also in `original`, and so untranslated, from an HTML document."""
     return _BLOCK.sub(
         lambda block: b"" if _strip_markup(block[2]) in original else block[0], document
     )
@@ -119,7 +119,7 @@ def render_mallard(
 
 
 def catalogue_messages(document: bytes) -> dict[str, str]:
-    """Return the messages of a JSON message catalogue by key; empty for other documents."""
+    """Return the messages of a JSON message catalogue by key; {} for any other document."""
     try:
         catalogue = json.loads(document)
     except ValueError:
@@ -134,7 +134,7 @@ def catalogue_messages(document: bytes) -> dict[str, str]:
 
 
 def plain_message(message: str) -> str:
-    """Return a wiki message without markup; links and plurals keep their last alternative."""
+    """Return a wiki message without markup; keep the last alternative of links and plurals."""
     for pattern, replacement in _MARKUP:
         message = pattern.sub(replacement, message)
     return " ".join(html.unescape(message).split())

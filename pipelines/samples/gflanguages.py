@@ -26,8 +26,8 @@ from mswitch.pipelines.samples.crawl_writer import (
 STAGE = "sample"
 FILES_PER_FORMAT = 3
 MIN_PARAGRAPH_CHARACTERS = 20
-#: Fewest pages, so that five can validate (an excerpt is cut at sentences, then at clauses), and
-#: most pages.
+#: Minimum and maximum number of pages. The minimum lets five pages validate; to reach it, an
+#: excerpt is cut at sentences, then at clauses.
 MIN_PAGES, MAX_PAGES = 12, 24
 
 #: Ids in gflanguages that are not `<mC4 code>_<main script>`.
@@ -40,7 +40,7 @@ GFLANGUAGES_IDS = {
     "sr-Latn": "sr_Latn",
     "zh": "zh_Hans",
 }
-#: Full stops of all scripts; Latin ones end a sentence only before a space.
+#: Full stops of all scripts; a Latin full stop ends a sentence only before a space.
 SENTENCE_END = re.compile(r"(?<=[.!?؟։።။])\s+|(?<=[।॥])\s*|(?<=[。！？])")
 CLAUSE_END = re.compile(r"(?<=[,;:،؛፣፤၊])\s+|(?<=[、，；：])")
 
@@ -72,7 +72,7 @@ def split_paragraphs(texts: Iterable[str]) -> list[str]:
 
 
 def split_longest(paragraphs: Sequence[str], wanted: int) -> list[str]:
-    """Cut the longest paragraphs until there are `wanted`, or no cut is left.
+    """Cut the longest paragraphs until there are `wanted` paragraphs, or until none can be cut.
 
     Cut at ends of sentences; if these are not enough, at ends of clauses.
     """

@@ -38,7 +38,7 @@ from mswitch.pipelines.supervised.shards import (
 from mswitch.pipelines.supervised.split import count_overlap, mark_overlap
 from mswitch.pipelines.vocabulary.model import open_vocabulary
 
-#: Reason of rows that are left out because a later split has their inputs or group.
+#: Reason of rows that are left out because a later split has the same inputs or group.
 OVERLAP = "overlap"
 #: Highest share of validation or test targets that may be cut.
 MAX_TRIMMED = 0.01
@@ -95,7 +95,7 @@ def build_supervised(
     defined, opened = read_task(task), open_vocabulary(vocabulary)
     files, identities = _list_input_files(defined)
     definition, settings = defined.definition(), identifying_settings(config)
-    settings.pop("allow_overlap", None)  # the output does not depend on it
+    settings.pop("allow_overlap", None)  # the output does not depend on this setting
     source = RowSource(
         task={
             **{name: definition[name] for name in ("name", "inputs", "targets")},
@@ -182,7 +182,7 @@ def _check_overlap(
 def _count_trimmed(
     task: SupervisedTask, config: SupervisedConfig, finished: Sequence[Mapping[str, Any]]
 ) -> dict[str, Any]:
-    """Refuse a target length that cuts too many targets of validation or test."""
+    """Count trimmed inputs and targets; refuse to trim too many targets of validation or test."""
     for split in SPLITS[1:]:
         lengths: Counter[int] = Counter()
         for shard in finished:
@@ -227,7 +227,7 @@ def _read_keys(files: Sequence[InputFile], parts: str) -> pa.Table:
 def _describe_overlap(
     keys: pa.Table, splits: Sequence[str], marked: Mapping[str, NDArray[np.bool_]]
 ) -> str:
-    """Return the names of the first row that `mark_overlap` marks and of a row it overlaps."""
+    """Name the first row that `mark_overlap` marks, and a row that it overlaps."""
     names, row = np.asarray(keys["split"]), int(np.argmax(marked["rows"]))
     shared = "inputs" if marked["inputs"][row] else "group"
     same = keys[f"{shared}_key"].to_numpy() == keys[f"{shared}_key"][row].as_py()

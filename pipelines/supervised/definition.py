@@ -33,9 +33,9 @@ from mswitch.pipelines.languages import any_code
 
 SPLITS = ("train", "validation", "test")
 FORMATS = ("squad", "wikiann")
-#: Metric of tasks whose targets may be empty: text without any span.
+#: Metric of tasks whose targets may be empty, because a text may have no span.
 SPANS = "span_f1"
-#: Used instead of a split: the hash of its group decides the split of a row.
+#: Value instead of a split: the hash of a row's group decides the row's split.
 BY_HASH = "hash"
 #: Placeholder for the language in the name of a file.
 LANG = "{lang}"
@@ -314,7 +314,7 @@ def _check_labels(value: Any) -> Mapping[str, str] | None:
 
 
 def _find_files(value: Any, split: Any, folder: str) -> Mapping[str, Mapping[str, str]]:
-    """Return the files of each split, with the language in their names for a pattern `{lang}`."""
+    """Return the files of each split; a pattern `{lang}` finds the language in their names."""
     if split not in (None, BY_HASH):
         raise ValueError(f'split is {split!r}: give "{BY_HASH}", or files by split')
     if isinstance(value, dict) == (split is not None):
@@ -355,7 +355,7 @@ def _find_paths(pattern: str, folder: str) -> Sequence[tuple[str, str]]:
         raise ValueError(f"there is no file {path}: name the task's files relative to it")
     if LANG not in path:
         return [(file, "") for file in files]
-    # All occurrences of the placeholder must match the same text.
+    # All occurrences of the placeholder in a path must match the same text.
     before, *rest = (fnmatch.translate(part)[4:-3] for part in pattern.split(LANG))
     named = re.compile(f"{before}(?P<lang>[^/]+?){'(?P=lang)'.join(rest)}", re.DOTALL)
     return [(file, match["lang"]) for file in files if (match := named.fullmatch(file))]

@@ -25,10 +25,11 @@ from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.supervised.definition import RowError
 from mswitch.pipelines.supervised.squad_and_wikiann import Numbered, read_squad, read_wikiann
 
-#: Longer rows are refused; the longest row in tasks of mT5 and T5 has less than a tenth of this.
+#: Maximum bytes of a row; the longest row in tasks of mT5 and T5 has less than a tenth of this.
 MAX_ROW_BYTES = 4 << 20
 _BATCH_ROWS = 1_000
-#: Errors from damage, and from values that Python lacks: dates after 9999, nanoseconds, time zones.
+#: Errors from damaged files, and from values that Python cannot represent: dates after 9999,
+#: nanoseconds, time zones.
 _UNREADABLE = (
     pa.ArrowException,
     ArithmeticError,
@@ -96,7 +97,7 @@ def _read_lines(file: BinaryIO) -> Iterator[tuple[int, str]]:
 
 
 def _detect_kind(lines: Sequence[str], name: str) -> Literal["jsonl", "tsv", "csv"]:
-    """Detect the format: most lines of JSON Lines begin with a brace; headers have separators."""
+    """Detect JSON Lines by braces at the start of lines, TSV and CSV by the header's separators."""
     if 2 * sum(line.lstrip().startswith("{") for line in lines) > len(lines) > 0:
         return "jsonl"
     if lines and lines[0].lstrip().startswith("["):
@@ -163,7 +164,8 @@ def _read_parquet(file: BinaryIO, wanted: Sequence[str]) -> Iterator[Numbered]:
         table = pq.ParquetFile(file, page_checksum_verification=True)
         named = {field.partition(".")[0] for field in wanted} | set(wanted)
         there = [name for name in table.schema_arrow.names if not wanted or name in named]
-        # Without any column, Parquet would not yield the right number of rows: read all then.
+        # Without any column, Parquet would not yield the right number of rows. In this case, read
+        # all columns.
         for batch in table.iter_batches(_BATCH_ROWS, columns=there or None):
             for row in batch.to_pylist():
                 number += 1

@@ -41,16 +41,16 @@ ROW_SCHEMA = pa.schema(
         ("answers", pa.list_(pa.string())),
     ]
 )
-#: Columns that compare rows, and the number of a row in its file.
+#: Columns to compare rows by; the first is a row's number in its file.
 KEYS = ("number", "group_key", "inputs_key", "pair_key")
 PART_SCHEMA = pa.schema([*ROW_SCHEMA, *((name, pa.int64()) for name in KEYS)])
-#: Rows of a part that are sorted together, and that are read together.
+#: Number of rows of a part to sort at once, and number of rows to read at once.
 BLOCK_ROWS, GROUP_ROWS = 1 << 17, 1 << 13
 #: Number of rows to tokenise in one call.
 CALL_ROWS = 1 << 12
 #: Maximum number of bad rows that an error names.
 SHOWN = 3
-#: One more than the largest `order`.
+#: Upper bound of `order`: the largest `order` plus 1.
 ORDERS = 1 << 63
 
 
@@ -85,7 +85,7 @@ def read_file(
     task: SupervisedTask,
     model: str = "",
 ) -> dict[str, Any]:
-    """Write a file's part; raise an error if there are bad rows, which names the first ones.
+    """Write a file's part; if there are bad rows, raise an error that names the first of them.
 
     Returns:
         The result of `write_part`.
@@ -121,7 +121,7 @@ def read_file(
 
 def _make_part_row(row: Row, number: int, name: str, split: str) -> dict[str, Any]:
     group, own = hash_group(row.group), row.id or f"{name}:{number}"
-    # Different languages may have equal inputs, but not equal groups that a task defines.
+    # Equal inputs in different languages do not overlap, but equal groups that a task defines do.
     inputs = f"{row.lang}\0{fold(row.inputs)}"
     inputs_key = key64(inputs)
     return {
@@ -173,7 +173,7 @@ def write_part(
 
 @dataclasses.dataclass(frozen=True)
 class SupervisedShard:
-    """A TFRecord shard: a range of the hashes of a language and split.
+    """A TFRecord shard; it has the rows of a language and split in a range of hashes.
 
     Attributes:
         task: name of the task.
@@ -201,11 +201,11 @@ class SupervisedShard:
 
     @property
     def size_bytes(self) -> int:
-        """Approximate amount of work, in rows."""
+        """Approximate amount of work, as a number of rows."""
         return self.rows // self.of
 
     def read(self, left_out: str = "") -> pa.Table:
-        """Read its rows, sorted by hash; rows with equal hash stay in the order of the files.
+        """Read the shard's rows, sorted by hash; rows with equal hash stay in the files' order.
 
         Args:
             left_out: a Parquet file of rows to leave out, by `part` and `number`.
@@ -230,7 +230,7 @@ class SupervisedShard:
         return pa.concat_tables(tables).sort_by("order")
 
 
-#: A row of a part, and the tokens of its inputs and targets.
+#: A row of a part, the tokens of its inputs, and the tokens of its targets.
 Tokenised = tuple[Mapping[str, Any], Tokens, Tokens]
 
 

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 
 #: Percentage of groups in each split.
 SHARES = {"train": 80, "validation": 10, "test": 10}
-#: End of the code points that are checked for punctuation; beyond, only private or ancient scripts
-#: have any.
+#: Code points from here on are not checked for punctuation; only private or ancient scripts have
+#: any there.
 _LAST_MARK = 0x11000
 
 
@@ -27,7 +27,7 @@ _PARAMETERS = re.compile(r"\$\d+|\{\{[^{}]*\}\}|<[^<>]*>")
 
 @functools.cache
 def _map_punctuation() -> Mapping[int, str]:
-    r"""Map punctuation marks to spaces; `\W` would include vowel signs of Indic scripts."""
+    r"""Map punctuation marks to spaces, but not vowel signs of Indic scripts, unlike `\W`."""
     marks = (code for code in range(_LAST_MARK) if unicodedata.category(chr(code))[0] == "P")
     return dict.fromkeys(marks, " ")
 
@@ -59,7 +59,7 @@ def choose_split(key: str) -> str:
 
 
 def mark_overlap(table: pa.Table, splits: Sequence[str]) -> dict[str, NDArray[np.bool_]]:
-    """Mark the rows whose keys occur in a split before their own.
+    """Mark each row whose keys also occur in an earlier split.
 
     Args:
         table: columns `split`, `group_key`, `inputs_key`, `pair_key`.
@@ -83,7 +83,7 @@ def mark_overlap(table: pa.Table, splits: Sequence[str]) -> dict[str, NDArray[np
 def count_overlap(
     table: pa.Table, marked: Mapping[str, NDArray[np.bool_]]
 ) -> dict[str, dict[str, dict[str, int]]]:
-    """Count the rows that `mark_overlap` marks, by language and split; omit those without any."""
+    """Count the rows that `mark_overlap` marks, by language and split; omit splits without any."""
     langs, splits = (np.asarray(table[name]) for name in ("lang", "split"))
     overlap: dict[str, dict[str, dict[str, int]]] = {}
     shared = marked["rows"]

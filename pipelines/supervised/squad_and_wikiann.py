@@ -16,17 +16,17 @@ from mswitch.pipelines.supervised.definition import RowError
 #: White space of RE2, which mT5's own code uses.
 _SPACES = re.compile(r"[\t\n\f\r ]+")
 _KEPT = "\t\n\f\r _"
-#: Prefix of a token: WikiANN writes `de:Berlin`.
+#: Prefix of a token in WikiANN, as in `de:Berlin`.
 _PREFIX = re.compile(r"[a-z]{2,3}(-[a-z]+)*:(?=.)")
 _TAG = re.compile(r"O|[BI]-.+")
-#: Maximum bytes of a JSON file, which is read whole; XQuAD's largest has 1 MB, SQuAD's training
-#: file 30.
+#: Maximum bytes of a JSON file, because it is read whole. XQuAD's largest file has 1 MB, SQuAD's
+#: training file 30 MB.
 MAX_JSON_BYTES = 512 << 20
 
 #: A word of a line; spaces beyond ASCII, such as U+3000, are part of words.
 _WORD = re.compile(r"[^ \t\n\v\f\r]+")
 
-#: Number of a row in the file, from 1, and the row; in a text file, the number of its line.
+#: Number and content of a row. Numbers count rows from 1, or, in a text file, lines.
 Numbered = tuple[int, Mapping[str, Any]]
 
 
@@ -77,7 +77,7 @@ def read_squad(file: BinaryIO, name: str) -> Iterator[Numbered]:
 
 
 def make_question_row(question: str, context: str, answers: Sequence[str]) -> Mapping[str, Any]:
-    """Return `inputs`, `targets` and `answers` of a question; the context is already padded."""
+    """Return a question's `inputs`, `targets` and `answers`; only `context` is already padded."""
     padded = [pad_punctuation(answer) for answer in answers]
     inputs = _SPACES.sub(" ", f"question: {pad_punctuation(question)} context: {context}")
     return {"inputs": inputs, "targets": padded[0], "answers": padded}
@@ -122,7 +122,7 @@ def _make_sentence(tokens: Sequence[tuple[str, str]]) -> Mapping[str, Any]:
         before = tag
     row = {
         "text": " ".join(word.removeprefix(prefix) for word, _ in tokens),
-        # TFDS, and so mT5, writes `None` if there is no span.
+        # If there is no span, write `None`, like TFDS and thus mT5.
         "spans": " $$ ".join(f"{kind}: {' '.join(words)}" for kind, words in spans) or "None",
     }
     return {**row, "lang": prefix[:-1]} if prefix else row

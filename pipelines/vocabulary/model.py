@@ -1,4 +1,4 @@
-"""SentencePiece model files in T5's layout: ours, mT5's own, or files without sentinels.
+"""SentencePiece models in T5's layout: ours, mT5's own, or models without sentinels.
 
 T5 requires padding 0, end of sequence 1, unknown 2, and 100 sentinels as the last ids; the first
 span's is the very last. A model may contain them (`<extra_id_0>` in ours, `▁<extra_id_0>` in mT5's
@@ -47,7 +47,7 @@ class VocabularyModel:
 
     @property
     def model_sha256(self) -> str:
-        """SHA-256 of the model with its sentinels: `vocabulary_sha256` of examples and runs."""
+        """SHA-256 of the model with its sentinels, the `vocabulary_sha256` of examples and runs."""
         return hashlib.sha256(self.model).hexdigest()
 
 

@@ -38,7 +38,7 @@ MIN_SIZE = 3 + 256 + SENTINELS + 1
 #: SentencePiece drops longer sentences (in bytes), so lines are cut into shorter pieces.
 MAX_SENTENCE_BYTES = 8192
 MAX_LINE_CHARACTERS = 2000
-#: Fixed for all machines: the result depends on the number of threads, since sums are per thread.
+#: The same for all machines, because sums are per thread, so the result depends on this number.
 TRAINER_THREADS = 4
 _TOO_LARGE = re.compile(r"Vocabulary size too high.*value <= (\d+)", re.DOTALL)
 _TOO_SMALL = re.compile(r"smaller than required_chars\D*(\d+) vs (\d+)", re.DOTALL)
@@ -75,7 +75,7 @@ def _read_lines(shards: Sequence[CorpusShard]) -> Iterator[str]:
 
 
 def _compute_budgets(corpus: Corpus, config: VocabularyConfig) -> dict[str, int]:
-    """Return the characters of each language; small ones leave their unused budget to others."""
+    """Return the characters to take of each language; small languages leave some to others."""
     train = corpus.select("train")
     documents = {lang: sum(shard.rows for shard in shards) for lang, shards in train.items()}
     available = {lang: corpus.characters[lang, "train"] for lang in train}
@@ -118,7 +118,7 @@ class BalancedText:
 
 @contextlib.contextmanager
 def _ended_by_interrupt() -> Iterator[None]:
-    """Let Ctrl-C end the process at once: SentencePiece blocks Python's handlers for long.
+    """Let Ctrl-C end the process at once, because SentencePiece blocks Python's handlers for long.
 
     Only the main thread may change this.
     """
@@ -135,7 +135,7 @@ def _ended_by_interrupt() -> Iterator[None]:
 
 
 def train_model(lines: Iterable[str], config: VocabularyConfig) -> bytes:
-    """Train a SentencePiece model with sentinels on lines of text; equal on every machine."""
+    """Train a SentencePiece model with sentinels; the same lines give the same model everywhere."""
     with _ended_by_interrupt():
         model = _train_pieces(lines, config)
     proto = sentencepiece_model_pb2.ModelProto.FromString(model)  # pyright: ignore[reportAttributeAccessIssue]

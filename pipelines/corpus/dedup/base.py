@@ -40,13 +40,13 @@ class Dedup(Step):
         raise NotImplementedError
 
     def candidates(self, pages: int, lines: int) -> int:
-        """Return the most candidates that `pages` pages with `lines` lines can have."""
+        """Return the maximum number of candidates in `pages` pages with `lines` lines."""
         raise NotImplementedError
 
     def reasons(
         self, pages: Sequence[Page], chosen: Sequence[Any], lines: collections.Counter[str]
     ) -> list[str | None]:
-        """Apply the choices: return the reason to drop each page, or None.
+        """Return the reason to drop each page by its choice, or None to keep the page.
 
         Args:
             pages: pages of a shard.
@@ -67,5 +67,6 @@ def make_binary_field(name: str, size: int = -1) -> pa.Field:
 
 def rank_newest_first(timestamps_micros: np.ndarray) -> np.ndarray:
     """Return uint64 ranks of signed times; newer times have smaller ranks."""
-    # ~x reverses the order of signed numbers. Flipping the sign bit keeps this order as unsigned.
+    # ~x reverses the order of signed numbers. With the sign bit flipped, unsigned numbers have this
+    # order.
     return (~timestamps_micros).view(np.uint64) ^ np.uint64(1 << 63)

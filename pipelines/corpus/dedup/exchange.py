@@ -20,7 +20,7 @@ from mswitch.pipelines.corpus.work_directory import WorkDirectory
 from mswitch.pipelines.file_tasks import Tasks
 from mswitch.pipelines.outputs import config_hash
 
-#: Fewest groups, if there are enough shards, so that workers can share the groups.
+#: Minimum number of groups, if there are enough shards, so that workers can share the groups.
 _LEAST_GROUPS = 64
 
 
@@ -44,7 +44,7 @@ class Group:
 def group_shards(
     pages: Sequence[int], lines: Sequence[int], keys: Sequence[int], sorting_bytes: int
 ) -> list[Group]:
-    """Combine shards into groups, given the pages, lines and most possible keys of each shard.
+    """Combine shards into groups, given each shard's pages, lines and maximum number of keys.
 
     The keys of a group can be sorted in `sorting_bytes`, unless the group is a single large shard.
     """
@@ -73,7 +73,8 @@ def write_groups(work: WorkDirectory, groups: Sequence[Group], known: Mapping[st
     """
     rows = [[group.shards.start, group.shards.stop, group.pages, group.lines] for group in groups]
     shared = {"groups": rows, "known": dict(known)}
-    # Workers may outlive a build and cache this file: the hash gives each build its own name.
+    # Workers may outlive a build and cache this file, so the hash gives each build's file its own
+    # name.
     path = storage.join(work.root, f"groups-{config_hash('groups', shared)}.json")
     storage.write_json(path, shared, scratch=True)
     return path
@@ -152,11 +153,11 @@ class Exchange:
         return Tasks(f"{self.name} {title}", function, range(count), self.directory(title))
 
     def notes(self, title: str, name: str, count: int) -> int:
-        """Return the sum of a number in the notes of a list's tasks."""
+        """Return the sum of the number `name` in the notes of a list's tasks."""
         return sum(note[name] for note in self.tasks(title, None, count).read())
 
     def find_pages_before(self, group: Group) -> np.ndarray:
-        """Return whether each page stays in all earlier deduplications: bool [pages]."""
+        """Return which pages all earlier deduplications keep: bool [pages]."""
         come = np.ones(group.pages, bool)
         for other in self.before:
             come &= other.read_stays(group)
@@ -170,7 +171,7 @@ class Exchange:
                     yield file.read_row_group(number, columns=list(columns))
 
     def read_bucket(self, number: int) -> tuple[list[np.ndarray], list[np.ndarray]]:
-        """Return the known keys and the keys of each group in a bucket.
+        """Return a bucket's known keys, and its keys of each group.
 
         Ranks and page of a known key are zeros, so that it wins.
         """

@@ -19,24 +19,23 @@ MOST_BITS = 12
 _INDEX_BYTES = 8 * (2 + (1 << MOST_BITS))
 _ROWS_PER_RANGE = 4096
 
-#: Bytes of memory that a row needs while it is sorted, and maximum bytes for rows that are sorted
-#: at once.
+#: Bytes of memory that sorting takes per row, and maximum bytes for the rows of one sort.
 SORTING_BYTES = 100
 MOST_SORTING_BYTES = 256 << 20
 
 #: Smallest bucket, in bytes, that is worth a task of its own. Larger data is split into at least
-#: `_SHARED_BUCKETS`.
+#: `_SHARED_BUCKETS` buckets.
 _SHARED_BUCKET_BYTES = 4 << 20
 _SHARED_BUCKETS = 8
 
 
 def choose_bits(size_bytes: int, bucket_bytes: int) -> int:
-    """Return `bits`, at most `MOST_BITS`, to split data into 2**bits buckets of `bucket_bytes`."""
+    """Return `bits`, at most `MOST_BITS`: 2**bits buckets of `bucket_bytes` hold the data."""
     return min(MOST_BITS, max(0, math.ceil(math.log2(max(size_bytes / bucket_bytes, 1)))))
 
 
 def choose_shared_bits(size_bytes: int, bucket_bytes: int) -> int:
-    """Return `choose_bits`, but split large data into several buckets, for workers to share."""
+    """Return `choose_bits`, but split large data into several buckets that workers can share."""
     shared = max(_SHARED_BUCKET_BYTES, size_bytes // _SHARED_BUCKETS)
     return choose_bits(size_bytes, min(bucket_bytes, shared))
 
@@ -57,7 +56,7 @@ def save_keys(path: Path, parts: Iterable[np.ndarray], rows: int, bits: int = 0)
         bits: the index has at least 2**bits ranges.
     """
     bits = max(bits, choose_bits(rows, _ROWS_PER_RANGE))
-    # A shift by 64 is undefined. A single range starts at 0 with any shift.
+    # A shift by 64 is undefined. A single range starts at 0, which does not depend on the shift.
     starts = np.arange(1 << bits, dtype=np.uint64) << np.uint64(64 - max(bits, 1))
     before = np.zeros(len(starts) + 1, np.int64)
     with open(path, "wb") as file:
@@ -84,7 +83,7 @@ def read_keys(path: str, columns: int, bits: int = 0, bucket: int = 0) -> np.nda
     """Return the rows of one of 2**bits buckets: uint64 [n, columns]."""
     index = _index(path)
     own = (len(index) - 1).bit_length() - 1
-    # A file with few rows has few ranges in its index: one of them contains the whole bucket.
+    # The index of a file with few rows has few ranges. One range then contains the whole bucket.
     within = max(0, bits - own)
     first, last = bucket >> within, (bucket >> within) + 1
     start, stop = index[[first << max(0, own - bits), last << max(0, own - bits)]].tolist()
@@ -114,7 +113,7 @@ def choose_best_rows(candidates: np.ndarray) -> np.ndarray:
     order = np.argsort(candidates[:, 0], kind="stable")
     high = candidates[order, 0]
     same = high[1:] == high[:-1]
-    # Most keys occur once. Only the others need the slow sort by all columns.
+    # Most keys occur once. Only repeated keys need the slow sort by all columns.
     shared = np.zeros(len(order), bool)
     shared[1:] |= same
     shared[:-1] |= same
@@ -152,8 +151,8 @@ def in_key_order(
             inside = part
             if bits:
                 inside = part[part[:, 0] >> np.uint64(64 - bits) == number]
-                # Keep only the best rows of each part, because the whole input may be one line,
-                # repeated.
+                # Keep only the best rows of each part, because the whole input may repeat a single
+                # line.
                 inside = inside[order(inside)]
             parts.append(inside)
         together = np.concatenate(parts)

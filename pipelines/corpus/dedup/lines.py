@@ -69,7 +69,7 @@ class LineDedup(Dedup):
     def reasons(
         self, pages: Sequence[Page], chosen: Sequence[Any], lines: collections.Counter[str]
     ) -> list[str | None]:
-        """Remove lines that other pages own; return `no_own_lines` for pages without any line."""
+        """Remove lines that other pages own; return `no_own_lines` for pages that own no line."""
         reasons: list[str | None] = []
         for page, kept in zip(pages, chosen, strict=True):
             hashes = unpack(page.columns["line_hashes"])
@@ -106,7 +106,7 @@ class LineDedup(Dedup):
 def own_lines(
     utf8: bytes, hashes: np.ndarray, kept: np.ndarray, lines: collections.Counter[str]
 ) -> bytes:
-    """Return the lines that a page owns, each once (c4_utils._remove_lines_from_text).
+    """Return the lines that a page owns, without repeats (c4_utils._remove_lines_from_text).
 
     Args:
         utf8: text of the page.

@@ -62,7 +62,7 @@ class NearDedup(Dedup):
 
     @property
     def needs_language(self) -> bool:
-        """True: pages match only within a language."""
+        """Whether pages match only within a language: True."""
         return True
 
     def keys(self, pages: Sequence[Page]) -> list[dict[str, Any]]:
@@ -141,7 +141,7 @@ class NearDedup(Dedup):
 def _make_shingles(
     words: Words, length: int, pages: Sequence[int] | None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return the shingles of pages (uint32), and the start of each page's; every page has some.
+    """Return pages' shingles (uint32) and where each page's shingles start; every page has some.
 
     A page too short for an n-gram is one shingle: all its words, or all its characters if it has
     no word.
@@ -247,7 +247,7 @@ def cluster(edges: np.ndarray, pages: np.ndarray, ranks: np.ndarray) -> Clusters
 def rank_pages(
     characters: np.ndarray, timestamps_micros: np.ndarray, ids: np.ndarray
 ) -> np.ndarray:
-    """Return ranks to choose a cluster's representative: longest, newest, smallest fingerprint.
+    """Return ranks to choose a cluster's page: longest, then newest, then smallest fingerprint.
 
     Args:
         characters: int64 [n] length of the text.

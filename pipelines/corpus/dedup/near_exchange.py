@@ -29,9 +29,9 @@ from mswitch.pipelines.corpus.fingerprints import unpack_column
 from mswitch.pipelines.file_tasks import Tasks
 from mswitch.pipelines.languages import UNDETERMINED, languages
 
-#: Number of tasks that share the languages.
+#: Number of tasks among which the languages are divided.
 _PARTS = 16
-#: Number of language numbers for languages that are not in `mswitch.pipelines.languages`.
+#: Number of integers shared by languages that `mswitch.pipelines.languages` lacks.
 _OTHERS = 16
 
 
@@ -84,7 +84,7 @@ class NearDuplicates(Stars):
                 | np.uint64((group.number + 1) << PAGE_BITS)
                 | pages.astype(np.uint64)
             )
-            # Marked pages, which are not chosen, have no keys.
+            # Take only chosen pages, because marked pages have no keys.
             keys = unpack_column(table["band_keys"].take(pa.array(chosen)))
             yield np.column_stack([keys, np.repeat(numbers, self.step.bands)])
 
@@ -99,7 +99,7 @@ class NearDuplicates(Stars):
         }
 
     def cluster(self, part: int) -> dict[str, int]:
-        """Write the pages with matches in a part of the languages, with their clusters' sizes.
+        """Write the matching pages of a part of the languages, with the sizes of their clusters.
 
         The size is 0 if another page represents the cluster. Memory: about 100 bytes per match of
         the largest language that is not handled by `near_stars`, and the ranks of one group.
@@ -127,8 +127,8 @@ class NearDuplicates(Stars):
             self.ranks(int(groups[start]))[places[start:stop]]
             for start, stop in itertools.pairwise(bounds)
         ]
-        # Page 0 stands for the corpus. Zeros are the smallest ranks, so it represents its clusters,
-        # and no other page of these stays.
+        # Page 0 stands for the existing corpus. Zeros are the smallest ranks, so page 0 represents
+        # its clusters, and their other pages are dropped.
         zeros = np.zeros((1, ranks[0].shape[1]), np.uint64)
         clusters = cluster(edges, np.append(np.uint64(0), pages), np.concatenate([zeros, *ranks]))
         sizes = np.where(clusters.represents, clusters.sizes, 0)[-len(pages) :]
@@ -166,5 +166,5 @@ def _numbers() -> dict[str, int]:
 
 
 def _number(lang: str) -> int:
-    """Return a language's number; new codes of a recipe may share a number, but never a key."""
+    """Return a language's number; a recipe's new codes may share a number, but never a key."""
     return _numbers().get(lang, len(_numbers()) + zlib.crc32(lang.encode()) % _OTHERS)

@@ -24,18 +24,20 @@ from mswitch.pipelines.corpus.dedup.key_files import (
 )
 from mswitch.pipelines.file_tasks import Tasks
 
-#: A language with more matches is clustered here; for others, one worker holds all matches.
+#: A language with more matches is clustered by this module. For any other language, one worker
+#: holds all matches.
 LARGE_PAIRS = 10_000_000
-#: Number of steps that run as lists of tasks; the first and the last are small-star. One worker
-#: runs any further steps.
+#: Number of steps that run as lists of tasks; the first and the last step are small-star. One
+#: worker runs any further steps.
 _STEPS = 17
-#: Target size of the page numbers of a part, and the largest number of parts, as a power of 2.
+#: Target bytes of the page numbers in a part, and maximum number of parts as an exponent of 2.
 _PART_BYTES, _MOST_PART_BITS = 16 << 20, 8
-#: A page's number has 10 bits of language, 24 of its group plus 1, 30 of its place in the group.
+#: A page's number has 10 bits for the language, 24 for the group plus 1, and 30 for the place in
+#: the group.
 LANGUAGE_BITS, GROUP_BITS, PAGE_BITS = 10, 24, 30
 PLACE = np.uint64((1 << PAGE_BITS) - 1)
-#: Multiplying by `_SPREAD`, modulo 2**64, spreads numbers over the key space; multiplying by
-#: `_BACK` reverses this. Page 0 remains the smallest.
+#: Multiplication by `_SPREAD`, modulo 2**64, spreads page numbers over the key space.
+#: Multiplication by `_BACK` reverses this. Page 0 remains the smallest page.
 _SPREAD = np.uint64(0x9E3779B97F4A7C15)
 _BACK = np.uint64(pow(int(_SPREAD), -1, 1 << 64))
 
@@ -51,7 +53,7 @@ class Stars(Exchange):
     large_pairs: int = dataclasses.field(default_factory=lambda: LARGE_PAIRS)
 
     def make_star_lists(self) -> list[Tasks]:
-        """Return the lists between `matches` and `clusters`; none if no language can be large."""
+        """Return the lists between `matches` and `clusters`; empty if no language can be large."""
         if not self._may_be_large:
             return []
         stars = [partial(self.star, step) for step in range(_STEPS)]
@@ -88,14 +90,14 @@ class Stars(Exchange):
         return next(self.tasks("languages", None, 1).read())["large"]
 
     def note_large(self, _: int) -> dict[str, list[int]]:
-        """Count the matches of each language; note the large languages."""
+        """Count matches by language; return the languages with more than `large_pairs` matches."""
         pairs = collections.Counter[str]()
         for note in self.tasks("matches", None, 1 << self.bits).read():
             pairs.update(note["languages"])
         return {"large": [int(lang) for lang in pairs if pairs[lang] > self.large_pairs]}
 
     def spread(self, bucket: int) -> dict[str, int]:
-        """Write the matches in a bucket as edges: the larger page, then the smaller one."""
+        """Write the matches in a bucket as edges: the larger page, then the smaller page."""
         path = self.file("matches", bucket, "pairs")
         parts = [read_keys(path, 2, LANGUAGE_BITS, lang) for lang in self.find_large()]
         edges = np.concatenate([np.zeros((0, 2), np.uint64), *parts]) * _SPREAD
@@ -114,7 +116,7 @@ class Stars(Exchange):
         return self.notes(f"stars{step}", "changed", self._parts)
 
     def _star(self, step: int, part: int) -> dict[str, int]:
-        """Join neighbours of each page to the smallest page of its neighbourhood.
+        """Join the neighbours of each page to the smallest page among them and itself.
 
         Small-star joins the smaller neighbours and the page itself, and writes each edge in both
         directions. Large-star joins the larger neighbours.
@@ -141,7 +143,7 @@ class Stars(Exchange):
         return {"changed": changed}
 
     def _read_edges(self, step: int, part: int) -> Iterator[np.ndarray]:
-        """Yield the edges that a step wrote for the pages of a part, file by file."""
+        """Yield the edges that a step wrote for the pages of a part, one array per file."""
         title, files = (f"stars{step}", self._parts) if step >= 0 else ("edges", 1 << self.bits)
         for number in range(files):
             yield read_keys(self.file(title, number, "keys"), 2, self._part_bits, part)
@@ -162,7 +164,7 @@ class Stars(Exchange):
         return write_keys(self.file(title, number, "keys"), ordered, rows, self._part_bits)
 
     def finish_stars(self, _: int) -> dict[str, int]:
-        """Do the remaining rounds; return the step after which all components are stars."""
+        """Do the remaining rounds; return the last step, after which all components are stars."""
         if not self.find_large():
             return {"step": 0}
         changed = [self._changed(step) for step in range(_STEPS)]
@@ -186,7 +188,7 @@ class Stars(Exchange):
         return {"pages": write_keys(self.file("labels", part, "keys"), [rows], len(rows))}
 
     def choose_in_group(self, group: int) -> dict[str, int]:
-        """Write the best page of each component in a group, and its number of pages there.
+        """Write, for each component, its best page and its number of pages in a group.
 
         A component that contains page 0, the corpus, has no best page.
         """
@@ -207,14 +209,14 @@ class Stars(Exchange):
         return {"rows": write_keys(self.file("winners", part, "keys"), [best], len(best))}
 
     def mark(self, sizes: np.ndarray, group: int) -> None:
-        """Set in `sizes` the sizes of clusters that pages of a group represent."""
+        """Set in `sizes` the cluster size of each page of a group that represents its cluster."""
         if self.find_large():
             sizes[(self.read_group("labels", group)[:, 0] & PLACE).astype(np.int64)] = 0
             keys, cluster_sizes = self.read_group("winners", group).T
             sizes[(keys & PLACE).astype(np.int64)] = cluster_sizes
 
     def read_group(self, title: str, group: int) -> np.ndarray:
-        """Return the rows of a group, in any order: a page's key and another number."""
+        """Return a group's rows in any order; each row is a page's key and another number."""
         files = [self.file(title, part, "keys") for part in range(self._parts)]
         return np.concatenate([read_keys(path, 2, self.bits_of_group, group) for path in files])
 
@@ -224,11 +226,11 @@ class Stars(Exchange):
 
     @property
     def bits_of_group(self) -> int:
-        """Number of upper bits in a page's key that have its group; a group is thus a bucket."""
+        """Number of upper bits of a page's key that hold its group; each group is a bucket."""
         return max(1, (len(self.groups) - 1).bit_length())
 
     def keys_in_groups(self, pages: np.ndarray) -> np.ndarray:
-        """Return keys of pages: the group in the upper bits, then the place."""
+        """Return keys of pages, with the group in the upper bits and then the place."""
         groups = (pages >> np.uint64(PAGE_BITS)) & np.uint64((1 << GROUP_BITS) - 1)
         return ((groups - np.uint64(1)) << np.uint64(64 - self.bits_of_group)) | (pages & PLACE)
 
@@ -249,7 +251,7 @@ def _find_starts(keys: np.ndarray) -> np.ndarray:
 
 
 def _find_least_neighbours(edges: np.ndarray) -> np.ndarray:
-    """Return the pages, each with its smallest neighbour; edges are sorted by page."""
+    """Return the pages, each with its smallest neighbour; the input is sorted by page."""
     starts = _find_starts(edges[:, 0])
     if not len(starts):
         return edges
@@ -257,7 +259,7 @@ def _find_least_neighbours(edges: np.ndarray) -> np.ndarray:
 
 
 def _choose_best_rows(rows: np.ndarray) -> np.ndarray:
-    """Return the smallest row of each key, with the sum of the key's rows in the last column."""
+    """Return the smallest row of each key; its last column becomes the sum over the key's rows."""
     rows = rows[np.lexsort(rows.T[-2::-1])]
     starts = _find_starts(rows[:, 0])
     best = rows[starts]

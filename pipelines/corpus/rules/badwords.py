@@ -31,13 +31,13 @@ Mc4Release = Literal["3.0.1", "3.1.0"]
 #: LDNOOBW's lists for languages that mC4 does not have.
 _OTHER_LISTS = frozenset(["kab", "tlh"])
 
-#: Languages whose words match without a gap around them.
+#: Languages whose listed words match even without a gap around them.
 _UNSPACED: dict[Mc4Release, frozenset[str]] = {
     "3.0.1": frozenset(["th", "zh"]),
     "3.1.0": frozenset(["ja", "th", "zh"]),
 }
-#: Entries that are ignored: each is part of so many common words that it alone hit more than a
-#: tenth of the language's documents.
+#: Ignored entries: each is part of many common words, and by itself matched more than a tenth of
+#: the language's documents.
 _ALLOWED: dict[Mc4Release, dict[str, frozenset[str]]] = {
     "3.0.1": {},
     "3.1.0": {"ja": frozenset(["sm", "グロ", "女の子"]), "zh": frozenset(["性"])},
@@ -46,16 +46,16 @@ _ALLOWED: dict[Mc4Release, dict[str, frozenset[str]]] = {
 _NO_LISTS = re.compile(r"\..*|(README|LICENSE|USERS)(\..*)?")
 
 MAX_LIST_BYTES = 1 << 20
-#: Maximum characters of a word: the pattern nests as deep as the longest word.
+#: Maximum characters of a word, because the pattern nests as deep as the longest word.
 MAX_WORD_CHARACTERS = 100
 
 
-#: The entries of each language (its code without subtags), both sorted.
+#: The sorted entries of each language, sorted by language (code without subtags).
 WordLists = tuple[tuple[str, tuple[str, ...]], ...]
 
 
 def load_badwords(directory: str | Path) -> WordLists:
-    """Read every list of a directory; `fr` and `fr-CA-u-sd-caqc` belong to one language.
+    """Read all lists of a directory; `fr` and `fr-CA-u-sd-caqc` count as one language.
 
     Skip hidden files, README, LICENSE and USERS.
 
@@ -90,7 +90,7 @@ def identity(lists: WordLists) -> dict[str, Any]:
 
 
 def _list_entries(directory: str | Path) -> list[tuple[str, str, int | None]]:
-    """Return name, path and size of each entry of a directory; None is the size of a directory."""
+    """Return name, path and size of each entry; the size of a subdirectory is None."""
     if storage.is_remote(directory):
         sizes = {
             path.partition("/")[0]: size if "/" not in path else None
@@ -170,7 +170,7 @@ class BadWords(ListRule):
         check_fields(self)
 
     def settings(self) -> dict[str, Any]:
-        """Return the other fields, with languages and a digest instead of the lists."""
+        """Return the fields; replace the lists by their languages and a digest."""
         return {
             "badwords": identity(load_badwords(self.badwords)) if self.badwords else None,
             "badwords_filter_fraction": self.badwords_filter_fraction,
@@ -178,7 +178,7 @@ class BadWords(ListRule):
         }
 
     def find_looser(self, was: Mapping[str, Any]) -> list[str]:
-        """Name all settings, unless only the fraction changed to 1, which keeps no more pages."""
+        """Name changed settings, unless only the fraction became 1: that keeps no more pages."""
         all_dropped = (
             was.keys() == {"badwords_filter_fraction"} and self.badwords_filter_fraction == 1
         )

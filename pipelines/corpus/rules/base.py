@@ -1,4 +1,4 @@
-"""Steps of a recipe: rules, which drop pages, and edits, which change what is stored of a page.
+"""Steps of a recipe: rules, which drop pages, and edits, which change a page before it is stored.
 
 A rule is a class with a `name`, and either `reason`, which gets a page at a time, or `reasons`,
 which gets many. Its settings are the fields of a frozen dataclass.
@@ -27,15 +27,15 @@ from mswitch.pipelines.records import Page
 #: Lowest and highest allowed values, by name; None if there is no limit.
 Limits = Mapping[str, tuple[float | None, float | None]]
 
-#: Things that may change besides a rule's settings: the code of a user's rule, and the language
-#: that an earlier rule identifies.
+#: Names of changes other than changed settings: the code of a user's rule, and the language that an
+#: earlier rule identifies.
 ITS_CODE, THE_LANGUAGE = "its code", "the language"
 
 _NO_COLUMNS: Mapping[str, str] = MappingProxyType({})
 
 
 class Step:
-    """An entry of a recipe's lists. Its settings are its attributes, best as a dataclass.
+    """An entry of a recipe's lists, preferably a dataclass; its attributes are its settings.
 
     Attributes:
         name: name in statistics, unique in the recipe.
@@ -131,7 +131,7 @@ class Rule(Step):
     is_stage: ClassVar[bool] = True
 
     def url_reason(self, url: str) -> str | None:
-        """Return the list that blocks a URL, or None; a blocked record is not read."""
+        """Return the list that blocks a URL, or None; a record with a blocked URL is not read."""
         return None
 
     def response_reason(self, headers: Sequence[tuple[str, str]], html: str) -> str | None:
@@ -185,7 +185,7 @@ class Rule(Step):
         ]
 
     def find_moved(self, name: str, was: Any) -> dict[str, bool]:
-        """Return the `limits` that a changed setting moved, and whether each is now stricter."""
+        """Return which `limits` a changed setting moved, and whether each limit is now stricter."""
         if not hasattr(self, name):
             return {}
         try:
@@ -233,7 +233,7 @@ class ListRule(Rule):
 
     def settings(self) -> dict[str, Any]:
         settings = super().settings()
-        if type(self).__module__.startswith("mswitch."):  # hashes of users' rules include `saved`
+        if type(self).__module__.startswith("mswitch."):  # for users' rules, hashes include `saved`
             settings.pop("saved", None)
         return settings
 
@@ -250,7 +250,7 @@ class ListRule(Rule):
 
     @functools.cached_property
     def loaded(self) -> Any:
-        """Result of `load`, from the start of the build or from this process."""
+        """Result of `load`: saved when the build started, or loaded by this process."""
         return _read_saved(self.saved) if self.saved else self.load()
 
 

@@ -18,7 +18,7 @@ from mswitch.pipelines.corpus.rules.base import ListRule
 from mswitch.pipelines.corpus.rules.list_files import list_remote_files, open_list
 from mswitch.pipelines.errors import UserError
 
-#: File names of the lists in a directory laid out like the University of Toulouse's.
+#: File names of the lists in a directory that is laid out like the University of Toulouse's lists.
 _DOMAINS, _URLS = "domains", "urls"
 _SCHEME = re.compile(r"^https?://")
 
@@ -39,7 +39,7 @@ class BlockedUrls:
     lists: np.ndarray
 
     def match(self, url: str) -> str | None:
-        """Return the list that blocks `url`: its domain, a parent, a prefix, or the exact URL."""
+        """Return the list that blocks `url` by domain, parent domain, prefix or exact URL."""
         if not len(self.hashes):
             return None
         keys = np.array([_hash(entry) for entry in _make_blocking_keys(url)], np.uint64)
@@ -86,7 +86,7 @@ def load_blocklist(paths: Sequence[str | Path]) -> BlockedUrls:
                 _make_exact_key(host, path, query) if query else f"{host}{slash}{path}".rstrip("/")
             )
             entries.setdefault(_hash(key), names.index(name))
-        if not number and file in map(str, paths):  # published directories have empty lists
+        if not number and file in map(str, paths):  # empty lists occur in published directories
             raise UserError(f"the blocklist {shown} has no entry: give one domain per line")
     if len(names) > 255:
         raise UserError(f"{len(names)} blocklists: give at most 255, or join some")
@@ -96,7 +96,7 @@ def load_blocklist(paths: Sequence[str | Path]) -> BlockedUrls:
 
 
 def _list_files(paths: Sequence[str | Path]) -> Iterator[tuple[str, str, bool]]:
-    """Yield name and file of each list, and whether its entries are domains, not URLs."""
+    """Yield name and file of each list, and whether it contains domains instead of URLs."""
     for path in paths:
         below = _find_lists(path)
         if below is None:
@@ -109,7 +109,7 @@ def _list_files(paths: Sequence[str | Path]) -> Iterator[tuple[str, str, bool]]:
 
 
 def _find_lists(path: str | Path) -> list[str] | None:
-    """Return the lists below a directory, sorted alike for paths and URLs; None for a file."""
+    """Return the lists below a directory, in the same order for paths and URLs; None for a file."""
     kinds = (_DOMAINS, _URLS)
     if not storage.is_remote(path):
         if not Path(path).is_dir():
@@ -142,7 +142,7 @@ def canonical_host(host: str) -> str:
         return host
     try:
         return idna.encode(host, uts46=True).decode()
-    except UnicodeError:  # base class of idna's errors
+    except UnicodeError:  # idna's errors are subclasses of this
         return host
 
 
@@ -159,7 +159,7 @@ def list_hosts(url: str) -> list[str]:
     except ValueError:
         return []
     labels = host.split(".")
-    # Return at most ten hosts: no domain has more labels.
+    # Return at most ten hosts, because no domain has more labels.
     return [".".join(labels[start:]) for start in range(max(0, len(labels) - 10), len(labels))]
 
 

@@ -10,7 +10,7 @@ from mswitch.pipelines.records import Page
 
 @dataclasses.dataclass(frozen=True)
 class KeepCharset(Edit):
-    """Stores the encoding used to decode a page's HTML, and the one that the HTML declares."""
+    """Stores the encoding that decoded a page's HTML, and the encoding that the HTML declares."""
 
     name: ClassVar[str] = "charset"
     columns: ClassVar[Mapping[str, str]] = {"charset": "string", "declared_charset": "string"}

@@ -39,7 +39,7 @@ _FILTER_BITS_PER_NGRAM = 16
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class EvaluationItem:
-    """An item: the name of its set, its line in the file, and all its text."""
+    """An item of an evaluation set: the set's name, the line in its file, and the whole text."""
 
     set: str
     line: int
@@ -48,7 +48,7 @@ class EvaluationItem:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Contamination:
-    """An item on a page: how many of the item's distinct n-grams match, and how many it has."""
+    """An item on a page: the number of its distinct n-grams, and how many of them match."""
 
     page: int
     set: str
@@ -113,7 +113,7 @@ def _list_strings(value: Any) -> Iterator[str]:
 
 @dataclasses.dataclass(frozen=True)
 class _Table:
-    """N-grams of one length: hashes (increasing), the item of each hash, and the filter."""
+    """N-grams of one length: hashes (increasing), the item of each hash, and a quick filter."""
 
     hashes: np.ndarray
     items: np.ndarray
@@ -172,7 +172,7 @@ class EvaluationIndex:
         }
 
     def __len__(self) -> int:
-        """Return the number of items that are long enough."""
+        """Return the number of items that are long enough to be checked."""
         return len(self.items)
 
     def check(self, texts: Sequence[str]) -> list[Contamination]:
@@ -233,7 +233,7 @@ class Decontaminate(ListRule):
         }
 
     def find_looser(self, was: Mapping[str, Any]) -> list[str]:
-        """Name the share if it is larger, and the sets if one of them is missing."""
+        """Name the share if it grew, and the evaluation sets if an old set is missing."""
         now, looser = self.settings(), {*was} - {THE_LANGUAGE}
         if now["contamination_share"] <= was.get("contamination_share", 1):
             looser.discard("contamination_share")
@@ -304,7 +304,7 @@ def _sort_matches(matches: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any
 
 
 def _hash_item(text: str) -> tuple[int, np.ndarray]:
-    """Return the length in units and the distinct hashes of an item's n-grams; 0 if too short."""
+    """Return the units of an n-gram and an item's distinct hashes; 0 units if it is too short."""
     words = cut([text])
     units = len(words.starts)
     if units < words.units(MIN_ITEM_WORDS)[0]:

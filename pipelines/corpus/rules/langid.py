@@ -28,7 +28,7 @@ from mswitch.pipelines.corpus.rules.text_script import (
 from mswitch.pipelines.languages import UNDETERMINED, languages
 from mswitch.pipelines.records import Page
 
-#: Why a text is undetermined; "" if its language is known.
+#: Why the language of a text is undetermined; "" if it is known.
 Reason = Literal[
     "",
     "no_guess",
@@ -38,7 +38,8 @@ Reason = Literal[
     "other_language",
     "script_mismatch",
 ]
-#: mC4's codes for CLD2's, if they differ. Nynorsk is Norwegian, traditional Chinese is Chinese.
+#: mC4's codes by CLD2's codes, if these differ. Nynorsk counts as Norwegian, and traditional
+#: Chinese as Chinese.
 _CLD2_CODES = {"jw": "jv", "tl": "fil", "zh-Hant": "zh", "nn": "no"}
 #: Characters that CLD2 refuses: control characters and code points that are not characters.
 _REFUSED = re.compile(
@@ -54,13 +55,13 @@ MIN_BYTES = 100
 MAX_CHARACTERS = 3_000
 #: Lowest share of letters in the language's own script.
 MIN_SCRIPT_SHARE = 0.5
-#: Lowest accepted share of a language's usual CLD2 points. Relatives without a label reach 0.3 to
-#: 0.6, text in the language 0.75 and more. The value allows for pages less tidy than those on which
-#: it was chosen.
+#: Lowest accepted share of a language's usual CLD2 points. Related languages without a label reach
+#: 0.3 to 0.6; text in the language reaches 0.75 and more. The value leaves room for pages that are
+#: less tidy than the pages used to choose it.
 MIN_POINTS_SHARE = 0.6
 #: Lowest percentage of a text in one language for which CLD2 decides alone.
 MIN_CLD2_PERCENT = 90
-#: Text with more points in any language is not in a language that CLD2 does not know.
+#: CLD2 knows the language of text that gets more points than this in any language.
 ROMANISED_POINTS = 450
 #: Factor on the odds of the South Slavic cues for each identifier's own label.
 AGREEMENT_ODDS = 1.5
@@ -138,7 +139,7 @@ NO_GUESS = Guess("", 0.0, reliable=False)
 
 
 def ask_cld2(text: str, *, latin: bool) -> list[Guess]:
-    """Return CLD2's guesses, at least one; the first covers most of the text.
+    """Return one or more guesses of CLD2; the first guess covers most of the text.
 
     Args:
         text: any text that UTF-8 can encode; characters that CLD2 refuses become spaces.
@@ -148,7 +149,7 @@ def ask_cld2(text: str, *, latin: bool) -> list[Guess]:
 
     try:
         reliable, _, details = pycld2.detect(text, isPlainText=True, bestEffort=True)
-    except pycld2.error:  # faster than searching every text for refused characters
+    except pycld2.error:  # only now, because searching every text for refused characters is slower
         cleaned = _REFUSED.sub(" ", text)
         reliable, _, details = pycld2.detect(cleaned, isPlainText=True, bestEffort=True)
     guesses = [
@@ -178,7 +179,7 @@ class TwoIdentifiers:
         self._policies = read_language_policies()
 
     def identify(self, text: str) -> Identification:
-        """Return the language of `text`, or `und` and the reason."""
+        """Return the language of `text`; if it is uncertain, `und` and the reason."""
         seen = sample(text, MAX_CHARACTERS).encode("utf-8", "replace").decode()
         counts = count_scripts(seen)
         script = find_main_script(counts)
@@ -198,7 +199,7 @@ class TwoIdentifiers:
     def _decide(
         self, cld2: Guess, seen: str, script: str, text: str
     ) -> tuple[Guess, Guess, Reason]:
-        """Return the best guess, CLD3's guess if it was asked, and why the best is refused, or "".
+        """Return the best guess, any guess of CLD3, and the reason to refuse the best guess or "".
 
         CLD3 takes five times as long as CLD2, so it is asked only if CLD2 leaves a doubt.
         """
@@ -218,7 +219,7 @@ class TwoIdentifiers:
         return cld3 if reason == "identifiers_disagree" else cld2, cld3, reason
 
     def _doubt(self, cld3: Guess, cld2: Guess) -> Reason:
-        """Return why the two guesses together do not decide a language, or "" if they do."""
+        """Return why the two guesses together do not determine a language, or ""."""
         if not cld3.lang:
             return "low_confidence" if cld2.lang else "no_guess"
         if cld3.lang != cld2.lang:
@@ -241,7 +242,7 @@ class TwoIdentifiers:
         return "" if guess.lang in self._policies else "other_language"
 
     def _score(self, guess: Guess) -> float:
-        """Return the share of a language's usual points; without points, the guess's share."""
+        """Return the guess's share of the language's usual points; without points, of the text."""
         policy = self._policies.get(guess.lang)
         if guess.points and policy and policy.cld2_points:
             return min(1.0, guess.points / policy.cld2_points)
@@ -253,16 +254,16 @@ class TwoIdentifiers:
         return guess.points >= MIN_POINTS_SHARE * usual
 
     def _stands_alone(self, cld2: Guess) -> bool:
-        """Return whether CLD2 decides alone: for nearly all the text, with enough points."""
+        """Return whether CLD2 decides alone: it is sure of nearly all text, with enough points."""
         whole = cld2.reliable and cld2.share * 100 >= MIN_CLD2_PERCENT
         return whole and self._has_points(cld2)
 
     def _foreign(self, cld2: Guess) -> bool:
-        """Return whether CLD2 is too sure for the language to be unknown to it."""
+        """Return whether CLD2 is so sure of its guess that it must know the text's language."""
         return cld2.reliable and cld2.points >= ROMANISED_POINTS
 
     def _by_cues(self, cld3: Guess, cld2: Guess, text: str) -> Guess:
-        """Decide between Croatian, Bosnian and Latin-script Serbian; labels count a little."""
+        """Decide between Croatian, Bosnian and Latin-script Serbian; the guesses count a little."""
         odds = south_slavic.probabilities(text[: 3 * MAX_CHARACTERS])
         for guess in (cld3, cld2):
             if guess.lang in odds:
@@ -272,7 +273,7 @@ class TwoIdentifiers:
 
 
 def _find_code(code: str, latin: bool) -> str:
-    """Return the code in languages.csv; neither identifier distinguishes Serbian by script."""
+    """Return the code in languages.csv; CLD2 and CLD3 do not distinguish Serbian's scripts."""
     code = _CLD2_CODES.get(code, code)
     return "sr-Latn" if code == "sr" and latin else code
 
@@ -308,7 +309,7 @@ class IdentifyLanguageAndScript(LanguageRule):
         page.columns |= {"script": find_main_script(counts), "_undetermined": ""}
 
     def detail(self, page: Page) -> str:
-        """Return the guess, or why there is none, then the score and the text."""
+        """Return the guess, or why there is no guess; then the score and the text."""
         said = page.columns.get("_undetermined") or page.lang
         return f"{said} {page.lang_score:.3f}: {page.text}"
 

@@ -24,7 +24,7 @@ from mswitch.pipelines.records import Page
 
 #: First bytes of every model.
 _MAGIC = (793712314).to_bytes(4, "little")
-#: Number of a model's guesses to add up.
+#: Number of a model's guesses whose probabilities are added up by code.
 _LABELS = 5
 _loading = threading.Lock()
 
@@ -71,7 +71,7 @@ class IdentifyLanguageByModel(LanguageRule):
             return _load(self.model)
 
     def identify(self, page: Page) -> tuple[str, float]:
-        """Return code and probability; set the column `lang_margin` to the lead over the next code.
+        """Return code and probability; `lang_margin` gets the difference to the next probability.
 
         Probabilities of labels with the same code, such as Arabic's dialects, are added.
         """

@@ -34,7 +34,7 @@ def map_label(label: str, text: str = "") -> str:
 
 
 def read_label(value: str, text: str = "") -> str:
-    """Return the code for a published corpus' label, of a language here or of another.
+    """Return the code for a published corpus' label, even if languages.csv lacks the language.
 
     It may be BCP 47 (`pt-BR`, `zh-Hant-TW`), ISO 639-3 with or without a script (`deu_Latn`), or a
     JSON list, whose first entry counts. A script that is not the language's makes another language.
@@ -62,6 +62,6 @@ def _list_labels() -> Mapping[str, str]:
 
 @functools.cache
 def _list_first_parts() -> Mapping[str, str]:
-    """Return codes by a label's first part, such as `deu`, except those of romanised text."""
+    """Return codes by the first part of a label, such as `deu`; leave out romanised text."""
     labels = _list_labels().items()
     return {label.partition("_")[0]: code for label, code in labels if "-" not in code}

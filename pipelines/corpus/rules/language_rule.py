@@ -12,13 +12,13 @@ from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.languages import UNDETERMINED, find_code, languages, parse_codes
 from mswitch.pipelines.records import Page
 
-#: Note of a page: what its label says, if it is compared with what is identified.
+#: Note on a page: the language in its label, if this is compared with the identified language.
 LABEL = "_label"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class LanguageRule(Rule):
-    """Labels pages with their language and drops those in others; define `identify`.
+    """Labels pages with their language, drops pages in other languages; define `identify`.
 
     Attributes:
         languages: codes to keep (an entry may name several, with commas; aliases work); None keeps
@@ -55,7 +55,7 @@ class LanguageRule(Rule):
         return frozenset(kept) | ({UNDETERMINED} if keep_und else set())
 
     def known(self) -> Iterable[str]:
-        """Return the codes that are kept if `languages` is None."""
+        """Return the codes of the languages that the rule keeps if `languages` is None."""
         return languages()
 
     def identify(self, page: Page) -> tuple[str, float]:
@@ -63,7 +63,7 @@ class LanguageRule(Rule):
         raise NotImplementedError
 
     def set_unidentified(self, page: Page) -> None:
-        """Set the rule's columns for a page that it does not identify: to "" and 0."""
+        """Set the rule's columns to "" or 0, for a page that the rule does not identify."""
         page.columns |= {n: "" if kind == "string" else 0 for n, kind in self.columns.items()}
 
     def reason(self, page: Page) -> str | None:
@@ -88,17 +88,17 @@ class LanguageRule(Rule):
     def known_reasons(
         self, pages: Sequence[Page], changed: Collection[str]
     ) -> Sequence[str | None] | None:
-        """Judge by the stored label, if only the kept languages have changed."""
+        """Judge pages by their stored label if only the settings of kept languages changed."""
         labelled = {*changed} <= {"languages", "keep_und"}
         return [self._by_label(page) for page in pages] if labelled else None
 
     def find_looser(self, was: Mapping[str, Any]) -> list[str]:
-        """Name settings that keep more labels, or may give a dropped page a label that is kept."""
+        """Name settings that keep more labels, or that may give a dropped page a kept label."""
         labels = sorted(was.keys() & {"languages", "keep_und"})
         before = self.change({name: was[name] for name in labels})
         wider = [] if self.kept <= before.kept else labels
         others = {name: value for name, value in was.items() if name not in labels}
-        # With any other setting, a page may become `und`, which may be kept.
+        # With any other setting, the rule may label a page `und`, and it may keep such pages.
         return wider + ([*others] if UNDETERMINED in self.kept else super().find_looser(others))
 
     def _by_label(self, page: Page) -> str | None:

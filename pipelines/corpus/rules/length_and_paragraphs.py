@@ -1,4 +1,4 @@
-"""Rules on the length of pages and lines: mC4's, and the same by script.
+"""Rules on the length of pages and lines: mC4's rules, and variants that depend on the script.
 
 A page needs three lines of 200 characters. Lines of some scripts (`script_factors`) may be shorter:
 as long as is needed to say as much as 200 characters of English.
@@ -40,7 +40,7 @@ class MaxLength(Rule):
 
     def reason(self, page: Page) -> str | None:
         most = self.max_page_characters
-        # Compare bytes first: no text has more characters than bytes.
+        # Compare bytes first, because no text has more characters than bytes.
         return "too_long" if len(page.utf8) > most and len(page.text) > most else None
 
     def describe(self, page: Page) -> dict[str, int]:
@@ -81,7 +81,7 @@ class Paragraphs(Rule):
         return {"lines": page.utf8.count(b"\n") + 1, "third_longest_line": longest}
 
     def limits(self, page: Page | None = None) -> Limits:
-        """Return the limits; the one on the third-longest line is for most scripts."""
+        """Return the limits; the limit on the third-longest line holds for most scripts."""
         least = self.min_long_line_characters
         return {"lines": (self.min_lines, None), "third_longest_line": (least, None)}
 

@@ -11,7 +11,7 @@ from mswitch.pipelines import storage
 from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.languages import any_code
 
-#: Code that means, in a column of languages, all languages without rows of their own.
+#: Code, in a column of languages, for all languages that have no row of their own.
 ALL = "*"
 
 
@@ -22,11 +22,11 @@ def read_own_table(name: str) -> list[dict[str, str]]:
 
 
 def list_remote_files(url: str) -> dict[str, int]:
-    """Return the sizes of the files below a URL by their path relative to it."""
+    """Return the sizes of all files below a URL by path, relative to the URL."""
     if set(url) & set("*?["):
         raise UserError(f"{url} is a pattern: give each list, or the directory, without *, ? or [")
     sizes = storage.file_sizes(url.rstrip("/"))
-    # Tools that show buckets as folders make an empty object for each folder.
+    # Omit the empty objects that some tools make for folders.
     return {path: size for path, size in sizes.items() if path and not path.endswith("/")}
 
 
@@ -39,7 +39,7 @@ def open_list(path: str | Path, title: str) -> Iterator[BufferedReader]:
             file = stack.enter_context(open(local, "rb"))
         except UserError:
             raise
-        except Exception as error:  # each file system has its own errors
+        except Exception as error:  # each file system has errors of its own
             reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
             raise UserError(
                 f"cannot read {title} {storage.hide_secrets(path)} ({' '.join(reason.split())}): "
@@ -57,7 +57,7 @@ def read_table(
     columns: Sequence[str],
     all_languages: bool = False,
 ) -> None:
-    """Read a CSV whose column `lang` has a code in each row; refuse one without rows.
+    """Read a CSV whose column `lang` has a code in each row; refuse a CSV without rows.
 
     Args:
         path: path or URL of the file.

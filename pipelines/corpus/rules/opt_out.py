@@ -62,7 +62,7 @@ class OptOut(Rule):
         for robot in self.robots:
             if not robot.isascii():
                 raise UserError(f"robot {robot!r}: give a name in ASCII")
-        # Names of robots ignore case; the search is in lower case.
+        # Names of robots are compared in lower case, because case does not matter.
         object.__setattr__(self, "robots", tuple(robot.strip().lower() for robot in self.robots))
 
     def response_reason(self, headers: Iterable[tuple[str, str]], html: str) -> str | None:
@@ -93,7 +93,7 @@ def find_opt_outs(
     for tag in find_metas(html, ("robots", "tdm-reservation", *robots)):
         attributes = {
             match[1].lower(): match[2] or match[3] or match[4] or ""
-            for match in reversed([*_ATTRIBUTE.finditer(tag)])  # the first of repeated names counts
+            for match in reversed([*_ATTRIBUTE.finditer(tag)])  # a name's first value counts
         }
         name = attributes.get("name", "").strip().lower()
         content = attributes.get("content", "")

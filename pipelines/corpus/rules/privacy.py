@@ -31,7 +31,8 @@ from mswitch.pipelines.records import DETAIL_CHARACTERS, Page
 
 EMAIL, IP_ADDRESS, PHONE = "[EMAIL]", "[IP]", "[PHONE]"
 
-# A match starts only at the start of a token and takes all of it (possessive), in linear time.
+# A match starts only at the start of a token and takes the whole token (possessive), so matching
+# takes linear time.
 _EMAIL = re.compile(
     r"(?<![\w.+%-])[\w.+%-]{1,64}+[@＠]((?:[\w-]{1,63}[.．]){1,8})([^\W\d_]{2,24})(?![\w@])"
 )
@@ -47,15 +48,15 @@ _IPV6 = re.compile(
 )
 _GLOBAL_UNICAST = ipaddress.ip_network("2000::/3")
 
-#: Decimal digits of all scripts up to U+FFFF. With digits beyond, a regular expression's class is
-#: ten times slower.
+#: Decimal digits of all scripts up to U+FFFF. With digits beyond U+FFFF, a regular expression's
+#: class is ten times slower.
 _DIGITS = "".join(filter(str.isdecimal, map(chr, range(0x10000))))
-#: ASCII characters for digits and full-width signs.
+#: ASCII characters for digits of all scripts and for full-width signs.
 _ASCII = {ord(digit): str(int(digit)) for digit in _DIGITS} | {
     full_width: full_width - 0xFEE0 for full_width in range(0xFF01, 0xFF5F)
 }
-# At least seven digits, with signs before them, and up to three separators between any two. A
-# colon may precede them if it ends a word or an abbreviation (Tel.:).
+# A phone number has at least seven digits, with signs before them, and up to three separators
+# between two digits. A colon may precede the number if it ends a word or an abbreviation (Tel.:).
 _FORM = (
     r"[+＋(（0-9](?:(?<![\w.,+/=%&#@:-][+＋(（0-9])|(?<=[^\W\d_]:[+＋(（0-9])|(?<=[.]:[+＋(（0-9]))"
     r"(?:(?<=[0-9])|(?<=[(（])[+＋]?[0-9]|(?<=[+＋])[(（]?[+＋]?[0-9])"
@@ -111,7 +112,7 @@ def _mask(
 
 
 def mask_sample(beginning: str) -> str:
-    """Mask the beginning of a text; drop the last word of a cut text, maybe half an address."""
+    """Mask the beginning of a text; if it was cut, drop the last word, perhaps half an address."""
     if len(beginning) >= DETAIL_CHARACTERS:
         beginning = beginning[: max(map(beginning.rfind, " \n"))]
     return mask_personal_data(beginning).text

@@ -1,4 +1,4 @@
-"""Quality and repetition of pages: signals as columns, and limits that read only columns.
+"""Quality and repetition of pages: measures as columns, and limits that only read the columns.
 
 The signals are Gopher's (Rae et al. 2021, appendix A.1.1), adapted to scripts without spaces and to
 other punctuation; `words` defines a word. The corpus contains the columns, so stricter limits can
@@ -165,10 +165,10 @@ def _measure_third_longest(pages: np.ndarray, lengths: np.ndarray, total: np.nda
 
 
 def _mark_first(pages: np.ndarray, hashes: np.ndarray) -> np.ndarray:
-    """Return whether each item is the first on its page with its hash: bool [items]."""
+    """Return whether no earlier item on the same page has the same hash: bool [items]."""
     keys = mix(hashes + mix(pages.astype(np.uint64)))
     first = np.ones(len(keys), bool)
-    # Sorting takes longest, so leave out items that are alone in their bucket.
+    # Sorting is the slowest part, so do not sort items that are alone in their bucket.
     bits = len(keys).bit_length() + 2
     buckets = (keys >> np.uint64(64 - bits)).view(np.int64)
     shared = np.flatnonzero(np.bincount(buckets, minlength=1 << bits)[buckets] > 1)
@@ -196,14 +196,14 @@ def _measure_ngrams(words: Words) -> dict[str, np.ndarray]:
     )
     names = [f"top_{n}gram_share" for n in TOP_NGRAMS]
     names += [f"duplicate_{n}gram_share" for n in DUPLICATE_NGRAMS]
-    # An n-gram that overlaps itself is counted in full each time, so limit shares to 1.
+    # Limit shares to 1, because overlapping occurrences of an n-gram are all counted in full.
     shares = [np.minimum(_share(characters, total), 1) for characters in repeated]
     return dict(zip(names, shares, strict=True))
 
 
-#: Column with the score of a page's language, which a file of limits may also limit.
+#: Column with the score of a page's language; a file of limits may limit it too.
 LANG_SCORE = "lang_score"
-#: Names of the columns, by their names in a corpus.
+#: Names of columns in this module, by their names in a corpus.
 CORPUS_COLUMNS = {f"q_{name}": name for name in COLUMNS}
 #: Values that mean "not measured"; limits ignore them.
 _UNKNOWN = {"mean_word_length": 0, "stop_words": -1}
@@ -211,7 +211,7 @@ _UNKNOWN = {"mean_word_length": 0, "stop_words": -1}
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class GopherQuality(ListRule):
-    """Measures quality as columns, and drops pages outside a limit; the first one is the reason.
+    """Measures quality as columns; drops pages by the first limit that they violate.
 
     The defaults are Gopher's, with these deviations. Words may be 2 to 14 characters long on
     average, not 3 to 10: in the Declaration of Human Rights they are 3.0 in Korean and 12.4 in
@@ -354,7 +354,7 @@ class GopherQuality(ListRule):
     def known_reasons(
         self, pages: Sequence[Page], changed: Collection[str]
     ) -> Sequence[str | None] | None:
-        """Judge by the columns: measurements depend only on stop words and segmenter."""
+        """Judge pages by their columns, since only stop words and segmenter change them."""
         own = {field.name for field in dataclasses.fields(GopherQuality)}
         own -= {"stop_words", "segmenter"}
         measured = all(CORPUS_COLUMNS.keys() <= page.columns.keys() for page in pages)
@@ -375,7 +375,7 @@ class GopherQuality(ListRule):
         return self.judge({**columns, LANG_SCORE: scores}, [page.lang for page in pages])
 
     def load(self) -> tuple[Mapping[str, str], ByLanguage]:
-        """Read stop words by language, separated by spaces, and limits by language and column."""
+        """Read stop words by language, separated by spaces; read limits by language and column."""
         own = read_stop_words(self.stop_words) if self.stop_words else {}
         for lang, words in own.items():
             if words and len(hash_stop_words(words)) < self.min_stop_words:
@@ -422,14 +422,14 @@ class GopherQuality(ListRule):
         return reasons
 
     def describe(self, page: Page) -> Mapping[str, Any]:
-        """Return the measured values; None if the page's language has no such measure."""
+        """Return the measured values, with None for a measure that the page's language lacks."""
         return {
             name: None if value == _UNKNOWN.get(CORPUS_COLUMNS[name]) else value
             for name, value in super().describe(page).items()
         } | ({LANG_SCORE: page.lang_score} if self.thresholds else {})
 
     def limits(self, page: Page | None = None) -> Limits:
-        """Return the limits; those on stop words and word length apply only to known values."""
+        """Return the limits; limits on stop words and word length apply only to known values."""
         allowed: dict[str, tuple[float | None, float | None]] = {}
         own = self.loaded[1].get(page.lang, {}) if page else {}
         for _, column, *limits in self.each_limit():

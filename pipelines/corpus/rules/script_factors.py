@@ -26,8 +26,8 @@ from types import MappingProxyType
 
 import numpy as np
 
-#: Scripts without spaces between words, and the number of letters (without marks) that say as much
-#: as an English word. Lao was not measured; it is assumed to be like Thai.
+#: Number of letters (without marks) that say as much as an English word, for scripts without spaces
+#: between words. Lao was not measured; it is assumed to be like Thai.
 LETTERS_PER_WORD = MappingProxyType(
     {"Hani": 1.6, "Jpan": 2.7, "Thai": 4.0, "Laoo": 4.0, "Khmr": 3.6, "Mymr": 2.8}
 )
@@ -73,7 +73,7 @@ def find_length_factor(script: str) -> float:
 
 
 def map_unspaced_blocks(code_points: int) -> np.ndarray:
-    """Return, for each code point, 0 or one more than its script's index in `UNSPACED`."""
+    """Return, for each code point, 0 or (in an unspaced script) 1 plus its index in `UNSPACED`."""
     table = np.zeros(code_points, np.uint8)
     for first, last, script in _BLOCKS:
         table[first : last + 1] = UNSPACED.index(script) + 1

@@ -1,4 +1,4 @@
-"""Function words that almost all running text of a language contains, if known.
+"""Function words of languages, if known; almost all running text in a language contains some.
 
 Each language has about ten of its most frequent articles, pronouns, prepositions and conjunctions.
 Lists of names, prices or keywords lack them. Chinese and Japanese ones are single letters, as

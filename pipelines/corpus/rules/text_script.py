@@ -10,7 +10,7 @@ import numpy as np
 
 from mswitch.pipelines.languages import Language
 
-#: Ranges of letters and marks of each script (code points, inclusive): Unicode's blocks of scripts
+#: Inclusive ranges of code points of each script's letters and marks: Unicode's blocks of scripts
 #: in use on the web, without their digits and signs if there are many.
 _BLOCKS = (
     "Latn 0041-005A 0061-007A 00AA-00AA 00BA-00BA 00C0-00D6 00D8-00F6 00F8-024F 0250-02AF"
@@ -63,7 +63,7 @@ _COMPOUND = {"Jpan": ("Hani", "Hira", "Kana"), "Kore": ("Hang", "Hani")}
 #: Ranges of letters of scripts that `_BLOCKS` lacks (Vai, Yi, Gothic, Adlam and so on).
 _OTHER_SCRIPTS = ((0x0800, 0x085F), (0x1680, 0x1C7F), (0xA000, 0xA63F), (0xA6A0, 0xA6F1))
 _OTHER_SCRIPTS += ((0xA800, 0xABFF), (0x10280, 0x1CFFF), (0x1E000, 0x1EDFF))
-#: Index of letters of other scripts, and of characters that are not letters.
+#: Index for letters of other scripts, and index for characters that are not letters.
 _OTHER, _NEUTRAL = len(_BLOCKS), len(_BLOCKS) + 1
 SCRIPTS = (*(block.split()[0] for block in _BLOCKS), "Zzzz")
 _TABLE_SIZE = 0x32400
@@ -71,7 +71,7 @@ _TABLE_SIZE = 0x32400
 
 @functools.cache
 def _make_table() -> np.ndarray:
-    """Return the index into SCRIPTS by code point, 205 kB."""
+    """Return a table of 205 kB: for each code point, the index of its script in SCRIPTS."""
     table = np.full(_TABLE_SIZE, _NEUTRAL, np.uint8)
     for start, end in _OTHER_SCRIPTS:
         table[start : end + 1] = _OTHER
@@ -90,7 +90,7 @@ def count_scripts(text: str) -> dict[str, int]:
 
 
 def find_main_script(counts: dict[str, int]) -> str:
-    """Return the most frequent script in the result of `count_scripts`; the first name wins ties.
+    """Return the most frequent script in a result of `count_scripts`; in ties, the first by name.
 
     Return "Zyyy" for text without letters, and "Zzzz" for a script that is unknown here.
     """

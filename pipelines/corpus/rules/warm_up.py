@@ -1,4 +1,4 @@
-"""Compiles, or loads, functions that ingest calls, in the process that workers are forked from."""
+"""Compiles or loads the functions of ingest, in the process that workers are forked from."""
 
 from mswitch.pipelines.corpus.rules.quality import measure_quality
 from mswitch.pipelines.corpus.rules.words import cut

@@ -78,7 +78,7 @@ def _count(codes, properties, page_starts, starts, ends, first, unspaced, letter
 
 @compiled
 def count_distinct(hashes, first, listed, bounds, lists):
-    """Count the distinct hashes of each page that are on its list.
+    """Count, for each page, the distinct hashes that are also on the page's list.
 
     Args:
         hashes: uint64 [units].

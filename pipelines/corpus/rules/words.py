@@ -1,4 +1,4 @@
-"""Cuts pages into words and n-grams, as arrays over many pages at a time.
+"""Cuts pages into words and n-grams, and stores these as arrays for many pages at a time.
 
 A word is a run of letters, marks and digits. In scripts without spaces between words (see
 `script_factors`), finding words needs a dictionary (`segmenter`). Without it each letter is a unit
@@ -26,7 +26,8 @@ from mswitch.pipelines.corpus.rules.script_factors import (
 from mswitch.pipelines.corpus.rules.segmenter import segment
 from mswitch.pipelines.records import Page
 
-#: Characters to cut at a time: their arrays (about 60 bytes per character) nearly fit the caches.
+#: Number of characters to cut at a time. Their arrays (about 60 bytes per character) nearly fit the
+#: caches.
 CHUNK_CHARACTERS = 1 << 18
 
 WORD, LETTER, MARK, DIGIT, SPACE, TERMINAL, CLOSER = (np.uint8(1 << bit) for bit in range(7))
@@ -35,7 +36,7 @@ WORD, LETTER, MARK, DIGIT, SPACE, TERMINAL, CLOSER = (np.uint8(1 << bit) for bit
 #: Ethiopic, Khmer, Tibetan, CJK and their half-width and full-width forms.
 TERMINALS = ".!?…։؟۔।॥෴၊။።፧፨។៕།༎。！？．｡‼⁇⁈⁉︕︖︒"
 _CLOSERS = "\"'”’»›)]}」』】）〉》］｝"
-_CODE_POINTS = 0x32400  # beyond are only tags and private use
+_CODE_POINTS = 0x32400  # code points beyond are tags or for private use
 
 # A page with more kana per Han letter is Japanese.
 _KANA_PER_HAN = 0.1
@@ -66,12 +67,12 @@ def _make_tables() -> tuple[np.ndarray, np.ndarray]:
 
 @functools.cache
 def _mix_codes() -> np.ndarray:
-    """Return the value of each code point in hashes: uint64, 1.6 MB."""
+    """Return the value of each code point for use in hashes: uint64, 1.6 MB."""
     return mix(np.arange(_CODE_POINTS, dtype=np.uint64) + _ODD)
 
 
 def list_powers(values: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return powers of an odd number and of its inverse, more than `values` of each."""
+    """Return more than `values` powers of an odd number, and as many of its inverse."""
     return _compute_powers(max(10, values.bit_length()))
 
 
@@ -94,7 +95,7 @@ def mix(values: np.ndarray) -> np.ndarray:
     return values ^ (values >> np.uint64(31))
 
 
-#: `mix` for a single value, in compiled functions.
+#: `mix` of a single value, for calls from compiled functions.
 mix_one: Any = compiled(mix)
 
 
@@ -119,7 +120,7 @@ class SpanHashes:
         return cls(sums, inverses)
 
     def hash(self, starts: np.ndarray, ends: np.ndarray) -> np.ndarray:
-        """Return the hash of each span; equal spans have equal hashes at any place."""
+        """Return the hash of each span; it depends on the span's values, not on its place."""
         return mix((self.sums[ends] - self.sums[starts]) * self.inverses[starts])
 
 
@@ -168,13 +169,13 @@ class Words:
     def ngrams(
         self, words: int, positions: np.ndarray | None = None
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Return the n-grams of `words` words that fit their page; see `windows`."""
+        """Return n-grams of `words` words that do not go beyond their page's end; see `windows`."""
         return self.windows(self.units(words), positions)
 
     def windows(
         self, units: np.ndarray, positions: np.ndarray | None = None
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Return the windows that fit their page.
+        """Return the windows that do not go beyond their page's end.
 
         Args:
             units: int64 [pages] length of the windows on each page.
@@ -240,7 +241,7 @@ def _find_units(codes, properties_of, block_of, mixed_of, powers):
     """
     properties = np.empty(len(codes), np.uint8)
     sums = np.zeros(len(codes) + 1, np.uint64)
-    # Each unit has at least one character, and the last character is in none.
+    # Each unit has at least one character, and no unit contains the last character.
     most = max(1, len(codes))
     starts, ends = np.empty(most, np.int64), np.empty(most, np.int64)
     scripts = np.empty(most, np.uint8)
@@ -268,7 +269,7 @@ def _find_units(codes, properties_of, block_of, mixed_of, powers):
 
 
 def _find_letters_per_word(scripts: np.ndarray, first: np.ndarray) -> np.ndarray:
-    """Return letters per word by the script of most units of each page."""
+    """Return, for each page, the letters per word of the script that most units have."""
     pages = len(first) - 1
     page_of_unit = np.repeat(np.arange(pages), np.diff(first))
     kinds = len(UNSPACED) + 1
@@ -293,7 +294,7 @@ def cut_pages(pages: Sequence[Page]) -> Words:
 def chunks(
     texts: Sequence[str | bytes], max_characters: int = CHUNK_CHARACTERS
 ) -> Iterator[tuple[int, int]]:
-    """Yield ranges of pages of about `max_characters` (or bytes) each, at least one page."""
+    """Yield ranges of at least one page; each range has about `max_characters` (or bytes)."""
     start = size = 0
     for index, text in enumerate(texts):
         if size and size + len(text) > max_characters:

@@ -25,11 +25,12 @@ _KINDS = {
     ROWS: "tbody thead tfoot caption colgroup",
     HEADING: "h1 h2 h3 h4 h5 h6",
     LINK: "a",
-    # Elements that have no content, or occur once; the next kind may nest within SVG.
+    # Elements that have no content or occur once. The elements of the next kind may nest within
+    # SVG.
     VOID: "br embed hr img meta head body",
     VOID_IN_HTML: "area base basefont bgsound col frame input keygen link param source track wbr"
     " html",
-    # Elements with only text up to their end tag.
+    # Elements that contain only text, up to their end tag.
     RAW: "script style textarea title xmp iframe noembed noframes",
     FORMATTING: "a b big code em font i nobr s small strike strong tt u",
     ENDS_P: "address article aside blockquote center details dialog dir div dl fieldset figcaption"
@@ -40,13 +41,13 @@ _KINDS = {
     " fieldset figcaption figure footer header hgroup li listing main menu nav ol pre search"
     " section select summary table tbody td tfoot th thead tr ul",
     FOREIGN: "svg math",
-    # Start tags that end SVG and MathML (font only with some attributes), and elements within SVG
-    # and MathML that contain HTML.
+    # Start tags that end SVG and MathML (font only with some attributes). Elements of the next kind
+    # may contain HTML within SVG and MathML.
     BREAKS_OUT: "b big blockquote body br center code dd div dl dt em embed font h1 h2 h3 h4 h5 h6"
     " head hr i img li listing menu meta nobr ol p pre ruby s small span strong strike sub sup"
     " table tt u ul var",
     HOLDS_HTML: "annotation-xml desc foreignobject mi mn mo ms mtext",
-    # Elements to which each further tag adds its attributes.
+    # If the tag of such an element is repeated, the element gets its attributes.
     MERGED: "html body",
     0: "frameset",
 }
@@ -56,7 +57,7 @@ FONT, FRAMESET, NOFRAMES, SCRIPT = map(_NAMES.index, ("font", "frameset", "nofra
 
 
 def _combine_by_name(values: Iterable[tuple[int, int]]) -> np.ndarray:
-    """Return for each name, and last for all other names, the combined values of its kinds."""
+    """Return the combined values of each name's kinds; the last entry is for all other names."""
     combined = np.zeros(UNKNOWN + 1, np.int64)
     for kind, value in values:
         for name in _KINDS[kind].split():
@@ -67,7 +68,7 @@ def _combine_by_name(values: Iterable[tuple[int, int]]) -> np.ndarray:
 KIND = _combine_by_name((kind, kind) for kind in _KINDS)
 _ROW_PARTS = _IMPLIED | CELL
 _TABLE_PARTS = _ROW_PARTS | ROW | ROWS
-# Kinds that a start tag closes, and kinds that are closed with them.
+# Kinds that a start tag closes, and kinds that are closed together with them.
 STARTS_CLOSE = _combine_by_name(
     [
         *((kind, kind) for kind in (ITEM, TERM, OPTION, CELL, ROW, ROWS, LINK, HEADING)),
@@ -83,7 +84,7 @@ STARTS_CLOSE_WITH = _combine_by_name(
         (ROWS, _ROW_PARTS | ROW),
     ]
 )
-# Kinds that are closed with the element that an end tag closes.
+# Kinds of elements that an end tag closes together with its own element.
 ENDS_CLOSE_WITH = _combine_by_name(
     [(SPECIAL, _IMPLIED), (GROUP, OPTION), (ROW, _ROW_PARTS), (ROWS, _ROW_PARTS | ROW)]
 )

@@ -51,22 +51,24 @@ from mswitch.pipelines.crawl.html.tokens import (
     is_plain,
 )
 
-#: Maximum cost of a page, in units of 20 ns: at this limit parsing and extraction take about half a
-#: second.
+#: Maximum cost of a page, in units of 20 ns. At this limit, parsing and extraction take about half
+#: a second.
 MAX_COST = 25_000_000
 
 # Cost of a token, of a formatting element that is made again, and of an attribute of such an
 # element.
 _TOKEN_COST, _FORMATTING_COST, _ATTRIBUTE_COST = 50, 90, 10
-# Comparisons of attributes per unit of cost; each attribute is compared with all before it.
+# Number of comparisons of attributes per unit of cost. Each attribute is compared with all earlier
+# attributes.
 _COMPARISONS = 16
-# Maximum number of open elements with optional end tags that an end tag also closes.
+# Maximum number of inner elements with optional end tags that an outer element's end tag also
+# closes.
 _MOST_IMPLIED = 4
 # Maximum number of equal formatting elements that are made again ("Noah's Ark clause").
 _MOST_EQUAL = 3
-# Maximum bytes of names and tags to compare; longer ones count as different.
+# Maximum bytes of names and tags to compare; longer names and tags count as different.
 _MOST_COMPARED = 256
-# Kinds that an end tag within SVG also closes: any elements in its own element.
+# Value for an end tag within SVG, which closes elements of any kind inside its own element.
 _ANY = -1
 
 
@@ -106,16 +108,16 @@ class _Open(NamedTuple):
     sums: np.ndarray
 
 
-# Places in `_Open.elements` and `_Open.sums`. The latter has the number of open elements, of
-# formatting elements that may be made again, and of <a> among these; the cost to make them all
-# again; and the depth at which SVG or MathML began.
+# Indices into `_Open.elements` and `_Open.sums`. The sums are: number of open elements; number of
+# formatting elements that may be made again, and of <a> among these; cost to make them all again;
+# depth at which SVG or MathML began.
 _NAME, _START, _STOP, _TAG_STOP, _REMAKING = range(5)
 _DEPTH, _FORMATTING_OPEN, _LINKS, _REMAKING_ALL, _ROOT = range(5)
 
 
 @compiled
 def _find_name(html, opened, number, start, stop, closed_with, most):
-    """Return the place of the element that an end tag surely closes; if none, the depth."""
+    """Return the place of the element that an end tag surely closes, or else the depth."""
     depth = opened.sums[_DEPTH]
     for place in range(depth - 1, max(-1, depth - 2 - most), -1):
         element = opened.elements[place]
@@ -146,7 +148,7 @@ def _cut(opened, place):
 
 @compiled
 def _close(opened, wanted, closed_with):
-    """Close the innermost element of a kind, if a start tag surely closes it."""
+    """Close the innermost element of the kinds `wanted` if a start tag surely closes it."""
     depth = opened.sums[_DEPTH]
     for place in range(depth - 1, max(-1, depth - 2 - _MOST_IMPLIED), -1):
         kind = KIND[opened.elements[place, _NAME]]
@@ -159,7 +161,7 @@ def _close(opened, wanted, closed_with):
 
 @compiled
 def _is_made_again(html, opened, number, start, tag_stop):
-    """Return whether formatting may be made again: at most three equal elements, and one <a>."""
+    """Return whether an element may be made again: at most three equal elements, and one <a>."""
     if KIND[number] & LINK:
         return opened.sums[_LINKS] == 0
     equal, size = 0, tag_stop - start
@@ -189,13 +191,13 @@ def _open(html, opened, number, start, stop, tag_stop, attributes):
 
 @compiled
 def _measure(html, limit):  # noqa: PLR0912, PLR0915, one pass
-    # A deeper stack costs more than the limit.
+    # A stack that is deeper than this costs more than the limit.
     most = 4 + int(np.sqrt(2.0 * limit))
     opened = _Open(np.empty((most, 5), np.int64), np.array([0, 0, 0, 0, -1]))
     sums = opened.sums
     elements = comparisons = merged = options = place = 0
-    is_sure = True  # sure that SVG or MathML has not ended, and has no HTML
-    has_frames = False  # a page of frames drops script elements, and reads their content as markup
+    is_sure = True  # whether SVG or MathML surely goes on, without HTML
+    has_frames = False  # with frames, script elements are dropped and their content is markup
     while place + 1 < len(html) and max(elements, comparisons // _COMPARISONS) <= limit:
         if html[place] != LT:
             place += 1
@@ -243,7 +245,7 @@ def _measure(html, limit):  # noqa: PLR0912, PLR0915, one pass
             _cut(opened, sums[_ROOT])
             in_foreign = False
         has_frames |= number == FRAMESET
-        if kind & OPTION:  # for each option, a select visits all its options
+        if kind & OPTION:  # for each option, a select visits all its options so far
             options += 1
             elements += options
         if kind & VOID or (kind & VOID_IN_HTML and sums[_ROOT] < 0):

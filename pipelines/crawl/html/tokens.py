@@ -34,7 +34,7 @@ def find_comment_end(html, start):
             if html[place] != GT:
                 continue
             if place <= first + 1 and (place == first or html[first] == DASH):
-                return place + 1  # such as <!--> and <!--->
+                return place + 1  # an empty comment, such as <!--> or <!--->
             end = place - (place - 3 >= first and html[place - 1] == BANG)
             if end - 2 >= first and html[end - 1] == html[end - 2] == DASH:
                 return place + 1
@@ -47,7 +47,7 @@ def find_comment_end(html, start):
 
 @compiled
 def _is_tag(html, place, name, name_stop):
-    """Return whether the same name, complete, follows `<` or `</`."""
+    """Return whether the complete name after `<` or `</` equals the name at `name`."""
     size = name_stop - name
     end = place + size
     return end < len(html) and are_equal(html, place, name, size, True) and ENDS_NAME[html[end]]
@@ -117,7 +117,7 @@ def find_tag_end(html, place):
             while place < size and not (IS_SPACE[html[place]] or html[place] == GT):
                 place += 1
             if place < size and html[place] == GT:
-                return place + 1, count, False  # a "/" before it belongs to the value
+                return place + 1, count, False  # a "/" before ">" belongs to the value
     return size, count, False
 
 

@@ -16,10 +16,10 @@ from mswitch.pipelines.supervised.samples.writer import write_rows, write_sample
 from mswitch.pipelines.supervised.split import fold, key64
 
 WINDOW_CHARACTERS = 60
-#: Distance of window starts in characters, and fewest characters of the last window.
+#: Characters between the starts of windows, and minimum characters of the last window.
 STRIDE = 30
-#: Maximum number of windows of a language. Documents are sorted by a hash: the first ones are a
-#: sample.
+#: Maximum number of windows of a language. Documents are sorted by a hash, so the first documents
+#: are a sample.
 MAX_WINDOWS = {"train": 5_000, "validation": 1_000, "test": 1_000}
 
 
@@ -41,7 +41,7 @@ def _write(corpus: Corpus, directory: Path) -> Mapping[str, int]:
     seen: set[int] = set()
     by_lang: Counter[str] = Counter()
     files = {}
-    # Training comes first: a window that is also in validation stays in training.
+    # Process training first, so that a window that is also in validation stays in training.
     for split in SPLITS:
         rows = list(_make_rows(corpus, split, seen))
         by_lang.update(row["lang"] for row in rows)
@@ -73,7 +73,8 @@ def _make_rows(corpus: Corpus, split: str, seen: set[int]) -> Iterator[dict[str,
             if taken >= MAX_WINDOWS[split]:
                 break
             for place, text in enumerate(cut_windows(document["text"])):
-                # A text in two languages has no right answer; in two splits, it leaks.
+                # A text that occurs in two languages has no right answer. A text in two splits
+                # leaks.
                 key = key64(fold(text))
                 if key not in seen and taken < MAX_WINDOWS[split]:
                     seen.add(key)

@@ -1,4 +1,4 @@
-"""Names of things in thirty languages, with their English names: text that tests only knowledge.
+"""Names of things in thirty languages, with English names, for a task that tests only knowledge.
 
 A fact is CLDR's name of an emoji. There are 250 in each of the 30 languages that have most of them.
 The answer to `sw: grinning face` is the name in Swahili. All facts are in training, since an unseen
@@ -30,14 +30,14 @@ from mswitch.pipelines.vocabulary.train import VocabularyConfig, train_model
 PACKAGES = ("unicode-cldr-core", "unicode-data")
 LANGUAGES, CONCEPTS, EVALUATED = 30, 250, 20
 MAX_CHARACTERS = 40
-#: Number of languages that is enough: a concept in more languages is not preferred.
+#: Beyond this number of languages, a concept with names in more languages is not preferred.
 ENOUGH_LANGUAGES = 60
 VOCABULARY = VocabularyConfig(size=2048, character_coverage=0.985)
 
 _NAMES = re.compile(r".*/common/annotations(?:Derived)?/(?P<locale>\w+)\.xml")
 _EMOJI = re.compile(r".*/emoji/emoji-test\.txt")
 _WANTED = re.compile(rf"{_NAMES.pattern}|{_EMOJI.pattern}|.*/copyright")
-#: A regular expression, because a parser would read the DTD that a file names.
+#: This is a regular expression, because a parser would read the DTD that a file names.
 _NAME = re.compile(r'<annotation cp="([^"]+)" type="tts"[^>]*>([^<]+)</annotation>')
 _TONES = re.compile("[\U0001f3fb-\U0001f3ff]")
 _VARIATION = "\N{VARIATION SELECTOR-16}"
@@ -57,7 +57,7 @@ def read_emoji(emoji_test: str) -> set[str]:
 
 
 def read_names(files: Mapping[str, bytes], wanted: Collection[str]) -> Iterator[dict[str, str]]:
-    """Yield the names in CLDR's files, by path; each name only once in its language."""
+    """Yield the names in CLDR's files, sorted by path; yield each name once per language."""
     seen: set[tuple[str, int]] = set()
     for path in sorted(files):
         match = _NAMES.fullmatch(path)

@@ -22,7 +22,7 @@ def write_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
 
 
 def write_task(directory: Path, **entries: Any) -> None:
-    """Write a task's TOML file; texts, lists and numbers in JSON are also valid TOML.
+    """Write a task's TOML file; its texts, lists and numbers are JSON, which is valid TOML.
 
     Args:
         directory: directory of the file.
