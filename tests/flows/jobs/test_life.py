@@ -207,7 +207,9 @@ def test_a_job_that_waits_in_slurm_has_not_started(monkeypatch, tmp_path):
     job = Job(("x",), tmp_path / "out")
     states = iter(["PENDING", "RUNNING"])
     monkeypatch.setattr(
-        Slurm, "_read_queue", lambda self: [_Entry("1", next(states), "None", "", START, job.name(1))]
+        Slurm,
+        "_read_queue",
+        lambda self: [_Entry("1", next(states), "None", "", START, job.name(1))],
     )
     statuses = [Slurm().poll(job, 1) for _ in range(2)]
     assert [(one.phase, one.started is None) for one in statuses] == [

@@ -196,7 +196,7 @@ def test_disk_that_is_too_small_is_refused_before_anything_is_built(
     usage = SimpleNamespace(free=100_000_000)
     monkeypatch.setattr(disk_needed.shutil, "disk_usage", lambda path: asked.append(path) or usage)
     with pytest.raises(
-        UserError, match=r"need 0\.3 GiB, and .* has 0\.1 free: free some space, or"
+        UserError, match=r"need 0\.3 GiB, but .* has 0\.1 free: free some space, or"
     ):
         check(SETTINGS, planned, examples)
     # It is that of the first directory that is there.
