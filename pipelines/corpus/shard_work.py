@@ -273,7 +273,7 @@ def finish_group(number: int, job: Job, exchanges: Sequence[Exchange]) -> dict[s
 def write_run(
     number: int, kept: Iterable[Sequence[Page]], job: Job
 ) -> dict[str, dict[str, list[Any]]]:
-    """Store a group's documents, each batch sorted by language and id; return where languages are.
+    """Store a group's documents, each batch sorted by language and id; return the languages' index.
 
     `finish_group` describes the index.
     """

@@ -1,4 +1,4 @@
-"""Quality and repetition of pages: measures as columns, and limits that only read the columns.
+"""Quality and repetition of pages: signals as columns, and limits that only read the columns.
 
 The signals are Gopher's (Rae et al. 2021, appendix A.1.1), adapted to scripts without spaces and to
 other punctuation; `words` defines a word. The corpus contains the columns, so stricter limits can
