@@ -280,7 +280,7 @@ def prepare_record(
 
 
 def take_over(record: Record) -> None:
-    """Add attempts to the record that their submitters, which were killed, had not yet recorded."""
+    """Record attempts whose submitters were killed after the submission, before they recorded it."""
     if record.alive is not None:
         return  # the next attempt is submitted only after this one has an outcome
     newest = max(make_launcher(record.launcher).find(record.job), default=0)

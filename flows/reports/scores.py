@@ -159,7 +159,7 @@ class Rows:
         )
 
     def average(self, metric: str) -> Average | None:
-        """Return the macro average over languages that count (`Metric.is_averaged`); None without any."""
+        """Return the macro average of languages that count (`Metric.is_averaged`), or None."""
         of_languages = {
             lang: made
             for lang, made in self._metrics(metric).items()

@@ -86,7 +86,7 @@ def so_far_caution(step: int) -> str:
 
 
 def continued_caution(steps: int) -> str:
-    """Say what the figures mean if models continued from others with these models' moments."""
+    """Say what the figures mean if models continued from others and kept their moments."""
     return (
         f"Both models continued from others after {steps:,} steps, with their moments. Steps, "
         "FLOPs and tokens count from there, so a speed-up is only of this part of the training. If "

@@ -66,7 +66,7 @@ class TunedRun(CompletedRun):
 
     @property
     def trained_as(self) -> list[str]:
-        """Names in training of the predicted task; `ALONE` for a single task, empty if unseen."""
+        """Names of the predicted task in training: `ALONE` for a single task; empty if unseen."""
         examples = self.config["examples"] or {}
         tasks = examples.get("tasks", {ALONE: examples.get("config_hash")})
         return [name for name, examples_hash in tasks.items() if examples_hash == self.tasks]
