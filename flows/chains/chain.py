@@ -174,7 +174,7 @@ def prepare(chain: Chain, request: Request, setting: Setting, out: Path) -> str:
 def check_text(
     chain: Chain, request: Request, setting: Setting, examples: str, out: Path
 ) -> dict[str, Any]:
-    """Measure and show held-out text; with names of things, nothing is held out."""
+    """Measure and show held-out text; a setting with `names` holds out no text."""
     if setting.names:
         return {}
     if request.examples:

@@ -1,4 +1,4 @@
-"""Measure held-out text before the training, to warn if it can show little."""
+"""Measure held-out text before training, to warn if results on it would be uncertain."""
 
 import statistics
 from collections.abc import Iterator, Mapping
@@ -17,7 +17,7 @@ from mswitch.pipelines.progress import say
 
 #: With fewer held-out documents, the interval of a language is wide.
 ENOUGH_DOCUMENTS = 50
-#: Languages to show with the fewest documents, and with the most recurring text.
+#: Number of languages to show: with the fewest documents, and as many with most recurring text.
 _SHOWN = 5
 
 
@@ -41,7 +41,7 @@ def decontaminate(corpus: str, out: Path) -> dict[str, Any]:
 
 
 def read_documents(examples: str) -> dict[str, Any]:
-    """Count the held-out documents of examples; nothing else is known of their text."""
+    """Count the held-out documents of examples, which tell nothing else about their text."""
     languages = read_manifest(examples, "examples")["languages"]
     counts = {lang: splits.get("validation", {}) for lang, splits in languages.items()}
     return {"languages": {lang: {"documents": c.get("documents", 0)} for lang, c in counts.items()}}

@@ -16,12 +16,11 @@ from mswitch.pipelines.supervised.build import SupervisedConfig
 from mswitch.pipelines.supervised.samples.names import VOCABULARY as NAMES_VOCABULARY
 from mswitch.pipelines.vocabulary.train import VocabularyConfig
 
-#: FLOPs a second of a CPU core in training. Two cores gave 30 to 46 GFLOP/s to the models of
-#: `prose` together, and one 24 to 32 (docs/experiments/2026-11-29-prose-trained-on.md).
+#: FLOPs per second of a CPU core in training. With the models of `prose`, one core reached 24 to 32
+#: GFLOP/s, and two cores together 30 to 46 (docs/experiments/2026-11-29-prose-trained-on.md).
 CPU_CORE_FLOPS = 20e9
 #: Share of its peak rate that an accelerator should reach in training: assumed, not measured. It is
-#: less than estimates of cost assume (`mswitch.flows.prefect.cost`), because these models are
-#: small.
+#: below the share in `mswitch.flows.prefect.cost`, because these models are small.
 SMALL_MODELS_UTILIZATION = 0.2
 #: Samples of text that can be downloaded as a crawl.
 SampleName = Literal["gflanguages", "debian", "documentation"]
@@ -38,8 +37,8 @@ DEBIAN_PAGES = CorpusConfig(
 )
 #: Examples of the task for fine-tuning.
 LANGUAGE_OF = SupervisedConfig(inputs_length=64, targets_length=8)
-#: A minute for both models on two cores; the only checkpoint is the last one. T5's rate of 1e-3
-#: changes a model of so few steps too little.
+#: This takes a minute for both models on two cores, and writes only the last checkpoint. T5's rate
+#: of 1e-3 would change the models too little in 80 steps.
 FINETUNE = TuningConfig(steps=80, batch_size=32, base_learning_rate=0.04, dtype="float32")
 
 
@@ -169,7 +168,7 @@ _TIGHT = _SPARSE.changed(capacity_factor=1.0)
 
 
 def _make_reports(models: Mapping[str, Model]) -> dict[str, tuple[str, tuple[str, ...]]]:
-    """Return two reports: experts against the dense model of equal FLOPs, all against the twin."""
+    """Return two reports: experts against `dense-equal-flops`, and all models against `dense`."""
     experts = tuple(name for name in models if not name.startswith("dense"))
     others = tuple(name for name in models if name != "dense")
     return {"report": ("dense-equal-flops", experts), "report-twin": ("dense", others)}
@@ -178,10 +177,10 @@ def _make_reports(models: Mapping[str, Model]) -> dict[str, tuple[str, tuple[str
 _OF_MESSAGES = {
     "dense": _DENSE,
     "sparse": _TIGHT,
-    # Dense models with the FLOPs of a step, and with the parameters, of the sparse one.
+    # One has as many FLOPs per step as `sparse`, the other has as many parameters.
     "dense-equal-flops": _DENSE.changed(d_ff=69),
     "dense-equal-parameters": _DENSE.changed(d_ff=1024),
-    # A hash chooses among the same number of experts, and among twice as many for equal FLOPs.
+    # `hash` has as many experts as `sparse`; `hash-32` has twice as many, for equal FLOPs.
     "hash": _TIGHT.changed(routing="hash"),
     "hash-32": _TIGHT.changed(routing="hash", experts=32),
 }
@@ -194,7 +193,7 @@ _MESSAGES = Setting(
         min_long_line_characters=1,
         language_threshold=0.7,
         language_min_bytes=0,
-        # Of 400 documents of a language, 20 are held out; at least 8.
+        # 20 of 400 documents of a language are held out, but never fewer than 8.
         validation_per_mille=50,
         min_validation_documents=8,
     ),
@@ -216,7 +215,7 @@ _MESSAGES = Setting(
 
 _OF_PROSE = {
     **{name: model for name, model in _OF_MESSAGES.items() if name != "hash"},
-    # The FLOPs a step of the most expensive models: 32 experts with a router.
+    # As many FLOPs per step as the most expensive models: 32 experts with a router.
     "dense-equal-flops": _DENSE.changed(d_ff=75),
     "sparse-32": _TIGHT.changed(experts=32),
     "token-32": _TIGHT.changed(routing="token", experts=32),
@@ -235,7 +234,7 @@ SETTINGS = {
             # mC4 3.0.1's threshold; 3.1.0's 0.95 is for whole web pages.
             language_threshold=0.7,
             language_min_bytes=0,
-            # One page in five, and at least enough for an interval of each language.
+            # One page in five is held out; the minimum is enough for a language's interval.
             validation_per_mille=200,
             min_validation_documents=5,
         ),
@@ -257,7 +256,7 @@ SETTINGS = {
         timed=True,
         measured="docs/experiments/2026-11-27-the-pair-on-debians-text-again.md",
     ),
-    # Text that is all knowledge: a wider layer helps from the start.
+    # Examples of facts only: a wider layer helps from the start.
     "names": Setting(
         models={"dense": _DENSE, "sparse": _SPARSE},
         vocabulary=NAMES_VOCABULARY,
@@ -285,13 +284,13 @@ SETTINGS = {
         sample="documentation",
         corpus=CorpusConfig(
             profile="modern",
-            # Else footers and notices of manuals would recur in held-out text.
+            # Otherwise footers and notices of manuals would recur in held-out text.
             dedup_scope="language",
             # Half translated pages have no single language.
             keep_und=False,
             min_lines=1,
             min_long_line_characters=40,
-            # Pages of help are short, and the rule takes marks in Khmer text for words.
+            # Pages of help are short. In Khmer text, the second rule counts marks as words.
             set=("quality.min_words=20", "quality.min_alphabetic_word_share=0.4"),
             validation_per_mille=10,
             min_validation_documents=60,
@@ -306,7 +305,7 @@ SETTINGS = {
         models=make_pair("mt5-tiny", "mswitch-tiny", init_scale=0.1),
         vocabulary=VocabularyConfig(size=8192, sample_characters=8_000_000),
         examples=ExamplesConfig(inputs_length=128, validation_segments=2),
-        # The best of four rates for each of the models after 400 steps.
+        # The learning rate is the best of four for both models after 400 steps.
         train=TrainConfig(
             batch_size=32, base_learning_rate=0.5, warmup_steps=100, checkpoint_every=200
         ),

@@ -74,7 +74,7 @@ class Request:
         return setting.only(self.models) if self.models else setting
 
     def finetune(self, setting: Setting) -> TuningConfig | None:
-        """Return the settings of fine-tuning; None without it, or without text."""
+        """Return the settings of fine-tuning; None without fine-tuning, or without text for it."""
         if self.examples:
             return None
         if self.finetune_steps is None:
@@ -112,7 +112,7 @@ class Plan:
         return dataclasses.replace(train, steps=self.steps, seed=seed, expert_parallel=self.devices)
 
     def ends(self, run: Path) -> Iterator[int]:
-        """Return the steps at which a run still has to end, in order.
+        """Return the steps, in order, up to which a run must still be trained.
 
         A run that begins later is extended in the same parts as others: runs that are compared must
         be evaluated at the same steps.

@@ -91,7 +91,7 @@ def _is_whole(number: str) -> bool:
     try:
         return float(number).is_integer()
     except ValueError:
-        return True  # not a number: cyclopts says so
+        return True  # cyclopts reports that this is not a number
 
 
 def run(argv: Sequence[str]) -> int:

@@ -107,7 +107,7 @@ def check_runners() -> list[Finding]:
 def _is_installed(module: str) -> bool:
     try:
         return importlib.util.find_spec(module) is not None
-    except ModuleNotFoundError:  # its parent package is not installed either
+    except ModuleNotFoundError:  # its parent package is not installed
         return False
 
 

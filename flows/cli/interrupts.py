@@ -15,7 +15,7 @@ _once = threading.Lock()
 
 
 def leave_on_interrupt() -> None:
-    """End this process on Ctrl-C from now on, unless SIGINT is ignored, as in a shell's background.
+    """End this process on Ctrl-C from now on, unless it ignores SIGINT, as a background job does.
 
     Python runs a handler only between two of its instructions, and compiling a model is one of
     them. So a thread waits for the signal's number.

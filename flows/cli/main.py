@@ -27,7 +27,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         from mswitch.flows.cli.app import run
 
         code = run(list(sys.argv[1:] if argv is None else argv))
-        print(end="", flush=True)  # here an error of standard output still gets its line
+        print(end="", flush=True)  # an error of standard output is raised here, and reported below
         return code
     except BrokenPipeError:
         _discard_output()

@@ -116,7 +116,7 @@ def leave(
         if record.intent != how:
             return False  # meanwhile somebody requested something else
         _stop(record, time.time())
-    # Perhaps nobody follows the job. A follower does this again when the processes have ended.
+    # A follower also does this after the processes have ended, but the job may have no follower.
     _end_elsewhere(job)
     return True
 
@@ -233,8 +233,8 @@ class _Steps:
     on_poll: Callable[[str], None]
     timing: Timing
     clock: Callable[[], float]
-    #: `Job.progress` while no attempt runs. It takes long in a bucket: so it is measured once, and
-    #: not while the record is locked.
+    #: `Job.progress` while no attempt runs. Measuring it takes long in a bucket. So it is measured
+    #: once, while the record is not locked.
     _before: int | None = None
 
     @property
@@ -297,7 +297,7 @@ class _Steps:
         fault_point("launch.after_outcome")
 
     def _continue(self) -> State | float:
-        """End, wait, or start the next attempt; the record is locked until it says which."""
+        """End, wait, or start the next attempt; lock the record until this decision is stored."""
         with edit_record(self.job.path) as record:
             marker = self.job.has_marker()
             state = decide_state(record, None, marker)
@@ -347,7 +347,7 @@ def _end_elsewhere(job: Job) -> None:
     record = read_record(job.path)
     attempts = record.attempts if record is not None else []
     if done.returncode == USER_ERROR and all(attempt.outcome == "refused" for attempt in attempts):
-        return  # the options are wrong: they have started nothing
+        return  # with wrong options, the command has started nothing
     if done.returncode:
         reason = (done.stderr.strip().splitlines() or ["no reason"])[-1].removeprefix("mswitch: ")
         raise Unreachable(f"its Dataflow jobs are not cancelled: {reason}")

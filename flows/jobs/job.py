@@ -114,7 +114,7 @@ class Job:
         return locate_job_directory(self.path)
 
     def left(self, attempt: int, suffix: str) -> str:
-        """Return the path or URL, beside the output, of a file that other machines write."""
+        """Return the path or URL of a file that other machines write beside the output."""
         if isinstance(self.out, Path):
             return str(self.file(attempt, suffix))
         parent, _, name = self.out.rpartition("/")
@@ -190,7 +190,7 @@ class Job:
         return max(steps) if steps else sum(len(files) for *_, files in self._walk())
 
     def _walk(self) -> Iterator[tuple[str, list[str], list[str]]]:
-        """Walk the output and its unpublished directories; nothing if it is in a bucket."""
+        """Walk the output and its unpublished directories; an output in a bucket yields nothing."""
         if isinstance(self.out, Path):
             out = follow_link(self.out)
             partial = out.parent.glob(f".{glob.escape(out.name)}.partial-*")

@@ -155,8 +155,8 @@ class Kubernetes:
     def manifest(self, job: Job, attempt: int) -> Json:
         """Return the Job of an attempt."""
         labels = {KEY: job.key, SERVICE: "job"}
-        # The first pod that fails ends the Job. The rule that applied says why as long as the Job
-        # exists, even if the pod is gone.
+        # The first pod that fails ends the Job. As long as the Job exists, it states the rule that
+        # ended it, even if the pod is gone.
         disrupted = {"type": "DisruptionTarget", "status": "True"}
         rules = [
             {"action": "FailJob", "onPodConditions": [disrupted]},
@@ -181,7 +181,7 @@ class Kubernetes:
         return {"kueue.x-k8s.io/queue-name": self.queue} if self.queue else {}
 
     def _describe_index(self, job: Job, rules: list[Json]) -> Json:
-        """Return the fields for a pod on each host, and for an end at the first pod that fails."""
+        """Return the fields that run one pod per host, and end the Job if one pod fails."""
         return {
             "completionMode": "Indexed",
             "completions": job.hosts,
@@ -239,7 +239,7 @@ class Kubernetes:
             f"--num-processes={job.hosts}",
             "--process-id=$(JOB_COMPLETION_INDEX)",
         ]
-        # On TPUs GKE's environment variables say this.
+        # On TPUs, GKE's environment variables contain these values.
         alone = "--distributed" not in job.argv or self.topology
         return self._escape(words) + ([] if alone else meet)
 
@@ -305,7 +305,7 @@ class Kubernetes:
             return read_log(log, start)
 
     def stop(self, job: Job, attempt: int, *, kill: bool = False) -> None:
-        """Delete the Job. It exists until its pods end; `kill` gives them one second."""
+        """Delete the Job. It exists until its pods end; with `kill`, they have one second."""
         job.file(attempt, STOP).touch()
         name = job.name(attempt)
         words = ("--wait=false", "--ignore-not-found")
@@ -348,7 +348,7 @@ def _list_files(job: Job) -> dict[str, int]:
 
 
 def _read_log(log: str, start: int, size: int, *, over: bool) -> tuple[list[str], int]:
-    """Read a log as `read_log` does; in a bucket, up to its `size`."""
+    """Read a log as `read_log` does; if it is in a bucket, read up to `size`."""
     if not is_remote(log):
         return read_log(Path(log), start, over=over)
     with reaching(log):
@@ -357,7 +357,7 @@ def _read_log(log: str, start: int, size: int, *, over: bool) -> tuple[list[str]
 
 
 def _accept(done: subprocess.CompletedProcess[str]) -> None:
-    """Raise what a failure of kubectl means; an object that already exists is not a failure."""
+    """Raise UserError or Unreachable if kubectl failed, except for objects that already exist."""
     reason = _format_errors(done)
     if done.returncode and _REFUSED.search(reason):
         raise UserError(f"Kubernetes refuses the job: {reason}")

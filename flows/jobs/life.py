@@ -1,4 +1,4 @@
-"""Decide the state of a job, what the end of an attempt means, and what follows. Pure functions.
+"""Decide the state of a job, the outcome of an attempt, and the next action. Pure functions.
 
 docs/explain/architecture.md has a picture of the states.
 """
@@ -65,7 +65,7 @@ class Timing:
 
 
 def classify(codes: Sequence[int], reason: str, marker: bool | None) -> tuple[Outcome, str]:
-    """Return the outcome of an attempt and a line that explains it; the first rule that applies.
+    """Return an attempt's outcome, by the first rule that applies, and a line that explains it.
 
     Args:
         codes: exit codes of the processes that wrote one; 128 + n for signal n.

@@ -119,7 +119,10 @@ class Local:
         return read_log(job.file(attempt, ".log"), start, over=over)
 
     def stop(self, job: Job, attempt: int, *, kill: bool = False) -> None:
-        """Send SIGTERM to the host, which passes the first one on, or SIGKILL to all processes."""
+        """Send SIGTERM to the host process; with `kill`, send SIGKILL to all processes.
+
+        The host process passes on the first SIGTERM.
+        """
         if not is_held(job.file(attempt, ".lock")):
             return
         host = _read_host(job, attempt)
@@ -138,7 +141,7 @@ def _read_host(job: Job, attempt: int) -> dict[str, Any]:
     """Read `pid`, `node` and `started` of the host process from the lock file, if it has them."""
     try:
         return json.loads(job.file(attempt, ".lock").read_bytes())
-    except (FileNotFoundError, ValueError):  # after a power failure it may contain zeros
+    except (FileNotFoundError, ValueError):  # after a power failure the file may contain zeros
         return {}
 
 

@@ -53,7 +53,7 @@ def describe_wait(job: Job) -> str:
 def _list_taken() -> list[Path]:
     try:
         locks = json.loads(_locate_places_file().read_bytes())
-    except (OSError, ValueError):  # after a power failure it may contain zeros
+    except (OSError, ValueError):  # after a power failure the file may contain zeros
         return []
     return [Path(lock) for lock in locks if _is_held(lock)] if isinstance(locks, list) else []
 

@@ -43,7 +43,7 @@ def _run(file: Path, command: list[str]) -> int:
     if not file.parent.exists():
         print(f"mswitch: {file.parent} does not exist: mount the volume of the output at its path")
         return USER_ERROR
-    file.unlink(missing_ok=True)  # it exists if a queue suspended the Job and resumed it
+    file.unlink(missing_ok=True)  # a queue may have suspended and resumed the Job
     copy = subprocess.Popen(["tee", "-a", f"{file}.log"], stdin=subprocess.PIPE)
     with copy.stdin as pipe:  # type: ignore[union-attr]
         _redirect_output(pipe.fileno())
@@ -68,7 +68,7 @@ def _upload_files(place: str) -> Iterator[Path]:
         file = Path(directory) / "task"
         log = Path(f"{file}.log")
         with objects.reaching(place):
-            if storage.exists(f"{place}.log"):  # a queue suspended the Job and resumed it
+            if storage.exists(f"{place}.log"):  # a queue has suspended and resumed the Job
                 objects.download(f"{place}.log", log)
             if storage.exists(place):
                 storage.remove([place])
@@ -78,7 +78,7 @@ def _upload_files(place: str) -> Iterator[Path]:
             while not over.wait(_UPLOAD_SECS):
                 size = log.stat().st_size if log.exists() else 0
                 if size != sent:
-                    with contextlib.suppress(objects.BucketError):  # the next upload repeats it
+                    with contextlib.suppress(objects.BucketError):  # the next round uploads again
                         objects.upload(log, f"{place}.log")
                         sent = size
 

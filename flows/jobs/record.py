@@ -254,7 +254,7 @@ def prepare_record(
     take_over(record)
     alive, until = record.alive, time.time()
     if record.job.key == job.key:
-        if alive is None:  # its settings and launcher may change, but not while it runs
+        if alive is None:  # settings and launcher may change while no attempt runs
             record.job, record.launcher = job, launcher.profile
         return record
     goes_on = following or read_follower(job.path) is not None
@@ -280,7 +280,7 @@ def prepare_record(
 
 
 def take_over(record: Record) -> None:
-    """Add an attempt to the record whose submitter was killed before it could do so."""
+    """Record attempts whose submitters were killed after the submission, before they recorded it."""
     if record.alive is not None:
         return  # the next attempt is submitted only after this one has an outcome
     newest = max(make_launcher(record.launcher).find(record.job), default=0)

@@ -30,7 +30,8 @@ _OVER = re.compile(
     r"BOOT_FAIL|CANCELLED|COMPLETED|DEADLINE|FAILED|NODE_FAIL|OUT_OF_MEMORY|PREEMPTED|REVOKED"
     r"|TIMEOUT"
 )
-#: Options of `sbatch` with which this cluster's queue would not show exactly one job of the name.
+#: Refused options of `sbatch`: with them, this cluster's queue would not show exactly one job with
+#: the attempt's name.
 _REFUSED = ("--array", "--clusters", "--cluster", "--test-only", "--wait", "--wrap")
 #: Messages of `sbatch` when the controller, or munge, does not answer.
 _NO_ANSWER = re.compile(
@@ -165,7 +166,7 @@ class Slurm:
         if living:
             phase = "pending" if all(entry.state == "PENDING" for entry in living) else "running"
             if phase == "pending":
-                started = None  # the queue shows the expected start
+                started = None  # until the job starts, the queue shows its expected start
             reason = shown.reason if shown and shown.reason != "None" else ""
             return Status(phase, reason, where.strip(), started)
         ends = [read_code(path) for path in self._list_ends(job, attempt)]

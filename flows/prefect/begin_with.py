@@ -13,7 +13,10 @@ from mswitch.pipelines.outputs import MARKER, read_manifest
 
 @step("origin of {planned.path.name}")
 def add_origin(planned: Planned, origin: Path | str, examples: Path | str) -> Planned:
-    """Add the origin to a training: the checkpoint it began with, else the origin's last step."""
+    """Add the origin to a training, and the step of the origin at which the training begins.
+
+    The step is the recorded one if the training has begun, else the origin's last step.
+    """
     option = f"begin_with: {origin}"
     with open_files(origin) as files:
         files.refresh()

@@ -48,7 +48,7 @@ class _Leaving(threading.Event):
 
 @contextlib.contextmanager
 def end_tasks_with_flow() -> Iterator[None]:
-    """End or suspend the tasks beside the flow's main thread when that is ended or suspended."""
+    """End or suspend a flow run's tasks when its main thread is ended or suspended."""
     leaving = _Leaving()
     token = _leaving.set(leaving)
     try:
@@ -85,7 +85,7 @@ def follow(
         flow_run.ask_to_run()
         # With retries Prefect's client could block for a minute, while nobody polls the job.
         quick = temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 0})
-        # While nobody followed this job, somebody may have requested another in its place.
+        # While nobody followed this job, somebody may have requested another job for its output.
         with contextlib.suppress(BusyError), quick:
             state = doors.follow(
                 job, launcher, on_lines=pass_on, on_poll=flow_run.poll, sleep=flow_run.sleep
@@ -168,7 +168,7 @@ class _Follower:
                 say(self.job.argv[0], f"the Prefect server {reason}")
             return
         if self._silent_since:
-            # Log lines of that time may not have reached the server.
+            # Log lines of the silent time are perhaps missing on the server.
             reason = f"answers again, for the first time since {self._silent_since}"
             say(self.job.argv[0], f"the Prefect server {reason}")
             self._silent_since = ""
@@ -197,7 +197,7 @@ class _Follower:
     def _leave(self, how: Literal["pause", "cancel"]) -> None:
         self._asked = True
         self._suspending = how == "pause" and self.refused is None
-        with contextlib.suppress(Unreachable):  # it is recorded, and done in a later round
+        with contextlib.suppress(Unreachable):  # a later round repeats the recorded request
             if doors.leave(self.job, self.launcher, how, self.owner, still_wants):
                 return
             self.end("paused" if how == "pause" else "cancelled", "another flow run wants it")

@@ -343,8 +343,8 @@ class ReportSettings(_Settings):
     config: ReportConfig = ReportConfig()  # noqa: RUF009
 
 
-#: Settings of a flow by the name of its deployment, which is its parameter `defaults`. Changes of
-#: a group are merged into them here, because the server would replace the whole group.
+#: Settings of each flow by deployment: the flow's parameter `defaults` is the deployment's name.
+#: mswitch merges changes into a group of these settings; the server would replace the whole group.
 DEFAULTS: Mapping[type, Mapping[str, Any]] = {
     CorpusSettings: {
         "sample": CorpusSettings(),

@@ -39,7 +39,7 @@ PREFIXES = {
     "report": "report_",
     "vocabulary": "vocabulary_",
 }
-#: Default of a parameter with an old name: not given. No such parameter has this as a value.
+#: Default of parameters with old names; it means “not given”. It is not a valid value of them.
 NOT_GIVEN = ""
 
 
@@ -123,7 +123,7 @@ def describe(documented: Any) -> Mapping[str, str]:
     """Return the docstring's texts of arguments or attributes, also those of base classes."""
     described: dict[str, str] = {}
     for kind in reversed(getattr(documented, "__mro__", (documented, object))[:-1]):
-        # Prefect's parser reads only arguments.
+        # Prefect's parser reads only the section `Args`.
         text = inspect.cleandoc(kind.__doc__ or "").replace("Attributes:\n", "Args:\n")
         described |= parameter_docstrings(text)
     return {name: " ".join(text.split()) for name, text in described.items()}
@@ -289,7 +289,7 @@ def _draw_tabs(name: str, text: str, definition: str) -> dict[str, Any]:
     closed = {"type": "object", "title": "Defaults", "properties": {}}
     opened = {"$ref": f"#/definitions/{definition}"}
     described = {"title": _format_title(name), "description": _capitalize(text)}
-    # With `$ref` the form shows an error at its field, not at all tabs.
+    # With `$ref` the form shows an error only at its field, otherwise at every tab.
     return {**described, **opened, "anyOf": [closed, opened]}
 
 

@@ -238,7 +238,7 @@ class Operators(_Table):
         return dataclasses.replace(launcher, trainings=self.trainings) if local else launcher
 
     def evaluator(self, name: str) -> Launcher:
-        """Return the launcher that evaluates, on one host, runs that the named launcher trained."""
+        """Return the launcher that evaluates the runs of the named launcher, on one host."""
         return self.launcher(self.evaluations.get(name, name))
 
     def trainings_at_a_time(self, launcher: Launcher) -> int:

@@ -22,7 +22,7 @@ from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.progress import say
 
 _OWNER = "flow run "
-#: Number of starts of a flow run that crashes.
+#: Largest number of starts of a flow run that crashes.
 MAX_RUNS = 20
 #: Prefix of a tag with the owner of a deployment, from operators.toml.
 OWNER_TAG = "owner:"
@@ -89,7 +89,7 @@ def cancel(job: Job, launcher: Launcher, owner: str, since: int | None = None) -
     """Cancel a job of a flow run, unless others want it (see `leave`); only log a failure."""
     try:
         leave(job, launcher, "cancel", owner, still_wants, since)
-    except (Unreachable, UserError) as error:  # it is recorded, and `reconcile` finishes it
+    except (Unreachable, UserError) as error:  # `reconcile` completes the recorded request
         say(job.argv[0], f"{job.out} is not stopped yet: {error}")
 
 

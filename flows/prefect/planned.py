@@ -43,11 +43,11 @@ class Planned:
 
     @property
     def path(self) -> Path:
-        """`Job.path` of its job."""
+        """`Job.path` of the job that trains."""
         return self.record or Path(self.out)
 
     def read_description(self) -> dict[str, Any]:
-        """Return the run's config.json; empty before the run began, or was extended to its steps.
+        """Return the run's config.json; empty if it is missing, or has fewer steps than planned.
 
         Raises:
             BucketError: the bucket does not answer.
@@ -73,7 +73,7 @@ class Planned:
             return storage.exists(storage.join(self.out, name))
 
     def evaluation(self, examples: Path | str, config: EvaluateConfig, *, watch: bool) -> Job:
-        """Return the job that evaluates it; with `watch`, while it trains, until its end."""
+        """Return the job that evaluates the run; with `watch`, during training until its end."""
         return evaluate.evaluate.job(
             record=self.record, run=self.out, examples=examples, config=config, watch=watch
         )

@@ -102,7 +102,7 @@ def check_capacity(launcher: Launcher, jobs: Iterable[Job]) -> None:
     try:
         for job in jobs:
             launcher.check(job)
-    except Unreachable as error:  # perhaps it can run them
+    except Unreachable as error:  # perhaps the launcher can run the jobs
         say("preflight", f"the scheduler does not answer: its capacity is not checked ({error})")
 
 
@@ -111,7 +111,7 @@ def count_missing_bytes(training: Planned, vocabulary_size: int) -> int:
     config = training.config
     if training.is_trained:
         return 0
-    # One more than those kept: the newest, while the next is written.
+    # Those that are kept, and one more: the newest stays while the next is written.
     count = len(evaluation_steps(config)) + 1
     places = training.out.glob(f"{CHECKPOINTS}/*") if isinstance(training.out, Path) else ()
     present = sum(path.name.isdecimal() for path in places)

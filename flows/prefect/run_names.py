@@ -6,8 +6,8 @@ from collections.abc import Callable
 from coolname.data import config as words
 from prefect.runtime import flow_run
 
-#: Names that Prefect's form makes up, such as `zeta3-lyrae-vector`, or its newer form, such as
-#: `Rustic-Zebu`.
+#: Names that Prefect's forms make up: `zeta3-lyrae-vector` is from the older form, `Rustic-Zebu`
+#: from the newer.
 _OF_A_FORM = re.compile(
     r"(alpha|beta|gamma|delta|epsilon|zeta|eta|theta|iota|kappa|lambda|mu|nu|xi|omicron|pi|rho|sigma"
     r"|tau|upsilon|phi|chi|psi|omega)\d*-[a-z-]+"

@@ -88,7 +88,7 @@ def write_page(
 
 
 def locate_so_far(out: Path) -> Path:
-    """Return the directory of the report on unfinished runs, beside that on finished runs."""
+    """Return the directory of the report on unfinished runs, beside the final report."""
     return out.with_name(f"{out.name}-so-far")
 
 

@@ -90,7 +90,7 @@ class SlowLog:
             self.flush()
 
     def flush(self) -> None:
-        """Log the lines that wait."""
+        """Log the collected lines."""
         if self._waiting:
             self._log("\n".join(self._waiting))
         self._waiting, self._last = [], time.monotonic()

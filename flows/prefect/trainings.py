@@ -36,7 +36,8 @@ from mswitch.pipelines.progress import lines_to, say
 
 #: Seconds between reports on unfinished runs.
 REPORT_SECS = 60.0
-#: The same if runs are in a bucket: they are downloaded for it, and change with each checkpoint.
+#: Seconds between such reports if runs are in a bucket. Each report downloads them again, because
+#: they change with each checkpoint.
 BUCKET_REPORT_SECS = 600.0
 #: The runs of a report: the baseline's, and the candidates'.
 Sides = tuple[Sequence[Path | str], Sequence[Path | str]]
@@ -124,11 +125,11 @@ class Trainings:
                     self._report_so_far()
                 self._done = wait(list(self.trainings.values()), timeout=LOOK_SECS).done
                 for future in self._done:
-                    future.wait()  # later its state is known without a request to the server
+                    future.wait()  # later reads of its state need no request to the server
             for future in self.trainings.values():
                 future.result()
         except OverBudgetError:
-            # Their followers pause the evaluations too, as long as this process lives.
+            # The evaluations' followers pause them too, but only while this process lives.
             wait(list(self.evaluations.values()))
             raise
         except Exception:
@@ -140,7 +141,7 @@ class Trainings:
             raise
 
     def evaluate(self) -> None:
-        """Evaluate all runs that are not evaluated yet, to their end."""
+        """Evaluate every run to its end, except runs that are already evaluated."""
         for training in self.planned:
             if training.path in self.evaluations:
                 self.evaluations[training.path].result()
@@ -151,7 +152,7 @@ class Trainings:
         return [future for future in self.trainings.values() if future not in self._done]
 
     def _next(self) -> Planned | None:
-        """Return the next training to start; none if one failed, as all are compared with it."""
+        """Return the next training to start; None if one failed, because comparisons need all."""
         if any(future.state.is_failed() for future in self._done):
             return None
         return next(
@@ -206,7 +207,7 @@ class Trainings:
                     summary = report_runs(*sides, place, of, unfinished=True)
                 if not summary["reused"]:
                     show_report(place, summary["verdict"])
-            except Exception as error:  # whatever it is, trainings continue
+            except Exception as error:  # trainings continue after any failure of a report
                 problem = str(error) if isinstance(error, UserError) else repr(error)
                 if problem != self._problems.get(out):
                     say("report", f"no report on the steps so far: {problem}")

@@ -122,7 +122,7 @@ def write_distillation(
 
 
 def _read(run: Path, role: str) -> EvaluatedRun:
-    """Read a run, with its last losses only: long baselines have other steps."""
+    """Read a run with only its last losses, because long baselines have other steps."""
     evaluated = read_evaluated_run(run, role)
     if evaluated.in_bytes:
         raise UserError(

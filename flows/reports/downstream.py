@@ -141,7 +141,7 @@ def _speed_up(
     steps = [run.origin_step for run in baselines if run.origin_step is not None]
     alone = [[run] for run in (*baselines, *candidates)]
     average = Rows(alone, lead.decode).average(lead.metric)
-    assert average is not None  # because `lead` has one
+    assert average is not None  # because `lead` has an average
     scores = [each.as_json() for each in average.models]
     return {
         "steps": steps,

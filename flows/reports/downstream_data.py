@@ -12,7 +12,7 @@ from mswitch.flows.reports.verdicts import judge_tuned
 from mswitch.tasks.batches.multitask import name_leaf
 from mswitch.tasks.metric_intervals import MIN_GROUPS, RESAMPLES
 
-#: Numbers of predictions of each language, and of characters of each text, on a run's page.
+#: Limits on a run's page: predictions per language, and characters per text.
 SHOWN_PREDICTIONS = 5
 SHOWN_CHARACTERS = 400
 
@@ -129,7 +129,7 @@ def _data(
 
 
 def _average(result: Result) -> Average:
-    """Return the average of the first result, which has one."""
+    """Return the average of the first result, which always has an average."""
     assert result.average is not None
     return result.average
 

@@ -34,7 +34,7 @@ def mean_of(average: Mapping[str, Any], languages: int) -> str:
 
 
 def reads(run: TunedRun) -> str:
-    """Say how often test was read, or that the figures are of another split."""
+    """Say how often the test split was read, or which other split the figures are from."""
     if run.split != "test":
         return f"{run.split}, not test"
     count = len(run.reads)

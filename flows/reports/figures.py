@@ -14,7 +14,7 @@ from mswitch.flows.reports.svg import Drawing, line, nice_ticks, px, rect, text
 
 #: A panel of at most this width is one of many: small dots, few labels.
 SMALL_PANEL = 200
-#: Bins for the bar of a bound: one, and an empty one, so that labels below do not touch.
+#: Bins for the bar of a bound. The second bin is empty, so that labels below do not touch.
 BOUND_BINS = 2
 
 
@@ -145,7 +145,7 @@ def _axis(
 def _stack(
     x: float, bin_width: float, floor: float, rise: float, kinds: Mapping[str, int]
 ) -> Iterable[str]:
-    """Draw a bar of stacked kinds; a kind's first word is its class, the second its hatching."""
+    """Draw a bar of stacked kinds. A kind's first word is a CSS class, the second a hatching."""
     y = floor
     for kind, count in kinds.items():
         if not count:
@@ -262,7 +262,10 @@ def step_panel(
 def curve_panel(
     result: LanguageResult | Pooled, label: str, steps: np.ndarray, *, width: int, height: int
 ) -> Drawing:
-    """Draw both models' losses over `steps` [S] (log), fits, target, and where each met it."""
+    """Draw the losses of both models over `steps` [S], on a logarithmic axis.
+
+    Also draw their fits, the target, and the step at which each model met the target.
+    """
     left, right, top, floor = 34, width - 8, 24, height - 20
     first, last = math.log(steps[0]), math.log(steps[-1])
     low, high = float(np.min(result.curves)), float(np.max(result.curves))

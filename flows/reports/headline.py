@@ -107,7 +107,7 @@ def measure_language(
 
 
 def _has_worsened(seeds: Sequence[LanguageLosses], steps: np.ndarray, confidence: float) -> bool:
-    """Test whether the baseline's last loss is above that at half of the steps, or just before.
+    """Test whether the baseline's last loss exceeds its loss at half of the steps, or just before.
 
     A test is needed, because a monotone fit may end on a plateau just by noise.
     """
@@ -152,7 +152,7 @@ class Pooled:
 
 
 def _range(speed_up: SpeedUp) -> tuple[float, float, float]:
-    """Return a speed-up (if it is a bound, the bound), and its smallest and largest true value."""
+    """Return a speed-up or its bound, and the smallest and largest value that it may truly have."""
     assert speed_up.value is not None
     low = 0.0 if speed_up.censored == "upper" else speed_up.value
     high = float("inf") if speed_up.censored == "lower" else speed_up.value
@@ -168,7 +168,7 @@ def _figure(
     scale: tuple[Transform, Transform],
     confidence: float,
 ) -> dict[str, Any]:
-    """Return one headline figure: value with bounds counted at the bound, range, interval.
+    """Return value, range and interval of a figure; languages at a bound count at the bound.
 
     The interval holds for all true values of languages at a bound. If these leave an end open, the
     end is itself a bound, and marked. Changes by drawn seeds are added to those by drawn languages,
@@ -216,7 +216,7 @@ def _figure(
 
 
 def is_bound(figure: Mapping[str, Any]) -> bool:
-    """Return whether languages at a bound leave a figure open on one side."""
+    """Return whether a figure has no limit on one side, because of languages at a bound."""
     low, high = figure["range"]
     return not low or high is None
 
@@ -260,7 +260,7 @@ def headline(results: Sequence[LanguageResult], config: ReportConfig) -> dict[st
             ranges, draws, other_seeds, of_seeds, statistic, RATIOS, config.confidence
         )
 
-    # Only languages that are certainly at 4x or more count; the range adds those that may be.
+    # Count languages that are certainly at 4x or more. The range adds languages that may be.
     def fours(of: np.ndarray) -> np.ndarray:
         return (of[[1, 1, 2]] >= FOURFOLD).astype(float)
 

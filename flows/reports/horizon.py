@@ -26,7 +26,7 @@ LEAST_EVALUATIONS = 4
 def measure_horizons(
     results: Sequence[LanguageResult], steps: np.ndarray, config: ReportConfig
 ) -> list[dict[str, Any]]:
-    """Measure at every evaluated step [S] except the first few; the last is the report's own.
+    """Measure at every evaluated step [S] except the first few; the last result is the report's.
 
     Returns:
         The data of each horizon in report.json. `baseline_last_doubling` is the gain of the average
@@ -87,7 +87,7 @@ def last_doubling(curve: np.ndarray, steps: np.ndarray) -> float | None:
 def _until(
     result: LanguageResult, steps: np.ndarray, count: int, config: ReportConfig
 ) -> LanguageResult:
-    """Compute a language's result at the step of evaluation `count`, without intervals."""
+    """Compute a language's result from its first `count` evaluations, without intervals."""
 
     def cut(pair: Curves) -> Curves:
         return pair[0][..., :count], pair[1][..., :count]

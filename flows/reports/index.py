@@ -48,7 +48,7 @@ def write_index(directory: str | Path) -> dict[str, Any]:
     environment = template_environment()
     environment.globals["sentences"] = sentences
     show: Any = environment.get_template("index_rows.html.j2").module
-    # If a report has several candidates, only the directory above has a marker.
+    # If a report has several candidates, only the directory above theirs has a marker.
     reports = _rows(str(directory), REPORT, _report, show.report_row, above=1)
     downstream = _rows(str(directory), DOWNSTREAM, _downstream, show.downstream_row)
     if not reports and not downstream:
@@ -90,7 +90,7 @@ def _rows(
             # Unlike the json module's, its error for deep nesting is a ValueError.
             content = from_json(storage.read_bytes(file.path), allow_inf_nan=False)
             if "candidates" in content:
-                return None  # each candidate's own report is listed
+                return None  # the index lists each candidate's own report
             row = {**_place(file, directory), **describe(content)}
             return row, show(row)
         except _NOT_OURS as error:

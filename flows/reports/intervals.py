@@ -116,7 +116,7 @@ def draw_languages(
 def spread_documents(
     drawn: np.ndarray, centre: np.ndarray, units: float, confidence: float
 ) -> np.ndarray:
-    """Spread resamples of few documents or languages so that percentiles are Student's.
+    """Spread resamples of few documents or languages so that percentiles follow Student's t.
 
     Args:
         drawn: [R, ...] a mean over drawn units in each resample.
@@ -154,7 +154,7 @@ def draw_seeds(of_seeds: np.ndarray, config: ReportConfig) -> np.ndarray:
 
 
 def widening(freedom: float, confidence: float) -> float:
-    """Return the ratio of Student's interval to the normal one; 1 if there is no freedom."""
+    """Return the ratio of Student's interval to the normal one; 1 without degrees of freedom."""
     if freedom <= 0:
         return 1.0
     tail = (1 + confidence) / 2
@@ -162,7 +162,7 @@ def widening(freedom: float, confidence: float) -> float:
 
 
 def measure_seed_errors(of_seeds: Sequence[float] | np.ndarray) -> list[tuple[float, float]]:
-    """Return the standard error and degrees of freedom of a mean over seeds [K], if they differ."""
+    """Return standard error and degrees of freedom of a mean over seeds [K]; none if all agree."""
     count = len(of_seeds)
     error = float(np.std(of_seeds, ddof=1)) / math.sqrt(count) if count > 1 else 0.0
     return [(error, count - 1)] if error > 0 else []
@@ -207,7 +207,7 @@ def _p_value(value: float, errors: Sequence[tuple[float, float]]) -> float:
     def beyond(log_p: float) -> float:
         return margin(errors, math.exp(log_p) / 2) - abs(value)
 
-    # For smaller p values the quantiles of some degrees of freedom are not finite.
+    # For smaller p values, quantiles are not finite at some degrees of freedom.
     least = math.log(1e-100)
     if beyond(least) <= 0:
         return 0.0

@@ -38,7 +38,7 @@ def signed(value: float | None, digits: int = 3) -> str:
 def between(
     ci: Sequence[float] | None, show: Callable[[float, int], str] = number, digits: int = 3
 ) -> str | None:
-    """Format an interval, with `show` for each end."""
+    """Format an interval; `show` formats each end."""
     return None if ci is None else f"{show(ci[0], digits)} to {show(ci[1], digits)}"
 
 

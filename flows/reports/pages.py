@@ -59,7 +59,7 @@ def render_page(template: str, data: Mapping[str, Any], **values: Any) -> str:
 
 
 def unbroken(text: str, words: Sequence[str]) -> Markup:
-    """Escape `text` and keep each of `words` that fits a phone on one line, hyphens or not."""
+    """Escape `text`; do not break, even at hyphens, those of `words` that fit a phone's width."""
     parts = re.split(f"({'|'.join(map(re.escape, words))})", text)
     return Markup("").join(
         Markup('<span class="nb">{}</span>').format(part)

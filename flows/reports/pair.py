@@ -146,7 +146,8 @@ def _make(
         results.append(measure_language(seeds, steps, are_trained(runs, seeds[0].lang), config))
         progress.add()
     pooled = pool(results, steps, config)
-    # If the learning rate falls only before the end, earlier steps do not end shorter trainings.
+    # If the learning rate falls only before the end, figures at earlier steps are not those of
+    # shorter trainings.
     horizons = [] if baseline.decay else measure_horizons(results, steps, config)
     report = report_data(runs, names, results, pooled, horizons, so_far, config)
     report |= extras

@@ -18,7 +18,7 @@ from mswitch.flows.reports.runs import EvaluatedRun
 from mswitch.flows.reports.speedup import SpeedUp
 from mswitch.flows.reports.verdicts import judge_candidates, judge_pair
 
-#: Data of a language for each candidate, on a page of several.
+#: Data of a language for each candidate, on a page of several candidates.
 OF_CANDIDATES = (
     "candidate_nll",
     "delta",
@@ -115,7 +115,7 @@ def cost_factors(baseline: EvaluatedRun, candidate: EvaluatedRun) -> dict[str, f
 
 
 def _scaled(value: Any, factor: float | None) -> Any:
-    """Multiply a number, or each number of a list, unless one side is missing."""
+    """Multiply a number or each number of a list; None if it or the factor is missing."""
     if value is None or factor is None:
         return None
     if isinstance(value, (list, tuple)):

@@ -23,8 +23,8 @@ ROWS_PER_PANEL = 36
 CURVES_SHOWN = 12
 
 
-#: Figures of a report by name. Some have a drawing for wide and one for narrow screens, the others
-#: a panel for each part of the languages; a figure without data has none.
+#: Figures of a report by name. Some have one drawing for wide and one for narrow screens. Others
+#: have a panel for each part of the languages. A figure without data has no drawing.
 Drawings = Mapping[str, Sequence[Drawing]]
 #: Figures of several panels, with the columns of their grid and the title in their own file.
 GRIDS = {

@@ -1,4 +1,4 @@
-"""Match runs: each candidate with the baseline of its seed, or of its teacher."""
+"""Match candidates with the baselines of their seeds, students with those of their teachers."""
 
 import dataclasses
 from collections import defaultdict
@@ -41,8 +41,8 @@ def check_pair(
     # The number of examples in a row does not change the examples of a step.
     free += [] if "next-fit" in packs else ["train.pack"]
     if baseline.in_bytes and candidate.in_bytes:
-        # Losses per byte can be compared with any vocabulary, if the text is the same: validation
-        # text is compared by document later, training text by its bytes here.
+        # With the same text, losses per byte can be compared between vocabularies. The bytes of
+        # training text are compared here, and the documents of validation text later.
         free += ["examples.config_hash", "examples.vocabulary_sha256"]
         if _text(baseline) != _text(candidate):
             raise UserError(
@@ -190,7 +190,7 @@ def _check_taught(student: EvaluatedRun, teachers: Sequence[EvaluatedRun]) -> No
 
 
 def merged(runs: Sequence[EvaluatedRun]) -> EvaluatedRun:
-    """Return a run that represents the runs of all seeds: the first, with the times of all."""
+    """Return the first seed's run with the times of all seeds, to represent them."""
     if len(runs) == 1:
         return runs[0]
     times = [run.step_secs for run in runs if run.step_secs]

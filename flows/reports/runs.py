@@ -70,7 +70,7 @@ class CompletedRun:
 
     @property
     def name(self) -> str:
-        """The preset, as the model's name; a directory's name would make output depend on it."""
+        """Name of the model: its preset. A report must not depend on directories' names."""
         return str(self.config["preset"])
 
     @property
@@ -85,7 +85,7 @@ class CompletedRun:
 
     @property
     def steps_before(self) -> int:
-        """Steps that its optimizer had counted when it began; 0 with new moments."""
+        """Steps that the optimizer had counted when the run began; 0 if its moments were new."""
         return int((self.origin or {}).get("steps_counted", 0))
 
     @property
@@ -191,7 +191,7 @@ class EvaluatedRun(CompletedRun):
 
     @property
     def border_share(self) -> float | None:
-        """Share of sentinels and ends in the last step's loss by the byte."""
+        """Share of sentinels and ends in the loss per byte at the last step."""
         table = self.tables[-1]
         if BORDER_NATS not in table.column_names:
             return None
@@ -405,7 +405,7 @@ def read_table(
     except (pa.ArrowInvalid, OSError) as error:
         raise UserError(f"{option}: cannot read {name} as Parquet: {advice(path)}") from error
     if DENOISER in table.column_names:
-        # Losses of different denoisers cannot be averaged: the first, T5's, represents the model.
+        # Losses of different denoisers cannot be averaged: use only the first denoiser, T5's.
         table = table.filter(pc.call_function("equal", [table[DENOISER], pa.scalar(0)]))
     missing = [column for column in columns if column not in table.column_names]
     if missing:
@@ -421,7 +421,7 @@ def advice(path: Path) -> str:
 
 
 def _step_secs_and_last(run: Path, last: int) -> tuple[float | None, Mapping[str, Any]]:
-    """Return the median seconds per step up to `last`, None if none were timed, and its metrics.
+    """Return the median seconds per step up to `last` (None without times) and its metrics.
 
     Later lines are not read, because a training may be writing them.
     """

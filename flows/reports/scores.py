@@ -48,10 +48,11 @@ CONFIDENCE = 0.95
 EXCHANGES = 5000
 
 
-#: Scores of all models on the same rows, of a language or all, as in downstream.json: `rows`,
-#: `groups` of rows that belong together, `models`, `majority` (the score of the most common answer
-#: of all rows; None for a task without a closed set), `difference` of the second model from the
-#: first, its `p_value`, and `clear_after_holm`, whether Holm's method over languages finds it.
+#: Scores of all models on the same rows, for a language or all, as in downstream.json. It has
+#: `rows`, `groups` of rows that belong together, and `models`. `majority` is the score of the most
+#: common answer of all rows; None for a task without a closed set. `difference` is the second model
+#: minus the first, with its `p_value`. `clear_after_holm`: whether Holm's method over languages
+#: finds this difference.
 Scores = dict[str, Any]
 
 
@@ -158,7 +159,7 @@ class Rows:
         )
 
     def average(self, metric: str) -> Average | None:
-        """Return the macro average over languages; None if none counts (`Metric.is_averaged`)."""
+        """Return the macro average of languages that count (`Metric.is_averaged`), or None."""
         of_languages = {
             lang: made
             for lang, made in self._metrics(metric).items()
@@ -217,7 +218,7 @@ class Rows:
                 groups = of_languages[number]
                 if common[number]:
                     own = weights[:, groups]
-                    own[~own.any(axis=1)] = 1  # a resample without its groups gets each once
+                    own[~own.any(axis=1)] = 1  # without any group, a resample gets each group once
                 else:
                     own = document_weights(len(groups), count, generators[number])
                 values.append([metrics[lang].value(own @ each) for each in sums])
@@ -245,7 +246,7 @@ class Rows:
     def _sums(
         self, rows: Sequence[int], metric: Metric
     ) -> tuple[list[list[str]], list[str], list[Floats]]:
-        """Return answers and groups of rows, and the statistics [K, G, S] of each model's seeds."""
+        """Return answers and groups of `rows`, and each model's statistics [K, G, S] by seed."""
         answers = [self.answers[row] for row in rows]
         groups = [self.groups[row] for row in rows]
         sums = [
@@ -262,7 +263,7 @@ class Rows:
         difference = None
         if paired:
             sizes = np.unique(np.asarray(groups), return_counts=True)[1].astype(float)
-            if metric.of_group != "sum":  # a group counts once, whatever its rows
+            if metric.of_group != "sum":  # a group counts once, however many rows it has
                 sizes = np.ones_like(sizes)
             of_seeds = metric.value(sums[1].sum(axis=1)) - metric.value(sums[0].sum(axis=1))
             ours, theirs = (each.sum(axis=0) for each in sums[:2])
@@ -352,7 +353,7 @@ def _exchange_error(
 
 
 def _signs(groups: int, width: int) -> Iterator[Floats]:
-    """Yield signs [R, groups] of all exchanges, or of `EXCHANGES` random ones, in blocks of rows.
+    """Yield blocks of signs [R, groups], a row per exchange: all, or `EXCHANGES` random exchanges.
 
     The first row exchanges nothing. A block is small enough that R times `width` fits too.
     """
@@ -397,7 +398,7 @@ def _draw_average(values: Floats, common: np.ndarray, fewest_groups: int) -> Flo
 def _interval(
     value: float, drawn: Floats, of_seeds: Floats, least: float, most: float = 100
 ) -> tuple[float, float]:
-    """Return the percentile interval of resamples around the value, or `margin`'s with seeds."""
+    """Return the percentile interval of resamples around the value; with seeds, use `margin`."""
     ends = percentiles(drawn + value - drawn.mean(), CONFIDENCE)
     if seeds := measure_seed_errors(of_seeds):
         reach = margin([(float(drawn.std()), math.inf), *seeds], (1 - CONFIDENCE) / 2)

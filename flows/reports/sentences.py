@@ -22,12 +22,12 @@ SMALL_TOKENS = 1e9
 
 
 def same_steps(value: float, censored: Censoring = "none") -> bool:
-    """Return whether a speed-up is one within the page's digits."""
+    """Return whether a speed-up is 1 when rounded as on the page."""
     return censored == "none" and ratio(value) == ratio(1)
 
 
 def speed_up_words(value: float, censored: Censoring = "none") -> str:
-    """Format a speed-up or its bound within a sentence; explain a value of one."""
+    """Format a speed-up or its bound for a sentence; explain a value of 1."""
     words = {"none": "", "lower": "at least ", "upper": "at most "}
     meaning = ", the same number of steps" if same_steps(value, censored) else ""
     return f"{words[censored]}{ratio(value)}{TIMES}{meaning}"
@@ -46,7 +46,7 @@ def seeds_words(seeds: Sequence[float | None]) -> str:
 
 
 def fewer_steps(value: float, censored: Censoring = "none") -> str:
-    """Say what a speed-up above one, or a lower bound, saves: for 1.25, `20% fewer steps`."""
+    """Say what share of steps a speed-up, or its lower bound, saves: `20% fewer steps` for 1.25."""
     return f"{'at least ' * (censored == 'lower')}{percent(1 - 1 / value)} fewer steps"
 
 
@@ -68,7 +68,7 @@ def figure_words(figure: Mapping[str, Any] | None) -> str:
 
 
 def figure_interval(figure: Mapping[str, Any]) -> str | None:
-    """Format the interval of a figure over languages, or the bound that all resamples share."""
+    """Format the interval of a figure over languages, or the bound if all resamples have it."""
     mark, ci = figure_mark(figure), figure["ci"]
     if mark == "none":
         return speed_up_interval(ci, figure["ci_censored"])
@@ -86,7 +86,7 @@ def so_far_caution(step: int) -> str:
 
 
 def continued_caution(steps: int) -> str:
-    """Say what the figures mean if models continued from others, with their moments."""
+    """Say what the figures mean if models continued from others and kept their moments."""
     return (
         f"Both models continued from others after {steps:,} steps, with their moments. Steps, "
         "FLOPs and tokens count from there, so a speed-up is only of this part of the training. If "
@@ -221,12 +221,12 @@ def bounds_note(censored: Mapping[str, int], candidate: str) -> str:
 
 
 def share_interval(ci: Sequence[float] | None) -> str | None:
-    """Format an interval of shares in percent; shares of none and of all have no interval."""
+    """Format an interval of shares in percent; None if both ends are equal."""
     return None if ci is None or ci[0] == ci[1] else f"{100 * ci[0]:.0f} to {percent(ci[1])}"
 
 
 def fourfold_scope(share: Mapping[str, Any]) -> str:
-    """Say that the share at 4 times or more is of the headline's languages, and its upper bound."""
+    """Name the languages of the share at 4 times or more, and its upper bound if that is higher."""
     highest = share["range"][1]
     may = f"; of some only a bound is known, so it may be up to {percent(highest)}"
     return f"of these languages{may * (highest > share['value'])}"
@@ -292,7 +292,7 @@ def options(config: Mapping[str, Any]) -> str:
 def mixture(attributes: Mapping[str, Any]) -> str:
     """Format the attributes of a mixture that are set, in a line."""
     said = {key: value for key, value in attributes.items() if value or key == "alpha"}
-    if "weights" in said:  # they replace alpha
+    if "weights" in said:  # weights replace alpha
         said.pop("alpha", None)
     return "; ".join(f"{key} = {_joined(value)}" for key, value in said.items())
 

@@ -42,7 +42,7 @@ NEVER, MET, AT_FIRST = -1, 0, 1
 CENSORING: dict[int, Censoring] = {NEVER: "upper", MET: "none", AT_FIRST: "lower"}
 
 Curves = tuple[np.ndarray, np.ndarray]
-#: [3, ...] speed-ups (for a bound, the bound), and their smallest and largest true values.
+#: [3, ...]: speed-ups or their bounds, their smallest true values, their largest true values.
 Ranges = np.ndarray
 
 
@@ -115,7 +115,7 @@ class SpeedUp:
     of_seeds: tuple[float | None, ...] = ()
 
     def as_json(self) -> dict[str, Any]:
-        """Return its data, which every report has."""
+        """Return the data of this speed-up for reports."""
         return {
             "step_speedup": self.value,
             "step_speedup_ci": self.ci,
@@ -186,8 +186,8 @@ def log_speed_ups(
     targets = baseline_fits[:, -1]
     baseline, _ = first_crossing(log_steps, baseline_fits, targets)
     candidate, codes = first_crossing(log_steps, candidate_fits, targets)
-    # Never met: the bound is T / T. With a plateau a tighter bound could be wrong, because the
-    # candidate may have been at its best long before its last evaluation.
+    # If the target was never met, the bound is T / T. A tighter bound could be wrong on a plateau:
+    # the candidate may have been at its best long before its last evaluation.
     values = np.where(codes == NEVER, 0.0, baseline - candidate)
     return values, codes, baseline, candidate
 
@@ -225,7 +225,7 @@ def measure_speed_up(
 def percentile_interval(
     values: np.ndarray, may_be_less: np.ndarray, may_be_more: np.ndarray, confidence: float
 ) -> tuple[tuple[float, float], tuple[Censoring, Censoring]]:
-    """Return the percentile interval of log speed-ups [R], some of them bounds, and its marks.
+    """Return the percentile interval of log speed-ups or bounds [R], and the marks of its ends.
 
     The true value of a bound may be anywhere beyond it. So each end is between two quantiles: of
     the smallest possible values of the resamples, and of the largest. An end is the further
@@ -261,7 +261,7 @@ def resample_curves(losses: LanguageLosses, resamples: int, seed: int) -> Curves
         weights = document_weights(losses.clusters, count, generator)
         sums, scale = _exact_sums(losses, weights)
         tokens = weights @ losses.tokens.astype(np.float64)
-        # `scale` carries the unweighted token count, which resampling replaces by its own.
+        # Replace the token count of all documents in `scale` by that of each resample.
         scale = scale / losses.tokens.sum() * tokens[:, None]
         parts.append((sums[0] / scale, sums[1] / scale))
     return np.concatenate([p[0] for p in parts]), np.concatenate([p[1] for p in parts])

@@ -20,7 +20,7 @@ PREDICTED = ("id", "language", "group", "inputs", "answers", "prediction", "scor
 DECODES = ("labels", "greedy", "beam")
 #: Settings that must be equal for a fair comparison.
 FAIR_TUNING = ("examples.config_hash", "mixture.", "origin.", "model.dropout_rate", "train.")
-#: Settings that may differ, as a larger model may need; they only change rounding.
+#: Settings that may differ, because they only change rounding; a larger model may need others.
 FREE_TUNING = ("train.checkpoint_every", "train.loss_chunks", "train.scan_layers")
 FEWEST_CHECKPOINTS = 3
 
@@ -56,7 +56,7 @@ class TunedRun(CompletedRun):
 
     @property
     def origin_step(self) -> int | None:
-        """Step of pretraining that it began with."""
+        """Step of pretraining at which fine-tuning began."""
         return None if self.origin is None else int(self.origin["step"])
 
     @property
@@ -66,7 +66,7 @@ class TunedRun(CompletedRun):
 
     @property
     def trained_as(self) -> list[str]:
-        """Names of these examples in training: `ALONE` for a single task; empty if unseen."""
+        """Names of the predicted task in training: `ALONE` for a single task; empty if unseen."""
         examples = self.config["examples"] or {}
         tasks = examples.get("tasks", {ALONE: examples.get("config_hash")})
         return [name for name, examples_hash in tasks.items() if examples_hash == self.tasks]
@@ -90,7 +90,7 @@ class TunedRun(CompletedRun):
 
     @property
     def identity(self) -> dict[str, Any]:
-        """Hashes of everything that a page takes from it."""
+        """Hashes of everything that a page takes from this run."""
         files = {decode: each.sha256 for decode, each in self.predictions.items()}
         return {
             "run": self.config["config_hash"],

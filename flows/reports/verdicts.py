@@ -40,7 +40,7 @@ def judge(
     mark: Censoring = "none",
     ends: Sequence[Censoring] = ("none", "none"),
 ) -> Verdict:
-    """Judge a figure by its interval.
+    """Return the verdict on a figure that its interval allows.
 
     Args:
         ci: the interval, if there is one.

@@ -329,7 +329,7 @@ def _start(job: Job, launcher: Launcher, wait: bool, json: bool) -> int:
 
 
 def _follow(place: Path, wait: bool, json: bool) -> int:
-    """Follow the job of this place, in the background after its first poll, unless `wait`."""
+    """Follow the job of this place: to its end if `wait`, else in the background after one poll."""
     record = need_record(place)
     if not wait and (who := read_follower(place)):
         return _print(place, f"already followed by {who}; see {_name_logs_command(place)}", json)
@@ -348,7 +348,7 @@ def _follow(place: Path, wait: bool, json: bool) -> int:
             subprocess.Popen(
                 words,
                 stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,  # the job has a log
+                stdout=subprocess.DEVNULL,  # the job's output is in its log
                 stderr=log,
                 start_new_session=True,
             )
@@ -373,7 +373,7 @@ def _leave(out: Path, how: Literal["pause", "cancel"], json: bool) -> int:
 
     try:
         _finish(job.path, follow(job, launcher, on_poll=tell), json)
-    except StopFollowing:  # meanwhile somebody requested the job to run, such as by `resume`
+    except StopFollowing:  # somebody has let the job run again, such as by `resume`
         return _follow(job.path, wait=False, json=json)
     return 0
 

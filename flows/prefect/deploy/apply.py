@@ -62,7 +62,7 @@ class Thing:
     write: Callable[[], object]
 
     def difference(self) -> list[str]:
-        """Return the differences as lines."""
+        """Return a line for each difference of the server from the table."""
         if self.wanted is None:
             return [f"- {self.name}"]
         if self.found is None:
@@ -163,7 +163,7 @@ def _list_notifications(client: SyncPrefectClient, operators: Operators) -> Iter
         yield Thing(
             f"block {name}", {"url": state}, shown, functools.partial(save_block, severity, url)
         )
-        # In a dry run the block may not exist.
+        # In a dry run, the block is perhaps missing.
         block = find_block(client, name)
         blocks |= {severity: block[0]} if block else {}
     for automation in make_automations(blocks):
@@ -238,7 +238,7 @@ def _compare_deployment(
 
     def write() -> None:
         if before is not None and not any(schedule.active for schedule in schedules):
-            for schedule in present:  # a deletion removes late runs too, a replacement does not
+            for schedule in present:  # unlike a replacement, a deletion also removes late runs
                 client.delete_deployment_schedule(before.id, schedule.id)
         limit, options = None, None
         if deployment.concurrency is not None:

@@ -148,8 +148,8 @@ DEPLOYMENTS: Sequence[Deployment] = (
     Deployment(
         reconcile,
         "all",
-        # Active, because without it crashed flow runs stay so. No limit of concurrency, because a
-        # killed run would keep its place.
+        # Active, because otherwise crashed flow runs would stay crashed. There is no limit of
+        # concurrency, because a killed run would keep its place.
         schedule=Schedule(cron="*/2 * * * *", active=True),
         housekeeping=True,
     ),

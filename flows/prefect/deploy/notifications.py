@@ -38,7 +38,7 @@ _CRASH = (
 
 
 def read_address(settings: Notifications) -> str:
-    """Return the address of the messages, which is a secret."""
+    """Return the address that receives messages; it is a secret."""
     from apprise import Apprise
 
     given = os.environ.get(settings.url_variable, "")

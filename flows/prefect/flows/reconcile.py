@@ -80,14 +80,14 @@ def settle(record: Record, flow_run: FlowRun | None) -> None:
     launcher = make_launcher(record.launcher)
     left = (record.job, launcher, how, record.owner, still_wants, record.wants)
     if kind == StateType.CRASHED:
-        return  # `revive` handles it
+        return  # `revive` handles crashed flow runs
     if record.alive is None:
         if flow_run is not None and kind == StateType.CANCELLING:
             if record.intent == "run" and read_follower(record.job.path) is None:
                 leave(*left)
             finish_cancelling(flow_run, need_record(record.job.path))
         return
-    # Else an earlier request did not reach the job, and it has no follower that repeats it.
+    # If false, a request to pause or cancel has not reached the job, and no follower repeats it.
     if record.intent == "run" or read_follower(record.job.path) is not None:
         if wants_jobs(flow_run) or not leave(*left):
             return
@@ -95,7 +95,7 @@ def settle(record: Record, flow_run: FlowRun | None) -> None:
             say("reconcile", f"{record.job.out}: the job lives, but no flow run follows it")
             emit_job_event("mswitch.job.orphaned", record)
             return
-    with contextlib.suppress(StopFollowing):  # it still lives: the next round tries again
+    with contextlib.suppress(StopFollowing):  # the job still lives: the next round tries again
         follow(record.job, launcher, on_poll=stop_following)
         say("reconcile", f"{record.job.out}: the job has ended, as its flow run was told to")
         emit_job_event("mswitch.job.stopped", record)
@@ -157,7 +157,7 @@ def finish_cancelling(flow_run: FlowRun, record: Record) -> None:
     """Set a flow run's state to Cancelled, if no process of it is left to do so."""
     if record.intent == "cancel" and read_follower(record.job.path) is None:
         launcher = make_launcher(record.launcher)
-        # Its work on Dataflow is cancelled too.
+        # This also cancels the job's work on Dataflow.
         if not leave(record.job, launcher, "cancel", record.owner, since=record.wants):
             return
         with get_client(sync_client=True) as client:

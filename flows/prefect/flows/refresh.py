@@ -38,7 +38,8 @@ from mswitch.pipelines.progress import say
 CRASHED_SECS = 1800
 #: Stands for the previous pair, as the pair to begin with.
 PREVIOUS = "{previous}"
-#: Values of a deployment's field that leave this deployment out. Forms cannot send an empty name.
+#: Values that mean “run no deployment” in a field with a deployment's name. Forms cannot send an
+#: empty name.
 NONE = ("", "none")
 
 
@@ -83,7 +84,7 @@ def refresh(settings: RefreshSettings) -> State:
     last: FlowRun | None = None
     if settings.append_deployment not in NONE:
         last = run_to_end(settings.append_deployment, {"name": settings.corpus, **added})
-        # If this flow run continues on another day, that run may have an older dump.
+        # If this flow run continues on another day, the run that it started may have an older dump.
         dump = last.parameters.get("dump", dump)
     examples, pair = (
         name.format(dump=dump, date=date) for name in (settings.examples, settings.pair)
