@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from apache_beam.runners.runner import PipelineResult
 
 _LABEL = "mswitch-build"
-#: Dataflow's meters: the name of the price, and the number of the meter's units in one of its own.
+#: The price of each of Dataflow's meters, and the number of the meter's units per priced unit.
 _METERS = {
     "TotalVcpuTime": ("vcpu_hours", 3600),
     "TotalMemoryUsage": ("memory_gb_hours", 3600 * 1000),
@@ -37,7 +37,7 @@ _METER_SECS = 30.0
 
 
 class OverLimitError(UserError):
-    """A build has cost what it may."""
+    """The jobs of a build have cost as much as its limit allows."""
 
 
 def job_name(title: str, directory: str) -> str:
@@ -164,7 +164,7 @@ class _Meter:
                 except OverLimitError as error:
                     stopped.append(error)
                     return
-                except Exception as error:  # of the network: the next reading may succeed
+                except Exception as error:  # A network error: the next reading may succeed.
                     say("dataflow", f"the meters of {job_id} cannot be read now: {error}")
 
         watcher = threading.Thread(target=look, daemon=True)
@@ -254,7 +254,7 @@ class _Service:
         return self.client._jobs_client.get_job(request).labels.get(_LABEL, "")
 
     def read_meters(self, job_id: str) -> dict[str, float]:
-        """Return what a job has used so far, by the names of prices; Dataflow lags by minutes."""
+        """Return the amounts that a job has used so far, by the names of their prices."""
         used: dict[str, float] = {}
         found: Any = self.client.get_job_metrics(job_id)
         for metric in found.metrics:

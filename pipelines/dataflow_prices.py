@@ -47,7 +47,7 @@ UNLIMITED = Cost()
 
 @dataclasses.dataclass(frozen=True)
 class Phase:
-    """What one job of a build will need.
+    """Estimated work of one job of a build.
 
     Attributes:
         cpu_secs: seconds for which one vCPU computes.
@@ -95,7 +95,7 @@ class Prices:
         }
 
     def usd(self, used: Mapping[str, float], mode: str, end: int = 1) -> float:
-        """Return the price of what one job used.
+        """Return the price in USD of the amounts that a job used.
 
         Args:
             used: amounts by the names of their prices.
@@ -110,7 +110,7 @@ class Prices:
         return total
 
     def estimate(self, phases: Mapping[str, Phase], workers: int) -> dict[str, dict[str, list]]:
-        """Return the lowest and highest amounts and prices in USD of each phase, and of all."""
+        """Return the lowest and highest amounts and prices (USD) of each phase, and their sums."""
         found: dict[str, dict[str, list]] = {}
         for name, phase in phases.items():
             ends = []
@@ -131,7 +131,7 @@ class Prices:
 
 
 def read_prices(path: str = "") -> Prices:
-    """Read a user's table of prices, by default that of this package."""
+    """Read a table of prices; by default the table of this package."""
     own = importlib.resources.files("mswitch.pipelines").joinpath(_TABLE)
     rows: dict[tuple[str, str], list[tuple[float, ...]]] = defaultdict(list)
     try:

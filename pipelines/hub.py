@@ -80,7 +80,7 @@ def _list_patterns(configs: list[Any], config: str, split: str) -> Iterator[str]
     if files:
         named = files if isinstance(files, list) else [files]
         for entry in named:
-            # Files without a split are those of training.
+            # The card gives these files no split, so they are training files.
             mapped = entry if isinstance(entry, dict) else {"split": "train", "path": entry}
             if mapped["split"] == split:
                 yield from mapped["path"] if isinstance(mapped["path"], list) else [mapped["path"]]

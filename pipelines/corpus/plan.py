@@ -42,7 +42,7 @@ _WARM_SECS = 5.0
 
 
 def build_sample(file: CrawlFile, config: CorpusConfig, source: RecipeSource | None) -> dict:
-    """Build a corpus of one file in this process, phase after phase, and count.
+    """Build a corpus of one file in this process, phase after phase; count pages and bytes.
 
     Returns:
         `records`; `dropped` by reason; `pages`, `lines` and `text_bytes` that pass ingest;
@@ -208,7 +208,7 @@ def _count_requests(
     config: CorpusConfig,
     recipe: Recipe,
 ) -> dict[str, tuple[int, int, int]]:
-    """Return the tasks of each phase, and its requests to a bucket that write and that read.
+    """Return the tasks of each phase, its write requests and its read requests to a bucket.
 
     In a large corpus, most requests are for the part of a group of files in a bucket of keys.
     """
@@ -219,9 +219,9 @@ def _count_requests(
     kinds = len(recipe.kinds) if config.keep_fingerprints else 0
     buckets, shards = estimated["buckets"], estimated["shards_at_least"]
     kept = sum(count for name, count in buckets.items() if name.startswith("kept_"))
-    # Notes of ingest and finish are read three times; of pages, first the lines, then the rest.
+    # Notes of ingest and finish are read three times. Files of pages are read twice: lines first.
     tasks, writes, opens, ranges = groups, (2 + kinds) * groups, 5 * files + 3 * groups, 0
-    places = choices = 0  # what a group reads of the choices of steps
+    places = choices = 0  # files and ranges that a group reads with the choices of earlier steps
     for step in recipe.dedups:
         shared, near = buckets[step.name], isinstance(step, NearDedup)
         tasks += groups + shared + 16 * near
@@ -241,7 +241,7 @@ def _count_requests(
 
 
 def _add_up(tasks: int, writes: int, opens: int, ranges: int, lists: int) -> tuple[int, int]:
-    """Return requests that write and that read.
+    """Return the write requests and the read requests.
 
     A task looks for its note. To open a file takes requests for bucket, description, content and
     end; a write describes the bucket. A list of tasks is written, read, and looked for six times.

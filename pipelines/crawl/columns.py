@@ -10,11 +10,11 @@ from mswitch.pipelines.records import COLUMN_MEANINGS
 
 #: Arrow types of kept columns. Lists, objects, dates and others become text.
 KINDS = ("bool", "int64", "float64", "string")
-#: Keeps all columns.
+#: Entry of --keep that keeps all columns.
 ALL = "all"
 #: Key of a page's columns: names of kept columns whose value was dropped.
 LOST = "_lost"
-#: Maximum bytes of a value, and maximum number of columns.
+#: Maximum bytes of a kept value, and maximum number of kept columns.
 MAX_VALUE_BYTES = 64 << 10
 _MOST_COLUMNS = 256
 _NAME = re.compile(r"[\w-]{1,100}")
@@ -122,5 +122,5 @@ def _write_text(value: Any) -> str | None:
         elif not isinstance(value, str):
             value = value.isoformat() if hasattr(value, "isoformat") else str(value)
         return value if len(value.encode()) <= MAX_VALUE_BYTES else None
-    except (RecursionError, ValueError):  # also half a character
+    except (RecursionError, ValueError):  # ValueError is also raised for half of a surrogate pair.
         return None

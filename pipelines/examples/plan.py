@@ -24,7 +24,7 @@ def _time_shard(given: tuple[ExampleShard, str, ExamplesConfig]) -> float:
     with tempfile.TemporaryDirectory(prefix="mswitch-plan-") as directory:
         model = write_vocabulary(directory, open_vocabulary(vocabulary))
         weights = read_weights(config.weights) if config.weights else None
-        for _ in range(2):  # the first also loads the vocabulary
+        for _ in range(2):  # The first round also loads the vocabulary.
             before = time.process_time()
             write_shard(shard, directory, model=model, config=config, rehydration=weights)
             secs = time.process_time() - before
@@ -55,7 +55,7 @@ def plan_examples(
         [secs] = call_each(_time_shard, [(middle, vocabulary, config)])
     cpu_secs = secs * size / middle.size_bytes
     count = len(shards)
-    # A shard, its index and its note; the shard of the corpus.
+    # Each task writes a shard, its index and its note, and reads a shard of the corpus.
     phase = Phase(cpu_secs, count, 3 * count, 4 * count)
     return {
         "stage": "examples-plan",

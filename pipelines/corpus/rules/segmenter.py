@@ -8,7 +8,7 @@ import numpy as np
 
 from mswitch.pipelines.errors import UserError
 
-#: Languages whose words ICU finds, by a dictionary; of Tibetan it finds syllables.
+#: Languages in which ICU finds words by a dictionary, or syllables (Tibetan).
 LANGUAGES = ("bo", "ja", "km", "lo", "my", "th", "zh")
 
 #: Starts, ends and unspaced scripts of units, as in `words.Words`.
@@ -71,6 +71,7 @@ def _find_edges(text: str, locale: str) -> np.ndarray:
     breaker = load_icu().breakers.WordBreaker(text, locale)
     edges = np.fromiter((start for start, _ in breaker.segments()), np.int64)
     codes = np.frombuffer(text.encode("utf-32-le"), np.uint32)
-    if len(codes) and codes.max() > 0xFFFF:  # ICU counts UTF-16
+    # ICU counts units of UTF-16. Characters beyond U+FFFF have two.
+    if len(codes) and codes.max() > 0xFFFF:
         edges = np.searchsorted(np.cumsum(1 + (codes > 0xFFFF)) - 1, edges)
     return np.append(edges, len(text))
