@@ -301,7 +301,8 @@ SETTINGS = {
         measured="docs/experiments/2026-12-01-documentation-trained-on.md",
     ),
     "cpu": Setting(
-        # With T5's scale of 1 and this short warm-up both learn more slowly (docs/experiments).
+        # With T5's scale of 1 and this short warm-up, both models learn more slowly
+        # (docs/experiments).
         models=make_pair("mt5-tiny", "mswitch-tiny", init_scale=0.1),
         vocabulary=VocabularyConfig(size=8192, sample_characters=8_000_000),
         examples=ExamplesConfig(inputs_length=128, validation_segments=2),

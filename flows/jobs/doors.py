@@ -103,7 +103,7 @@ def leave(
         if record.job.key != job.key:
             return False
         if since is not None and record.wants > since:
-            gone -= {*record.wanted_by[since - record.wants :]}  # the latest owners are last
+            gone -= {*record.wanted_by[since - record.wants :]}  # the list ends with the latest
         others = [owner for owner in record.wanted_by if owner not in gone]
         if others and since is not None:
             record.wanted_by, record.owner = others, others[-1]
@@ -114,7 +114,7 @@ def leave(
     with edit_record(job.path) as record:
         take_over(record)
         if record.intent != how:
-            return False  # meanwhile somebody requested something else
+            return False  # meanwhile somebody made another request
         _stop(record, time.time())
     # A follower also does this after the processes have ended, but the job may have no follower.
     _end_elsewhere(job)

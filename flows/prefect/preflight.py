@@ -86,7 +86,7 @@ def _check_mesh(training: Planned, manifest: Mapping[str, Any]) -> None:
 
 
 def _check_examples(run: Path, manifest: Mapping[str, Any], examples: Path | str) -> None:
-    """Refuse another vocabulary or other examples for a run that was begun."""
+    """Refuse another vocabulary or other examples than those that a run began with."""
     if not (run / CONFIG).exists():
         return
     before = read_run(run)["examples"]
