@@ -103,7 +103,7 @@ def leave(
         if record.job.key != job.key:
             return False
         if since is not None and record.wants > since:
-            gone -= {*record.wanted_by[since - record.wants :]}  # the list ends with the latest
+            gone -= {*record.wanted_by[since - record.wants :]}  # the latest owners are last
         others = [owner for owner in record.wanted_by if owner not in gone]
         if others and since is not None:
             record.wanted_by, record.owner = others, others[-1]
