@@ -62,7 +62,7 @@ def supervise_in_job(argv: Sequence[str]) -> int:
     code = supervise(argv)
     reasons = {
         128 + signal.SIGABRT: "another process of the job was lost, or does not answer (see above)",
-        # A training ends at once before it has begun, and on the second SIGTERM.
+        # A training ends at once on a SIGTERM before it has begun, and on a second SIGTERM.
         128 + signal.SIGTERM: "ended by SIGTERM at once",
     }
     if code not in reasons:

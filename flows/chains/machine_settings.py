@@ -37,8 +37,8 @@ DEBIAN_PAGES = CorpusConfig(
 )
 #: Examples of the task for fine-tuning.
 LANGUAGE_OF = SupervisedConfig(inputs_length=64, targets_length=8)
-#: This takes a minute for both models on two cores, and writes only the last checkpoint. T5's rate
-#: of 1e-3 would change the models too little in 80 steps.
+#: Both models take a minute on two cores; only the last checkpoint is written. T5's rate of 1e-3
+#: would change the models too little in so few steps.
 FINETUNE = TuningConfig(steps=80, batch_size=32, base_learning_rate=0.04, dtype="float32")
 
 
@@ -177,7 +177,7 @@ def _make_reports(models: Mapping[str, Model]) -> dict[str, tuple[str, tuple[str
 _OF_MESSAGES = {
     "dense": _DENSE,
     "sparse": _TIGHT,
-    # One has as many FLOPs per step as `sparse`, the other has as many parameters.
+    # One model has as many FLOPs per step as `sparse`, the other has as many parameters.
     "dense-equal-flops": _DENSE.changed(d_ff=69),
     "dense-equal-parameters": _DENSE.changed(d_ff=1024),
     # `hash` has as many experts as `sparse`; `hash-32` has twice as many, for equal FLOPs.
@@ -215,7 +215,7 @@ _MESSAGES = Setting(
 
 _OF_PROSE = {
     **{name: model for name, model in _OF_MESSAGES.items() if name != "hash"},
-    # As many FLOPs per step as the most expensive models: 32 experts with a router.
+    # As many FLOPs per step as the most expensive models, which have 32 experts and a router.
     "dense-equal-flops": _DENSE.changed(d_ff=75),
     "sparse-32": _TIGHT.changed(experts=32),
     "token-32": _TIGHT.changed(routing="token", experts=32),
@@ -301,7 +301,8 @@ SETTINGS = {
         measured="docs/experiments/2026-12-01-documentation-trained-on.md",
     ),
     "cpu": Setting(
-        # With T5's scale of 1 and this short warm-up both learn more slowly (docs/experiments).
+        # With T5's scale of 1 and this short warm-up, both models learn more slowly
+        # (docs/experiments).
         models=make_pair("mt5-tiny", "mswitch-tiny", init_scale=0.1),
         vocabulary=VocabularyConfig(size=8192, sample_characters=8_000_000),
         examples=ExamplesConfig(inputs_length=128, validation_segments=2),

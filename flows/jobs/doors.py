@@ -114,7 +114,7 @@ def leave(
     with edit_record(job.path) as record:
         take_over(record)
         if record.intent != how:
-            return False  # meanwhile somebody requested something else
+            return False  # meanwhile somebody made another request
         _stop(record, time.time())
     # A follower also does this after the processes have ended, but the job may have no follower.
     _end_elsewhere(job)

@@ -277,7 +277,7 @@ class Kubernetes:
         return dataclasses.replace(status, where=where)
 
     def logs(self, job: Job, attempt: int, start: int) -> tuple[list[str], int]:
-        """Read from one log, after the new lines of all processes' logs are appended to it.
+        """Append the new lines of all processes' logs to one log, and read from this log.
 
         The `.read` file then records how much of each it has. Lines beyond that record are cut off
         and appended again.

@@ -271,7 +271,7 @@ def prepare_record(
         )
     hours = record.host_hours(until)
     fresh = Record(job, launcher.profile, wants=record.wants, earlier_host_hours=hours)
-    # Earlier attempts of this job say nothing about the present output: the other job made it.
+    # Another job made the present output, so earlier attempts of this job say nothing about it.
     take_over(fresh)
     for attempt in fresh.attempts:
         attempt.outcome, attempt.message = "resume", "before another job made this output"
@@ -280,7 +280,7 @@ def prepare_record(
 
 
 def take_over(record: Record) -> None:
-    """Record attempts whose submitters were killed after the submission, before they recorded it."""
+    """Record attempts whose submitters were killed before they could record them."""
     if record.alive is not None:
         return  # the next attempt is submitted only after this one has an outcome
     newest = max(make_launcher(record.launcher).find(record.job), default=0)

@@ -96,7 +96,7 @@ def _ask(limit: float, text: str, proposed: float) -> Approval:
         ),
     )
     keys = keyset_from_base_key(make_key("cost-above", str(limit)))
-    given: Any = read_flow_run_input(keys["response"])  # a coroutine only within a coroutine
+    given: Any = read_flow_run_input(keys["response"])  # outside async code, this is no coroutine
     if given:
         if given["decision"] == "no":
             delete_flow_run_input(keys["response"])

@@ -77,7 +77,7 @@ class CostGuard:
         return total
 
     def refuse(self) -> OverBudgetError | None:
-        """Return the reason to pause everything if the cost reached its limit, else None."""
+        """Return the error that pauses all jobs if the cost reached its limit, else None."""
         if self.limit is None or (spent := self.spent()) < self.limit:
             return None
         return OverBudgetError(
@@ -149,7 +149,7 @@ class CostGuard:
             same_place = (record.launcher, record.job.hosts) == here
             if last is None or not same_place or record.job.argv[0] not in _TRAININGS:
                 continue
-            with contextlib.suppress(UserError):  # the run cannot be read
+            with contextlib.suppress(UserError):  # not every run can be read
                 secs = measure_step_secs(run)
                 if secs is None:
                     continue

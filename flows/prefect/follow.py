@@ -212,7 +212,7 @@ class _Follower:
             raise UserError(message)
 
     def sleep(self, secs: float) -> None:
-        """Wait; if the flow run is ended, stop following; if it is suspended, pause the job."""
+        """Wait. If the flow run ends, stop following; if it is suspended, pause the job."""
         leaving = _leaving.get(None)
         if leaving is None or leaving.suspended:
             time.sleep(secs)

@@ -86,7 +86,7 @@ def _check_mesh(training: Planned, manifest: Mapping[str, Any]) -> None:
 
 
 def _check_examples(run: Path, manifest: Mapping[str, Any], examples: Path | str) -> None:
-    """Refuse another vocabulary or other examples for a run that was begun."""
+    """Refuse a vocabulary or examples that differ from those that a run began with."""
     if not (run / CONFIG).exists():
         return
     before = read_run(run)["examples"]
@@ -111,7 +111,7 @@ def count_missing_bytes(training: Planned, vocabulary_size: int) -> int:
     config = training.config
     if training.is_trained:
         return 0
-    # Those that are kept, and one more: the newest stays while the next is written.
+    # The checkpoints that are kept, and one more: the newest stays while the next is written.
     count = len(evaluation_steps(config)) + 1
     places = training.out.glob(f"{CHECKPOINTS}/*") if isinstance(training.out, Path) else ()
     present = sum(path.name.isdecimal() for path in places)

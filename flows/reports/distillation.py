@@ -133,7 +133,7 @@ def _read(run: Path, role: str) -> EvaluatedRun:
 
 
 def _check_long(of_teacher: Pairs, of_long: Pairs) -> None:
-    """Check that the long baselines are the baselines, with the steps of teacher and student."""
+    """Check that long baselines are baselines with the steps of teacher and student together."""
     seeds = [[run.seed for _, run in pairs] for pairs in (of_teacher, of_long)]
     if seeds[0] != seeds[1] and max(map(len, seeds)) > 1:
         raise UserError(

@@ -20,9 +20,9 @@ TASK_NOTES = {
     "can be learned without pretraining. This page shows that fine-tuning and its measurement work "
     "from end to end, not what a pretrained model is worth."
 }
-#: Smaller differences in points prove little with a single fine-tuning seed.
+#: A smaller difference in points proves little if there is only one fine-tuning seed.
 SEED_POINTS = 2
-#: With fewer of 100 points a model has not learned the task.
+#: A model with fewer points, of 100, has not learned the task.
 FLOOR_POINTS = 5
 
 

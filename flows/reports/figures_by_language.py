@@ -37,7 +37,7 @@ def quality_panels(
 
 
 def _interval(row: Mapping[str, Any]) -> Sequence[float]:
-    """Return the baseline's quality plus the paired interval of the difference, if any."""
+    """Return the baseline's quality plus the interval of the paired difference, if any."""
     return [-row["baseline_nll"] - end for end in reversed(row["delta_ci"] or ())]
 
 

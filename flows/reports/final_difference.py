@@ -13,7 +13,7 @@ from mswitch.flows.reports.speedup import LanguageLosses, mean_losses
 def measure_delta(
     losses: LanguageLosses, confidence: float | None, of_seeds: Sequence[float] | np.ndarray = ()
 ) -> Estimate:
-    """Compare both models at the last step; clusters are documents and, if there are several, seeds.
+    """Compare both models at the last step; clusters are documents and, if several, seeds.
 
     The standard error is the delete-one jackknife's: the root of the sum of squares of the
     difference's changes when one document is left out (HC3 for a ratio; MacKinnon, Nielsen and

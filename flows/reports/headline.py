@@ -280,13 +280,13 @@ def headline(results: Sequence[LanguageResult], config: ReportConfig) -> dict[st
 def _improved(
     chosen: Sequence[LanguageResult], draws: np.ndarray | None, config: ReportConfig
 ) -> dict[str, Any]:
-    """Count languages whose final loss is clearly better, by chance and after Holm's correction."""
+    """Count languages whose final loss is clearly better; also by chance, and by Holm's method."""
     deltas = [result.delta for result in chosen]
     better = np.array([each.ci is not None and each.ci[1] < 0 for each in deltas], dtype=float)
     worse = [each.ci is not None and each.ci[0] > 0 for each in deltas]
     ends = [[pair[1][-1] - pair[0][-1] for pair in result.of_seeds] for result in chosen]
     most_by_chance = p_value = None
-    if len(ends[0]) != 2:  # two seeds do not show how their effect varies over languages
+    if len(ends[0]) != 2:  # two seeds do not show how a seed's effect varies over languages
         by_chance = counts_by_chance(deltas, np.array(ends).T, config)
         most_by_chance = int(np.quantile(by_chance, 1 - LEVEL, method="higher"))
         p_value = float(np.mean(by_chance >= max(better.sum(), sum(worse))))

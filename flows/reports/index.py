@@ -73,7 +73,7 @@ def _rows(
     show: Callable[[Mapping[str, Any]], Markup],
     above: int = 0,
 ) -> list[tuple[dict[str, Any], Markup]]:
-    """Return data and row of each file with this name, newest first."""
+    """Return the data and the page's row of each file called `name`, newest first."""
     files = [
         file
         for file in storage.find(directory, name)

@@ -199,7 +199,7 @@ def t_test(
 
 
 def _p_value(value: float, errors: Sequence[tuple[float, float]]) -> float:
-    """Return the p value of the interval that ends at zero."""
+    """Return the p value for which one end of the interval is zero."""
     if len(errors) == 1:
         [(error, freedom)] = errors
         return float(2 * stdtr(freedom, -abs(value) / error))
@@ -247,7 +247,7 @@ def clear_after_holm(deltas: Sequence[Estimate], seeds: int = 1) -> tuple[int | 
 
 
 def _sample_skewness(deltas: Sequence[Estimate]) -> tuple[np.ndarray, float]:
-    """Return the skewness of the languages that have one, and its sampling variance.
+    """Return the skewness of languages whose skewness is known, and its sampling variance.
 
     The variance for D normal differences is 6 D (D - 1) / ((D - 2) (D + 1) (D + 3)), over D for
     their mean.

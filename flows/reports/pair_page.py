@@ -119,7 +119,7 @@ def _draw_histograms(report: Mapping[str, Any]) -> list[Drawing]:
 
 
 def render(report: Mapping[str, Any], drawings: Drawings, csv: str) -> str:
-    """Render the page from report.json's contents; it offers per_language.csv for download."""
+    """Render the page from report.json's contents, with per_language.csv for download."""
     svgs = {
         name: inline_svgs(parts, name, () if name in GRIDS else SCREENS)
         for name, parts in drawings.items()

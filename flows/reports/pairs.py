@@ -190,7 +190,7 @@ def _check_taught(student: EvaluatedRun, teachers: Sequence[EvaluatedRun]) -> No
 
 
 def merged(runs: Sequence[EvaluatedRun]) -> EvaluatedRun:
-    """Return the first seed's run with the times of all seeds, to represent them."""
+    """Return the first seed's run, with the times of all seeds, to represent all runs."""
     if len(runs) == 1:
         return runs[0]
     times = [run.step_secs for run in runs if run.step_secs]

@@ -51,7 +51,7 @@ def fewer_steps(value: float, censored: Censoring = "none") -> str:
 
 
 def figure_mark(figure: Mapping[str, Any]) -> Censoring:
-    """Return whether a figure over languages is a bound: its range is open on one side."""
+    """Return whether a figure over languages is a bound, because its range has an open side."""
     low, high = figure["range"]
     if (low > 0) == (high is not None):
         return "none"

@@ -36,8 +36,8 @@ from mswitch.flows.reports.intervals import (
 )
 from mswitch.flows.reports.numbers import Censoring
 
-#: Codes for a target that was never met (the true speed-up is smaller than the bound), met, or met
-#: already at the first evaluation (the true speed-up is larger).
+#: Codes of a target: never met (the true speed-up is below the bound), met, or met already at the
+#: first evaluation (the true speed-up is above the bound).
 NEVER, MET, AT_FIRST = -1, 0, 1
 CENSORING: dict[int, Censoring] = {NEVER: "upper", MET: "none", AT_FIRST: "lower"}
 
@@ -314,7 +314,7 @@ def draw_seed_changes(of_seeds: Sequence[Curves], config: ReportConfig) -> Curve
 def draw_ranges(
     steps: np.ndarray, of_seeds: Sequence[Curves], config: ReportConfig
 ) -> Ranges | None:
-    """Draw step speed-ups of other seeds; None for one seed, which shows no variation.
+    """Draw step speed-ups of other seeds; None for one seed: it shows no variation between seeds.
 
     Returns:
         [3, R], see `Ranges`.

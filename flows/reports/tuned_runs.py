@@ -61,7 +61,7 @@ class TunedRun(CompletedRun):
 
     @property
     def tasks(self) -> str:
-        """Hash of the examples that it predicted."""
+        """Hash of the predicted examples."""
         return str(next(iter(self.predictions.values())).settings["tasks"])
 
     @property

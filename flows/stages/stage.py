@@ -112,7 +112,7 @@ class Stage:
         if self.part:
             out = join(out, self.part) if isinstance(out, str) else out / self.part
             record = record and record / self.part
-        # An output that already has a marker does not show whether an addition to it is finished.
+        # The marker of an existing output does not show whether an addition to it is finished.
         marked = self.marked and not {"--append", "--unfinished"} & set(argv)
         return Job(tuple(argv), out, marked=marked, hosts=hosts, record=record)
 

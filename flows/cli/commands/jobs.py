@@ -358,7 +358,7 @@ def _follow(place: Path, wait: bool, json: bool) -> int:
 
 def _leave(out: Path, how: Literal["pause", "cancel"], json: bool) -> int:
     record = need_record(out)
-    # The record's launcher, so that an error in operators.toml cannot keep a job running.
+    # Use the record's launcher, so that an error in operators.toml cannot keep a job running.
     job, launcher = record.job, make_launcher(record.launcher)
     tell_news = say_news("jobs")
     try:

@@ -206,7 +206,7 @@ def _compare_work_queue(
     return Thing(shown, wanted, present, lambda: update(path_params={"id": queue.id}))
 
 
-#: Settings that have other names in the client.
+#: Settings that have other names in Prefect's client.
 _OTHER_NAMES = ("form", "concurrency", "schedules")
 
 

@@ -103,7 +103,7 @@ def refresh(settings: RefreshSettings) -> State:
 
 @step("preflight")
 def check_vocabulary_stays(settings: RefreshSettings) -> None:
-    """Refuse a pair that begins with another, if its examples would have a new vocabulary."""
+    """Refuse a pair that begins with another pair, if its examples would have a new vocabulary."""
     if {settings.examples_deployment, settings.pair_deployment} & {*NONE}:
         return
     pair = _read_parameters(settings.pair_deployment) | settings.pair_parameters
