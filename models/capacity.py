@@ -30,7 +30,7 @@ class Groups(NamedTuple):
         return math.gcd(self.encoder, self.decoder)
 
     def divide(self, parts: int) -> "Groups":
-        """Return the groups in one of `parts` equal parts; `parts` must divide `separable`."""
+        """Return the groups of one part, if the batch has `parts` equal parts (a divisor of `separable`)."""
         return Groups(self.encoder // parts, self.decoder // parts)
 
 

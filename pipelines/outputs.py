@@ -323,7 +323,7 @@ class RemoteOutput:
             if storage.exists(storage.join(self.out, name))
         }
         if not names:
-            # Look for two files, because one may be the released lease of a writer that left
+            # Look for two files. A single file may be the lease of a writer that ended and left
             # nothing else.
             anything = storage.match(storage.join(self.out, "**"), limit=2)
             names.update(file.path for file in anything if storage.name_of(file.path) != LEASE)

@@ -155,7 +155,7 @@ def head_and_tail(path: str | Path, count: int) -> tuple[int, bytes, bytes]:
 
 @contextlib.contextmanager
 def publish(path: str | Path, *, sync: bool = False) -> Iterator[Path]:
-    """Yield a local path to write to, which becomes `path` as a whole if the body succeeds.
+    """Yield a local path to write to. If the body succeeds, the complete file becomes `path`.
 
     Args:
         path: final path or URL of the file; a local directory must exist.

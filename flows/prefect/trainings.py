@@ -129,7 +129,7 @@ class Trainings:
             for future in self.trainings.values():
                 future.result()
         except OverBudgetError:
-            # The evaluations' followers pause them too, but only while this process lives.
+            # Each evaluation's follower also pauses it, but only while this process lives.
             wait(list(self.evaluations.values()))
             raise
         except Exception:

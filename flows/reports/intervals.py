@@ -31,7 +31,7 @@ LEVEL = 0.05
 MOST_BY_SKEWNESS = 2.0
 #: Holm's method is not used if seeds are so few that its t exceeds this.
 MOST_ERRORS = 10.0
-#: Factor on the skewness that few documents show (docs/decisions/0043).
+#: Factor for a skewness that was estimated on few documents (docs/decisions/0043).
 HIDDEN_SKEWNESS = 6.0
 
 Interval = tuple[float, float]

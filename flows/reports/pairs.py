@@ -38,7 +38,7 @@ def check_pair(
     free = ["train.steps", "evaluation.steps"] if longer else []
     free += ["train.seed"] if any_seed else []
     packs = {run.config["train"].get("pack") for run in (baseline, candidate)}
-    # The number of examples in a row does not change the examples of a step.
+    # How many examples share a row does not change which examples a step has.
     free += [] if "next-fit" in packs else ["train.pack"]
     if baseline.in_bytes and candidate.in_bytes:
         # With the same text, losses per byte can be compared between vocabularies. The bytes of

@@ -353,7 +353,7 @@ def _exchange_error(
 
 
 def _signs(groups: int, width: int) -> Iterator[Floats]:
-    """Yield blocks of signs [R, groups], a row per exchange: all, or `EXCHANGES` random exchanges.
+    """Yield blocks of signs [R, groups]: rows are all exchanges, or `EXCHANGES` random exchanges.
 
     The first row exchanges nothing. A block is small enough that R times `width` fits too.
     """

@@ -248,7 +248,7 @@ def _format_option(name: str, value: Any) -> list[str]:
 
 
 def read_value(config: Any, field: dataclasses.Field[Any]) -> Any:
-    """Return a field's value; None, its default, if the class derives it from others."""
+    """Return a field's value, or None if the class computed the value from other fields."""
     value = getattr(config, field.name)
     if field.default is None and value is not None:
         without = dataclasses.replace(config, **{field.name: None})

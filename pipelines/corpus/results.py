@@ -1,4 +1,4 @@
-"""Sums of the notes that tasks wrote about the shards of a build.
+"""Sums of the counts in the notes that tasks wrote about the shards of a build.
 
 A build may have tens of thousands of shards, so only what is needed later stays in memory.
 """

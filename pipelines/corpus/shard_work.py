@@ -167,7 +167,8 @@ def _make_rows(pages: Sequence[Page], recipe: Recipe) -> Iterator[dict[str, Any]
         if "characters" in names:
             row["characters"] = len(page.text)
         if row["marked_by"]:
-            # A marked page only competes for its URL, so keep just a sample of its text.
+            # A marked page is dropped later, but URL deduplication still sees it. Keep only a
+            # sample of its text.
             shown = page.columns.get(ERROR, "").encode(errors="replace") or page.utf8
             row |= {"text": _cut_beginning(shown), "lines": 0, "line_hashes": b""}
             for field in recipe.added_columns:

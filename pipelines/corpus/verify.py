@@ -177,7 +177,7 @@ def _check_accounts(directory: str, shards: Sequence[Mapping[str, Any]]) -> Iter
 
 
 def _check_chain(removals: Records) -> Iterator[str]:
-    """Yield a message for each record of a removal that does not name the record before it."""
+    """Check the chain of removals: yield a message for each that does not name the one before."""
     before = ""
     for path, sha256 in removals:
         if storage.read_json(path)["previous"] != before:

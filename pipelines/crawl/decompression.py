@@ -28,7 +28,7 @@ MAX_DICTIONARY_BYTES = 16 << 20
 
 _READ_BYTES = 64 << 10
 _OUTPUT_BYTES = 1 << 20
-#: Bytes of gzip output per call. They are few, because damage loses all output of its call.
+#: Bytes of gzip output per call. They are few, because a call that meets damage returns nothing.
 _GZIP_OUTPUT_BYTES = 64 << 10
 #: Bytes of zstd input per call. A zstd block of 4 bytes can become 128 KiB, so this much input
 #: becomes at most 64 MiB.

@@ -16,7 +16,8 @@ from mswitch.pipelines.exit_codes import USER_ERROR
 
 #: Parameters of the template; metadata.json describes them.
 PARAMETERS = ("input", "out", "append", "badwords", "set")
-#: Options from the launcher for the conducting job. The jobs of a build must not get them.
+#: Options from the launcher for the job that conducts the build. The other jobs must not get
+#: them.
 _OWN_OPTIONS = ("runner", "job_name", "template_location", "staging_location", "dataflow_job_file")
 #: Options of the conductor, which mostly waits; they override the options for the build's jobs.
 _CONDUCTOR = (

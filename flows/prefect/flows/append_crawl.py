@@ -100,7 +100,7 @@ def read_build_options(place: Path) -> list[str]:
     """Return the options of a corpus' build from its job's record, without Beam's."""
     record = read_record(place)
     own, _ = split_beam_options(record.job.argv if record is not None else ())
-    # In a person's command an option and its value may be two words.
+    # If a person typed the command, an option and its value may be separate words.
     if own[:2] != ("corpus", "build") or not all(word.startswith("--") for word in own[2:]):
         raise UserError(
             f"{place} was not built by flow corpus: add to it with `mswitch corpus build`"

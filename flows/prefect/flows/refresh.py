@@ -84,7 +84,7 @@ def refresh(settings: RefreshSettings) -> State:
     last: FlowRun | None = None
     if settings.append_deployment not in NONE:
         last = run_to_end(settings.append_deployment, {"name": settings.corpus, **added})
-        # If this flow run continues on another day, the run that it started may have an older dump.
+        # The child run may be from an earlier day and have an older dump.
         dump = last.parameters.get("dump", dump)
     examples, pair = (
         name.format(dump=dump, date=date) for name in (settings.examples, settings.pair)
