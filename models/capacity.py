@@ -30,7 +30,7 @@ class Groups(NamedTuple):
         return math.gcd(self.encoder, self.decoder)
 
     def divide(self, parts: int) -> "Groups":
-        """Return the groups of one part, if the batch has `parts` equal parts (a divisor of `separable`)."""
+        """Return the groups of one part if `parts`, a divisor of `separable`, share the batch."""
         return Groups(self.encoder // parts, self.decoder // parts)
 
 
