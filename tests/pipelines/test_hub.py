@@ -178,6 +178,7 @@ def test_a_corpus_is_that_of_the_same_files_here_and_names_their_commit(web, tmp
     assert build_corpus([f"{WEB}@{before}/deu_Latn/train"], out, LENIENT)["reused"]
 
 
+@pytest.mark.slow
 def test_a_killed_build_continues_without_downloading_again(server, web, tmp_path):
     words = ["corpus", "build", f"--input={WEB}@{web.head}/deu_Latn/train"]
     words += [f"--out={tmp_path}/corpus", "--min-lines=1", "--min-long-line-characters=1"]
