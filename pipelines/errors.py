@@ -1,4 +1,4 @@
-"""Errors that a user should read, in one line."""
+"""Errors in one line, for users to read."""
 
 import errno
 import math

@@ -108,7 +108,7 @@ def use_runner(runner: str, beam_options: Sequence[str] = (), cost: Cost = UNLIM
         raise UserError(f"--max-cost-usd: runner {runner} meters no cost: leave it out")
     read_prices(cost.prices)
     given = {}
-    if beam_options or runner != "local":  # otherwise Beam need not be imported
+    if beam_options or runner != "local":  # else do not import Beam
         given = pipeline_options(runner, beam_options).get_all_options(drop_default=True)
     storage.use_options(given)
 

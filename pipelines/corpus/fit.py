@@ -83,7 +83,7 @@ def fit_thresholds(
     cluster_size: str = "cluster_size",
     samples: int = 0,
 ) -> dict[str, Any]:
-    """Write limits by language as a CSV for `GopherQuality.thresholds`, and optional other CSVs.
+    """Write limits by language as a CSV for `GopherQuality.thresholds`; other CSVs are optional.
 
     Limits on repetition are fitted on `corpus`, a crawl; limits on lengths of words and lines, and
     on ends of lines, on `reference`. Languages with fewer than `min_documents` keep the limits for
@@ -382,7 +382,7 @@ def _read(corpus: Corpus, more: Sequence[str]) -> Iterator[tuple[str, Columns]]:
 
 
 def _to_numpy(column: pa.Array) -> np.ndarray:
-    """Return a column as an array; a missing cluster size becomes 1, a single page."""
+    """Return a column as an array; a missing cluster size becomes 1 (only the page itself)."""
     return (column.fill_null(1) if column.null_count else column).to_numpy()
 
 

@@ -1,4 +1,4 @@
-"""Gathers documents into output shards on an engine, which is the only shuffle of text.
+"""Gathers documents into output shards on an engine. No other step shuffles text.
 
 Batches of documents are shuffled to their shard. If each worker read its pieces from storage
 instead, a large corpus would need millions of requests.

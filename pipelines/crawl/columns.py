@@ -98,7 +98,7 @@ def join_kinds(kind: str, other: str) -> str:
 
 
 def convert_value(value: Any, kind: str) -> Any:
-    """Return a value as a kind; None if it is null, too long, or cannot be of this kind."""
+    """Convert a value to a kind; return None if it is null, too long, or not convertible."""
     if value is None:
         return None
     if kind in ("", "string"):

@@ -159,7 +159,7 @@ def count_noise(length: int, noise_density: float, mean_span: float) -> tuple[in
 
 
 def count_draws(length: int, noise_density: float, mean_span: float) -> tuple[int, int]:
-    """Return the numbers of draws to cut noise tokens and other tokens of a mask into spans."""
+    """Return how many draws cut noise tokens into spans, and how many draws cut other tokens."""
     length = max(length, 2)
     noise, _ = count_noise(length, noise_density, mean_span)
     return noise - 1, length - noise - 1
@@ -177,7 +177,7 @@ def _compose(gap_draws: Draws, parts: int) -> NDArray[np.intp]:
     keys <<= np.uint64(32)
     keys |= np.arange(gaps, dtype=np.uint64)
     keys.sort(axis=-1)
-    order = keys.astype(np.uint32)  # keeps the low half: the gap's number
+    order = keys.astype(np.uint32)  # the low half of a key is the gap's number
     cuts = np.flatnonzero(order < parts - 1).reshape(rows, parts - 1)
     ends = np.empty((rows, parts + 1), np.intp)
     ends[:, 0], ends[:, -1] = 0, gaps + 1

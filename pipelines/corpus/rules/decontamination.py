@@ -304,7 +304,10 @@ def _sort_matches(matches: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any
 
 
 def _hash_item(text: str) -> tuple[int, np.ndarray]:
-    """Return the units of an n-gram and an item's distinct hashes; 0 units if it is too short."""
+    """Return the number of units per n-gram, and the hashes of the item's distinct n-grams.
+
+    The number is 0 if the item is too short.
+    """
     words = cut([text])
     units = len(words.starts)
     if units < words.units(MIN_ITEM_WORDS)[0]:

@@ -10,7 +10,7 @@ from mswitch.pipelines.corpus.rules.text_script import count_scripts, find_main_
 from mswitch.pipelines.languages import UNDETERMINED, any_code, languages
 
 _PREFIX = "__label__"
-#: Labels for text in no language, or in several.
+#: Labels for text in no language, or in several languages.
 _NO_LANGUAGE = ("zxx", "und", "mul", "mis")
 #: Serbian, whose two scripts are two languages here, and Serbo-Croatian.
 _SERBIAN = ("sr", "srp", "sh", "hbs")

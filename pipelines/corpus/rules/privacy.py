@@ -112,7 +112,7 @@ def _mask(
 
 
 def mask_sample(beginning: str) -> str:
-    """Mask the beginning of a text; if it was cut, drop the last word, perhaps half an address."""
+    """Mask the beginning of a text; if cut, drop its last word, which may be half an address."""
     if len(beginning) >= DETAIL_CHARACTERS:
         beginning = beginning[: max(map(beginning.rfind, " \n"))]
     return mask_personal_data(beginning).text

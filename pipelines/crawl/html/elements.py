@@ -57,7 +57,7 @@ FONT, FRAMESET, NOFRAMES, SCRIPT = map(_NAMES.index, ("font", "frameset", "nofra
 
 
 def _combine_by_name(values: Iterable[tuple[int, int]]) -> np.ndarray:
-    """Return the combined values of each name's kinds; the last entry is for all other names."""
+    """For each name, combine the values of its kinds; the last entry stands for other names."""
     combined = np.zeros(UNKNOWN + 1, np.int64)
     for kind, value in values:
         for name in _KINDS[kind].split():
