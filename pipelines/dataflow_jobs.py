@@ -63,7 +63,7 @@ def _hash(text: str) -> str:
 def run_job(
     submit: Callable[[], Any], options: "PipelineOptions", cost: Cost, meters: str
 ) -> "PipelineResult":
-    """Submit a job, or find the one that an earlier start of the build submitted; wait for it.
+    """Submit a job, or find the job that an earlier start of the build submitted; wait for it.
 
     Args:
         submit: submits the job.

@@ -135,7 +135,7 @@ class FollowedLease(Lease):
         super().__init__(directory)
         self.key = key
         self._seen = time.monotonic()
-        # The holder's last renewal is at most as old as the time between two renewals.
+        # The time since the holder's last renewal is at most the time between two renewals.
         self._until = self._seen + LEASE_SECS / 2
 
     def keep(self) -> None:

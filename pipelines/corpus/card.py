@@ -79,7 +79,7 @@ def render_card(
 
 
 def escape_markdown(text: str) -> str:
-    """Escape `text` for Markdown: no markup, HTML, line break or control character remains."""
+    """Escape markup, HTML, line breaks and control characters of `text` for Markdown."""
     printable = "".join(c if c.isprintable() else f"\\u{ord(c):04x}" for c in text)
     return _MARKDOWN.sub(lambda match: "\\" + match[0], printable)
 

@@ -79,7 +79,7 @@ class Base:
 
     @property
     def prefix(self) -> str:
-        """Part of the next addition's shard names that follows the split."""
+        """Part of the next addition's shard names, which follows the split."""
         return f"{name_addition(len(self.additions) + 1)}-"
 
     @property

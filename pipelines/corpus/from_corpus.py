@@ -181,7 +181,7 @@ def _find_changes(
 def _find_obstacle(
     step: Step, was: Mapping[str, Any], base: Base
 ) -> tuple[str, Mapping[str, Any]] | None:
-    """Return why stored documents cannot be judged by changed settings, and the old values."""
+    """Return why changed settings cannot judge stored documents, and these settings' old values."""
     recipe, manifest = base.recipe, base.manifest
     if not isinstance(step, Rule) or step.defines("response_reason"):
         return "it runs only when a crawl is read", was

@@ -188,10 +188,10 @@ def _scale(counts: Any, scale: float) -> Any:
 def _estimate_shuffles(
     total: Mapping[str, Any], config: CorpusConfig, recipe: Recipe
 ) -> tuple[dict[str, int], dict[str, int]]:
-    """Return the most bytes that each shuffle moves, and its number of buckets."""
+    """Return the maximum number of bytes that each shuffle moves, and its number of buckets."""
     moved, buckets = {}, {}
     for step in recipe.dedups:
-        # The number of buckets follows from all possible candidates (`phases`).
+        # The number of buckets depends on the maximum number of candidates (`phases`).
         rows = step.candidates(total["pages"], total["lines"])
         moved[step.name] = total["moved"][step.name]
         buckets[step.name] = 1 << choose_shared_bits(rows * step.width * 8, config.bucket_bytes)

@@ -83,7 +83,7 @@ _ID = re.compile(r"[0-9a-f]{32}")
 _SUFFIX = re.compile(r"(-removed-\d+)?\.parquet$")
 _COUNTS = ("documents", "characters", "bytes")
 
-#: File with the entries to remove, and its SHA-256.
+#: Path of the file with the entries to remove, and the file's SHA-256.
 Request = tuple[str, str]
 
 

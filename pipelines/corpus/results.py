@@ -115,7 +115,7 @@ def list_dropped_records(
 
 
 def count_for_engine(accounts: Mapping[str, Any]) -> dict[str, int]:
-    """Convert a stored note of ingest or finish to an engine's counters during a build.
+    """Convert a stored note of ingest or finish to counters for the engine of a running build.
 
     They are pages read, damaged files, drops by reason, documents by language, documents, bytes.
     """

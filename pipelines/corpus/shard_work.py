@@ -149,7 +149,7 @@ def _ingest(pages: Sequence[Page], recipe: Recipe, ledger: Ledger) -> Iterator[d
 
 
 def _make_rows(pages: Sequence[Page], recipe: Recipe) -> Iterator[dict[str, Any]]:
-    """Yield pages as rows, with their keys, after edits."""
+    """Apply edits to pages; yield the pages as rows with their keys."""
     rows = _find_marks(pages, recipe)
     for step in recipe.dedups:
         if step.before_edits:
@@ -274,7 +274,7 @@ def finish_group(number: int, job: Job, exchanges: Sequence[Exchange]) -> dict[s
 def write_run(
     number: int, kept: Iterable[Sequence[Page]], job: Job
 ) -> dict[str, dict[str, list[Any]]]:
-    """Store a group's documents, each batch sorted by language and id; return the languages' index.
+    """Store a group's documents in batches sorted by language and id; return an index by language.
 
     `finish_group` describes the index.
     """

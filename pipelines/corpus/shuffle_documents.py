@@ -36,7 +36,7 @@ def shuffle_documents(
         | "SpreadGroups" >> beam.Reshuffle()
         | "CutRun" >> beam.FlatMap(_cut, specs=specs, finished=finished.notes, job=job)
     )
-    # Create an empty entry for each shard, because a part of the id space may have no document.
+    # Create an empty entry for each shard, because a shard may get no document.
     empty = root | "Shards" >> beam.Create([(number, b"") for number in specs])
     write = partial(_write, specs=specs, directory=directory, job=job)
     own = dataclasses.replace(tasks, function=write, items=(), on_engine=None)

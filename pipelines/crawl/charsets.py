@@ -88,7 +88,7 @@ _OTHER_NAMES = {
 _OTHER_META = re.compile(
     rb"<meta\s[^>]{0,200}?charset\s*=\s*[\"']?\s*(%s)\b" % "|".join(_OTHER_NAMES).encode(), re.I
 )
-#: Encodings of seven bits, and their escape sequences.
+#: Seven-bit encodings, and their escape sequences.
 _SEVEN_BITS = ("hz", "iso2022_jp", "iso2022_kr")
 _ESCAPES = (b"\x1b", b"~{")
 #: Corrections to the detector's names. cp949 is what the standard calls EUC-KR. The detector does

@@ -91,7 +91,7 @@ def find_kind(value: Any) -> str:
 
 
 def join_kinds(kind: str, other: str) -> str:
-    """Return the kind that holds the values of two kinds."""
+    """Return the kind that can hold the values of both kinds."""
     if {kind, other} == {"int64", "float64"}:
         return "float64"
     return kind or other if kind == other or "" in (kind, other) else "string"

@@ -148,7 +148,7 @@ class DecompressedStream(io.RawIOBase):
         self._decoded = 0
         self._one_member = one_member
         self._damage = damage
-        # Offset of each member's content in the stream, and of each member in the file.
+        # Offset in the stream of each member's content, and offset in the file of each member.
         self._contents = [0]
         self._members = [start]
         #: Whether the reader is within a record. If so, the stream ends before any member that

@@ -237,7 +237,7 @@ def _detect_next_format(file: BinaryIO, start: int) -> FileFormat:
     for _, content in find_members(file, start):
         if format := _detect_text_format(content):
             return format
-        if content.startswith(b"http"):  # a record's first line, cut off here
+        if content.startswith(b"http"):  # beginning of a record's first line
             return "arc"
     return "damaged"
 

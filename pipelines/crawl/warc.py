@@ -26,7 +26,7 @@ _VERSION_LINE = re.compile(rb"[\r\n]*WARC/\d+\.\d+[ \t]*\r?\n")
 _KINDS: dict[bytes, Literal["text", "http", "other"]] = {b"conversion": "text", b"response": "http"}
 #: Lines that count as blank, as in fastwarc.
 _BLANK = (b"\r\n", b"\n")
-#: A name and a value; lines that begin with white space continue the value.
+#: A header's name and value; lines that begin with white space continue the value.
 _HEADER = re.compile(rb"(?m)^([^\s:][^:\n]*):(.*(?:\n[ \t].*)*)")
 _MOST_HEADER_BYTES = 32 << 10
 _SCAN_BYTES = _SKIP_BYTES = 1 << 20
@@ -130,7 +130,7 @@ class _Archive:
                 held = _read_record(headers, content, member, max_bytes)
                 stream.in_record = False
         except (OSError, EOFError, DamagedStreamError):
-            # Do not yield a record in the damaged member, because its checksum was not reached.
+            # Do not yield a record in a damaged member, because the member's checksum was not read.
             if held and held.offset != stream.member:
                 yield held
             raise

@@ -87,7 +87,7 @@ def t5(documents: Iterable[Document], length: int, *, seed: int) -> Iterator[Seg
 
 
 def _cut(pieces: list[Tokens], length: int) -> Iterator[Segment]:
-    """Join pieces and cut them into segments; yield each with the starts of pieces in it."""
+    """Join pieces and cut them into segments; yield segments and where pieces start in them."""
     if not pieces:
         return
     ends = np.cumsum([piece.size for piece in pieces])

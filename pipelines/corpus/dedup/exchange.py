@@ -123,7 +123,7 @@ class Exchange:
         raise NotImplementedError
 
     def read_choices(self, group: Group, lines: np.ndarray) -> Any:
-        """Return the choice for each page of a group, for `Dedup.reasons`.
+        """Return the choice for each page of a group, as input of `Dedup.reasons`.
 
         Args:
             group: a group of shards.

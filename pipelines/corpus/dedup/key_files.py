@@ -86,7 +86,7 @@ def read_keys(path: str, columns: int, bits: int = 0, bucket: int = 0) -> np.nda
     """Return the rows of one of 2**bits buckets: uint64 [n, columns]."""
     index = _index(path)
     own = (len(index) - 1).bit_length() - 1
-    # The index of a file with few rows has few ranges. One range then contains the whole bucket.
+    # If a file has few rows, its index has few ranges. Then one range contains the whole bucket.
     within = max(0, bits - own)
     first, last = bucket >> within, (bucket >> within) + 1
     start, stop = index[[first << max(0, own - bits), last << max(0, own - bits)]].tolist()

@@ -1,4 +1,4 @@
-"""Exact deduplication: of candidates with equal keys, the candidate with the smallest ranks stays.
+"""Exact deduplication keeps, for each key, the candidate with the smallest ranks.
 
 A group of shards has one candidate for each of its keys. No text moves; a group gets back one bit
 per candidate.

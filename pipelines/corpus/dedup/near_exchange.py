@@ -29,7 +29,7 @@ from mswitch.pipelines.corpus.fingerprints import unpack_column
 from mswitch.pipelines.file_tasks import Tasks
 from mswitch.pipelines.languages import UNDETERMINED, languages
 
-#: Number of tasks among which the languages are divided.
+#: Number of tasks that share the languages.
 _PARTS = 16
 #: Number of integers shared by languages that `mswitch.pipelines.languages` lacks.
 _OTHERS = 16

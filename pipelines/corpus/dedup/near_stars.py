@@ -30,7 +30,7 @@ LARGE_PAIRS = 10_000_000
 #: Number of steps that run as lists of tasks. The first and the last of these steps are small-star.
 #: One worker runs any further steps.
 _STEPS = 17
-#: Target bytes of the page numbers in a part, and maximum number of parts as an exponent of 2.
+#: Target bytes of the page numbers in a part. There are at most 2**`_MOST_PART_BITS` parts.
 _PART_BYTES, _MOST_PART_BITS = 16 << 20, 8
 #: A page's number has 10 bits for the language, 24 for the group's number plus 1, and 30 for
 #: the place in the group.
@@ -149,7 +149,7 @@ class Stars(Exchange):
             yield read_keys(self.file(title, number, "keys"), 2, self._part_bits, part)
 
     def _least(self, step: int, part: int) -> tuple[np.ndarray, int]:
-        """Return the pages of a part, each with its smallest neighbour, and the number of edges."""
+        """Return a part's pages, each with its smallest neighbour, and the number of edges read."""
         parts, rows = [np.zeros((0, 2), np.uint64)], 0
         for edges in self._read_edges(step, part):
             parts.append(_find_least_neighbours(edges))

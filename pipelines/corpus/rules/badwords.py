@@ -36,7 +36,7 @@ _UNSPACED: dict[Mc4Release, frozenset[str]] = {
     "3.0.1": frozenset(["th", "zh"]),
     "3.1.0": frozenset(["ja", "th", "zh"]),
 }
-#: Ignored entries: each is part of many common words, and by itself matched more than a tenth of
+#: Ignored entries. Each is part of many common words. By itself, each matched more than a tenth of
 #: the language's documents.
 _ALLOWED: dict[Mc4Release, dict[str, frozenset[str]]] = {
     "3.0.1": {},

@@ -93,12 +93,12 @@ class LanguageRule(Rule):
         return [self._by_label(page) for page in pages] if labelled else None
 
     def find_looser(self, was: Mapping[str, Any]) -> list[str]:
-        """Name settings that keep more labels, or that may give a dropped page a kept label."""
+        """Name settings that keep more labels, or that may change the label of a dropped page."""
         labels = sorted(was.keys() & {"languages", "keep_und"})
         before = self.change({name: was[name] for name in labels})
         wider = [] if self.kept <= before.kept else labels
         others = {name: value for name, value in was.items() if name not in labels}
-        # With any other setting, the rule may label a page `und`, and it may keep such pages.
+        # With any other setting, the rule may label a page `und`; it may also keep such pages.
         return wider + ([*others] if UNDETERMINED in self.kept else super().find_looser(others))
 
     def _by_label(self, page: Page) -> str | None:

@@ -341,7 +341,7 @@ class GopherQuality(ListRule):
         """Measure pages; return the reason to drop each, or None to keep it."""
         langs = [page.lang for page in pages]
         locales = self.find_locales(langs)
-        # Near-duplicates are found by letters, so that they do not depend on ICU's version.
+        # The search for near-duplicates uses letters, because these words depend on ICU's version.
         words = cut([page.text for page in pages], locales) if any(locales) else cut_pages(pages)
         columns = measure_quality(words, langs, self.loaded[0], locales)
         values = zip(*(columns[name].tolist() for name in CORPUS_COLUMNS.values()), strict=True)
