@@ -93,7 +93,7 @@ class LanguageRule(Rule):
         return [self._by_label(page) for page in pages] if labelled else None
 
     def find_looser(self, was: Mapping[str, Any]) -> list[str]:
-        """Name settings that keep more labels, or that may change the label of a dropped page."""
+        """Name settings that keep more labels, or that may give a dropped page a kept label."""
         labels = sorted(was.keys() & {"languages", "keep_und"})
         before = self.change({name: was[name] for name in labels})
         wider = [] if self.kept <= before.kept else labels
