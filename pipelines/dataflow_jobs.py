@@ -63,7 +63,7 @@ def _hash(text: str) -> str:
 def run_job(
     submit: Callable[[], Any], options: "PipelineOptions", cost: Cost, meters: str
 ) -> "PipelineResult":
-    """Submit a job, or find the one that an earlier start of the build submitted; wait for it.
+    """Submit a job, or find the job that an earlier start of the build submitted; wait for it.
 
     Args:
         submit: submits the job.
@@ -88,7 +88,7 @@ def run_job(
         try:
             result = submit()
         except (Conflict, DataflowJobAlreadyExistsError):
-            # Another command submitted first; its job may have ended meanwhile.
+            # Another command submitted this job first; the job may have ended meanwhile.
             result = service.find() or submit()
     link = service.link(result.job_id())
     say("dataflow", f"job {service.name} keeps running if this command ends: {link}")
@@ -115,7 +115,7 @@ def run_job(
 
 
 def _find_reason(text: str) -> str:
-    """Return the line of Dataflow's error that names the cause: the last, as in tracebacks."""
+    """Return the line of Dataflow's error that names the cause: the last line, as in tracebacks."""
     readable = as_user_error(RuntimeError(text))
     return str(readable) if readable else text.strip().splitlines()[-1].strip()
 
@@ -238,7 +238,7 @@ class _Service:
         return f"https://console.cloud.google.com/dataflow/jobs/{place}"
 
     def active(self) -> Iterator[Any]:
-        """Return the jobs that have not ended; they lack labels."""
+        """Return the jobs that have not ended, without their labels."""
         from google.cloud import dataflow
 
         active = dataflow.ListJobsRequest.Filter.ACTIVE

@@ -1,4 +1,4 @@
-"""Locks that the kernel frees when a process ends, such as the lock of a directory's one writer."""
+"""Locks that the kernel frees when a process ends; a locked directory has one writer."""
 
 import contextlib
 import fcntl

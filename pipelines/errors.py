@@ -1,4 +1,4 @@
-"""Errors that a user should read, in one line."""
+"""Errors in one line, for users to read."""
 
 import errno
 import math
@@ -8,7 +8,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-#: Last line of a traceback that Beam turned into text, for a UserError or one of its subclasses.
+#: Last line of a traceback as text from Beam, if the error is a UserError or of a subclass.
 _FLATTENED = re.compile(
     r"^mswitch\.pipelines\.\w+\.(?:User|WorkerDied|Missing|Bucket)Error: (.+)$", re.M
 )

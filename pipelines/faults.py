@@ -49,7 +49,7 @@ LAUNCH_POINTS = tuple(
     )
 )
 
-#: All other fault points, in the order in which a demo reaches them.
+#: Fault points that are not listed above, in the order in which a demo reaches them.
 FAULT_POINTS = (
     *_list_publication_points("sample"),
     "corpus.after_ingest",

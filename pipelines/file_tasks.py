@@ -183,7 +183,7 @@ def _print_progress(lists: Sequence[Tasks], stage: str) -> Iterator[None]:
 
 
 def _watch(lists: Sequence[Tasks], stage: str, stop: threading.Event) -> None:
-    """Report slow tasks and progress of the first unfinished list, and once more when stopped."""
+    """Report slow tasks and the first unfinished list's progress; when stopped, report again."""
     for tasks in lists:
         sizes, scale, unit = [1] * len(tasks.items), 1, tasks.unit
         if unit == "bytes":

@@ -74,7 +74,7 @@ def _get_digest(entry: Mapping[str, Any]) -> str:
 
 
 def _list_patterns(configs: list[Any], config: str, split: str) -> Iterator[str]:
-    """Yield globs of the files of a split: those of the card, or those that names suggest."""
+    """Yield globs of a split's files, as the card states or else as file names suggest."""
     own = next((entry for entry in configs if entry.get("config_name") == config), {})
     files = own.get("data_files")
     if files:

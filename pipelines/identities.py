@@ -1,4 +1,4 @@
-"""Settings that identify an output, without later-added fields that have their default."""
+"""Settings that identify an output; a field added later is omitted at its default value."""
 
 import csv
 import dataclasses

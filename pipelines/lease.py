@@ -1,4 +1,4 @@
-"""A lease on a place in a bucket, instead of a file lock, which no kernel could free there.
+"""A lease on a place in a bucket, where no kernel could free a file lock.
 
 `_LEASE.json` names the holder, who replaces it every few seconds. Each write requires that the
 object still has the version of the last write (Google's generation, Amazon's ETag), so of two
@@ -114,7 +114,7 @@ class Lease:
                 continue
 
     def release(self, keeper: threading.Thread) -> None:
-        """End `keep`, and free the lease unless others have it already."""
+        """End `keep`, and free the lease unless another process already has it."""
         self._released.set()
         keeper.join()
         # If this write fails, the lease expires anyway.
@@ -135,7 +135,7 @@ class FollowedLease(Lease):
         super().__init__(directory)
         self.key = key
         self._seen = time.monotonic()
-        # The holder's last renewal is at most as old as the time between two renewals.
+        # The time since the holder's last renewal is at most the time between two renewals.
         self._until = self._seen + LEASE_SECS / 2
 
     def keep(self) -> None:

@@ -32,8 +32,8 @@ PRELOAD = [
     "mswitch.pipelines.corpus.warm_up",
 ]
 
-#: Workers older than this are replaced before the next list, because their allocators keep freed
-#: memory in pieces that seldom fit the next list.
+#: Workers older than this are replaced before the next list. Their allocators keep freed memory in
+#: pieces that are seldom suitable for the next list.
 _RENEW_SECS = 8.0
 
 

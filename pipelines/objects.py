@@ -30,7 +30,7 @@ class ChangedError(Exception):
 
 
 class BucketError(UserError):
-    """A bucket cannot be reached or refuses a request, perhaps not for long."""
+    """A bucket cannot be reached or refuses a request, perhaps temporarily."""
 
 
 @contextlib.contextmanager

@@ -44,7 +44,7 @@ def pass_on(lines: Sequence[str]) -> None:
 
 @contextlib.contextmanager
 def lines_to(listener: Callable[[Sequence[str]], None]) -> Iterator[None]:
-    """Pass lines that this thread would print to `listener`, such as a flow's logger."""
+    """Pass this thread's lines to `listener`, such as a flow's logger, instead of printing them."""
     token = _listener.set(listener)
     try:
         yield

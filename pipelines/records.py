@@ -136,7 +136,7 @@ class Rejected:
         object.__setattr__(self, "detail", self.detail[:DETAIL_CHARACTERS])
 
     def explained(self) -> "Rejected":
-        """Return the same rejection, with its detail found."""
+        """Return the same rejection, with the detail that `find_detail` returns."""
         if self.find_detail is None:
             return self
         return dataclasses.replace(self, detail=self.find_detail(), find_detail=None)

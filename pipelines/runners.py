@@ -87,7 +87,7 @@ def pipeline_options(
         # Workers run code in packages, and do not need __main__.
         if not given & {"save_main_session", "no_save_main_session"}:
             defaults.append("--no_save_main_session")
-        # A hint turns on right fitting, which FlexRS does not support.
+        # A resource hint turns on right fitting, which FlexRS does not support.
         if not given & {"resource_hint", "resource_hints", "flexrs_goal"}:
             defaults.append(f"--resource_hint=min_ram={WORKER_MEMORY}")
     from apache_beam.options.pipeline_options import PipelineOptions
@@ -97,7 +97,7 @@ def pipeline_options(
 
 
 def use_runner(runner: str, beam_options: Sequence[str] = (), cost: Cost = UNLIMITED) -> None:
-    """Before work begins, refuse options that a runner does not take; pass the others to storage.
+    """Refuse options that a runner does not take, before work begins; give the rest to storage.
 
     Args:
         runner: see `pipeline_options`.
@@ -108,7 +108,7 @@ def use_runner(runner: str, beam_options: Sequence[str] = (), cost: Cost = UNLIM
         raise UserError(f"--max-cost-usd: runner {runner} meters no cost: leave it out")
     read_prices(cost.prices)
     given = {}
-    if beam_options or runner != "local":  # otherwise Beam need not be imported
+    if beam_options or runner != "local":  # else do not import Beam
         given = pipeline_options(runner, beam_options).get_all_options(drop_default=True)
     storage.use_options(given)
 

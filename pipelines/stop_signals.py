@@ -1,4 +1,4 @@
-"""The first Ctrl-C or SIGTERM as a request to save and stop."""
+"""Treats the first Ctrl-C or SIGTERM as a request to save and stop."""
 
 import contextlib
 import signal

@@ -185,7 +185,7 @@ def publish(path: str | Path, *, sync: bool = False) -> Iterator[Path]:
 
 
 def remove_temporaries(directory: str | Path) -> None:
-    """Remove files that writers killed inside `publish` left in a local directory."""
+    """Remove temporary files of killed writers (`publish`) from a local directory."""
     for leftover in Path(directory).rglob(".*.tmp"):
         leftover.unlink()
 
@@ -240,7 +240,7 @@ def files_below(directory: str | Path, called: str | None = None) -> dict[str, F
             if called not in (None, name):
                 continue
             path = os.path.join(folder, name)
-            with contextlib.suppress(FileNotFoundError):  # raised while its directory is replaced
+            with contextlib.suppress(FileNotFoundError):  # if its directory is being replaced
                 info = os.stat(path)
                 if not stat.S_ISREG(info.st_mode):
                     continue  # reading a pipe would wait for a writer
@@ -265,7 +265,7 @@ def read_json_files(paths: Sequence[str]) -> Iterator[Any]:
         yield from map(read_json, paths)
         return
     with ThreadPoolExecutor(_REQUESTS) as pool:
-        # Read some files at a time, because results wait in memory.
+        # Read files in batches, because results wait in memory.
         for start in range(0, len(paths), 8 * _REQUESTS):
             yield from pool.map(read_json, paths[start : start + 8 * _REQUESTS])
 
@@ -346,8 +346,9 @@ def _read_amazon_range(url: str, start: int, stop: int) -> bytes:
         return b""
 
 
-# Clients with the credentials from Beam's options, one per process, since connections cannot be
-# forked. Beam's own readers request 16 MB at a time (gs://) or the rest of an object (s3://).
+# Clients use the credentials from Beam's options. Each process has its own clients, since
+# connections cannot be forked. Beam's own readers request 16 MB at a time (gs://) or the rest of an
+# object (s3://).
 
 
 @functools.lru_cache(maxsize=1)

@@ -1,4 +1,4 @@
-"""Adds another crawl to a finished corpus, as a change (`change`): the monthly job.
+"""The monthly job: adds another crawl to a finished corpus (a kind of `change`).
 
 Documents and splits of the corpus stay as they are (a page's split follows from its URL). New pages
 lose to the corpus where they share deduplication keys: URLs, lines, bands of near-duplicates. What

@@ -26,7 +26,7 @@ _REASONS = ("url_reason", "response_reason")
 def pass_rules(
     rules: Sequence[Rule], pages: Sequence[Page], recipe: Recipe, ledger: Ledger
 ) -> Sequence[Page]:
-    """Return the pages that pass all rules, in order; count the others in the ledger."""
+    """Apply rules in order; return the pages that pass all, and count drops in the ledger."""
     for rule in rules:
         kept = ledger.sort_out(rule, pages, ask(rule, pages, recipe))
         pages = [pages[number] for number in kept]
@@ -76,8 +76,8 @@ def _ask(rule: Rule, pages: Sequence[Page], recipe: Recipe) -> Sequence[str | No
             note(f"rule {rule.name} at {pages[0].source}")
         reasons = rule.reasons(pages)
         if len(reasons) != len(pages):
-            # Do not look for a page as the cause: asked about a single page, the rule may return
-            # one reason.
+            # Do not search for a page that causes this: for a single page, the rule may return one
+            # reason.
             raise UserError(
                 f"rule {rule.name} of recipe {recipe.name} returned {len(reasons)} reasons for "
                 f"{len(pages)} pages: return one for each, None to keep it"

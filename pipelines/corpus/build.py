@@ -71,7 +71,8 @@ from mswitch.pipelines.runners import RunnerName, use_runner, worker_processes
 __all__ = ["CorpusConfig", "build_corpus"]
 
 STAGE = "corpus"
-#: `rejected/records.parquet`: `offsets` (Parquet: rows) locates the first of the `records`.
+#: Columns of `rejected/records.parquet`. `records` counts dropped records. `offsets` locates the
+#: first of these records (in Parquet, by number of the row).
 _DROPPED = pa.schema(
     [
         pa.field("file", pa.string(), nullable=False),
@@ -135,7 +136,7 @@ def build_corpus(
     for line in config.replaced(recipe, source) if source else ():
         say(STAGE, line)
     if runner == "local":
-        # It starts while this process looks for input.
+        # The server starts while this process looks for input.
         start_server(recipe.preload)
     use_runner(runner, beam_options, cost)
     files = tuple(find_crawl_files(inputs)) if inputs else ()
@@ -191,7 +192,7 @@ def _assemble(
     inputs: Sequence[Mapping[str, Any]],
     rejected_if_empty: str,
 ) -> None:
-    """Run all phases; write statistics and samples of dropped pages, the manifest last."""
+    """Run all phases; write statistics and samples of dropped pages, and last the manifest."""
     build.ingest()
     build.finish()
     recipe = build.job.recipe
@@ -242,7 +243,7 @@ def _assemble(
     if not build.base:
         card = render_card(settings, manifest, stats, recipe)
         write_atomically(storage.join(staging, CARD), card)
-        if storage.exists(rejected_if_empty):  # from an earlier build without any document
+        if storage.exists(rejected_if_empty):  # left by an earlier build that had no document
             storage.remove([rejected_if_empty])
     storage.write_json(storage.join(staging, MANIFEST), manifest)
 
@@ -314,7 +315,7 @@ def _add(
 
 
 def _report(out: str, before: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """Print and return the summary; with statistics from `before`, include what was added."""
+    """Print and return the summary; given earlier statistics (`before`), include the changes."""
     summary = {**_summarize(out), "reused": False}
     if before is not None:
         summary = {**_count_changes(before, storage.read_json(storage.join(out, STATS))), **summary}
@@ -344,9 +345,10 @@ def _identify_input(file: CrawlFile, out: str | Path) -> dict[str, Any]:
 
 
 def _name_input(path: str, out: str) -> str:
-    """Return a name that stays the same if input and output move together, if both are local.
+    """Return an input's name, which is relative to `out` if both paths are local.
 
-    A URL with a new signature is the same input while its content is the same (`digest`).
+    So input and output can move together. A URL with a new signature is the same
+    input while its content is the same (`digest`).
     """
     local = not storage.is_remote(path) and not storage.is_remote(out)
     return os.path.relpath(path, out) if local else storage.hide_secrets(path)

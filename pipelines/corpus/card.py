@@ -50,8 +50,8 @@ def render_card(
     rows = sum_languages(stats)
     splits_of = {row["lang"]: [split for split in SPLITS if row[split]] for row in rows}
     all_splits = [split for split in SPLITS if any(split in of for of in splits_of.values())]
-    # The code examples load the largest language that has every split, or, if no language has every
-    # split, the largest language.
+    # The code examples load the largest language that has every split. If there is none, they load
+    # the largest language.
     complete = [row for row in rows if len(splits_of[row["lang"]]) == len(SPLITS)]
     return _load_template().render(
         title=title,
@@ -79,7 +79,7 @@ def render_card(
 
 
 def escape_markdown(text: str) -> str:
-    """Escape `text` for Markdown: no markup, HTML, line break or control character remains."""
+    """Escape markup, HTML, line breaks and control characters of `text` for Markdown."""
     printable = "".join(c if c.isprintable() else f"\\u{ord(c):04x}" for c in text)
     return _MARKDOWN.sub(lambda match: "\\" + match[0], printable)
 

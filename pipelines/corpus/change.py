@@ -79,7 +79,7 @@ class Base:
 
     @property
     def prefix(self) -> str:
-        """Part of the next addition's shard names that follows the split."""
+        """Part of the next addition's shard names, which follows the split."""
         return f"{name_addition(len(self.additions) + 1)}-"
 
     @property
@@ -244,7 +244,7 @@ def decide_change(staging: str, whole: Mapping[str, Any]) -> None:
     `gone`.
     """
     manifest = whole["manifest"]
-    if "files" in manifest:  # missing in corpora of earlier versions
+    if "files" in manifest:  # earlier versions did not write this entry
         again = {STATS: whole["stats"], DECONTAMINATION: whole.get("decontamination")}
         texts = {path: storage.json_text(value) for path, value in again.items() if value}
         entries = {entry["path"]: entry for entry in manifest["files"]}
@@ -303,7 +303,7 @@ def _render_card(manifest: Mapping[str, Any], stats: Mapping[str, Any], recipe: 
 
 
 def _apply_edits(text: str, before: str, after: str) -> str | None:
-    """Apply the changes between two texts to a third text; return None if that lacks a line."""
+    """Apply to `text` the changes from `before` to `after`; return None if `text` lacks a line."""
     old, new, mine = (version.splitlines(keepends=True) for version in (before, after, text))
     match = partial(difflib.SequenceMatcher, None, old, autojunk=False)
     blocks = match(mine).get_matching_blocks()

@@ -232,7 +232,7 @@ class CorpusConfig:
         recipe = recipe or self.load(source)
         settings = identifying_settings(self)
         for name in (*STEP_OPTIONS, "languages", "keep_und", "set", "recipe"):
-            settings.pop(name, None)  # fields of later versions are absent at their default
+            settings.pop(name, None)  # absent if a later version added it and it has its default
         settings["steps"] = {step.name: step.settings() for step in recipe.steps}
         if source:
             settings = {name: value for name, value in settings.items() if name not in _CHOICES}

@@ -49,14 +49,14 @@ _DEVIATIONS = tuple(name for name in COLUMNS if "duplicate" in name or name.star
 #: Maximum number of documents of a language whose words are counted.
 _MOST_TEXTS = 2_000
 _STOP_WORD_SHARE, _FEWEST_STOP_WORDS = 0.008, 8
-#: Number of a language's most frequent words that may be stop words.
+#: Number of a language's most frequent words among which stop words are chosen.
 _FREQUENT_WORDS = 10_000
 #: If single letters make up a larger share of a language's units, its words are unknown.
 _UNSPACED_SHARE = 0.5
 #: Format characters that are part of words, as in Persian and Hindi.
 _JOINERS = "\u200c\u200d"
-#: Minimum number of documents in a group of cluster sizes; in a smaller group, a share may be
-#: chance.
+#: Minimum number of documents in a group of cluster sizes; in a smaller group, a share may be due
+#: to chance.
 _FEWEST_OF_SIZE = 100
 #: By chance, one in 1,000 tests exceeds this chi squared (one degree of freedom). There is a test
 #: for each cluster size.
@@ -83,7 +83,7 @@ def fit_thresholds(
     cluster_size: str = "cluster_size",
     samples: int = 0,
 ) -> dict[str, Any]:
-    """Write limits by language as a CSV for `GopherQuality.thresholds`, and optional other CSVs.
+    """Write limits by language as a CSV for `GopherQuality.thresholds`; other CSVs are optional.
 
     Limits on repetition are fitted on `corpus`, a crawl; limits on lengths of words and lines, and
     on ends of lines, on `reference`. Languages with fewer than `min_documents` keep the limits for
@@ -382,7 +382,7 @@ def _read(corpus: Corpus, more: Sequence[str]) -> Iterator[tuple[str, Columns]]:
 
 
 def _to_numpy(column: pa.Array) -> np.ndarray:
-    """Return a column as an array; a missing cluster size becomes 1, a single page."""
+    """Return a column as an array; a missing cluster size becomes 1 (only the page itself)."""
     return (column.fill_null(1) if column.null_count else column).to_numpy()
 
 

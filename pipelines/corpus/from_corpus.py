@@ -104,7 +104,7 @@ class BuildFromCorpus(Build):
         return entries
 
     def merge_contamination(self, report: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Add the source's matches with the evaluation sets that are checked."""
+        """Add to the report the source's matches with the evaluation sets in the report."""
         before = storage.join(self.source.directory, DECONTAMINATION)
         if not storage.exists(before):
             return report
@@ -181,7 +181,7 @@ def _find_changes(
 def _find_obstacle(
     step: Step, was: Mapping[str, Any], base: Base
 ) -> tuple[str, Mapping[str, Any]] | None:
-    """Return why stored documents cannot be judged by changed settings, and the old values."""
+    """Return why changed settings cannot judge stored documents, and these settings' old values."""
     recipe, manifest = base.recipe, base.manifest
     if not isinstance(step, Rule) or step.defines("response_reason"):
         return "it runs only when a crawl is read", was
@@ -231,7 +231,7 @@ def _shorten(value: Any) -> str:
 
 
 def count_drops(base: Base) -> collections.Counter[str]:
-    """Count the pages that each stage dropped, here and in the corpora that this is built from."""
+    """Count the pages that each stage dropped, in this corpus and in its source corpora."""
     counts = collections.Counter[str](base.manifest.get("dropped_before", {}))
     for stage in base.stats["stages"]:
         counts[stage["name"]] += sum(stage["dropped"].values())
@@ -285,7 +285,7 @@ def _read_page(row: dict[str, Any]) -> Page:
 def _judge(
     pages: Sequence[Page], recipe: Recipe, changed: Changed, ledger: Ledger
 ) -> Sequence[Page]:
-    """Return the documents that stay; count the others in the ledger."""
+    """Return the documents that stay; count dropped documents in the ledger."""
     pages = list(_filter_urls(pages, recipe, changed, ledger))
     ledger.keep(READ, len(pages))
     for step in (*recipe.rules, *recipe.dedup, *recipe.finish):

@@ -24,7 +24,7 @@ UNSAMPLED = ("not_a_page", REMOVED)
 #: Reason of pages that the recipe drops because a rule raised an exception. `ERROR` is the page's
 #: note with this exception; samples contain it instead of the text.
 RULE_ERROR, ERROR = "rule_error", "_error"
-#: Maximum number of places to keep, per reason, of records that a file's reader dropped.
+#: Maximum number of places to keep per reason: places where a file's reader dropped a record.
 MOST_PLACES = 1000
 
 # Control and direction characters that a terminal or editor would obey.

@@ -181,7 +181,7 @@ def open_run(group: int, work: WorkDirectory) -> Iterator[pa.ipc.RecordBatchFile
 def cut_run(
     run: pa.ipc.RecordBatchFileReader, pieces: Iterable[Sequence[int]]
 ) -> Iterator[pa.RecordBatch]:
-    """Yield pieces of a run, given as batch number, start and stop."""
+    """Yield pieces of a run; each piece is given as its batch number, start and stop."""
     for number, start, stop in pieces:
         yield run.get_batch(number).slice(start, stop - start)
 

@@ -37,7 +37,8 @@ from mswitch.pipelines.languages import languages
 from mswitch.pipelines.local_pool import call_each, local_pool, start_server
 from mswitch.pipelines.progress import say
 
-#: A faster build of the sample runs twice, since the first one also loads models and tables.
+#: If the first build of the sample takes less time, the build is repeated, because the first build
+#: also loads models and tables.
 _WARM_SECS = 5.0
 
 
@@ -187,10 +188,10 @@ def _scale(counts: Any, scale: float) -> Any:
 def _estimate_shuffles(
     total: Mapping[str, Any], config: CorpusConfig, recipe: Recipe
 ) -> tuple[dict[str, int], dict[str, int]]:
-    """Return the most bytes that each shuffle moves, and its number of buckets."""
+    """Return the maximum number of bytes that each shuffle moves, and its number of buckets."""
     moved, buckets = {}, {}
     for step in recipe.dedups:
-        # The number of buckets follows from all possible candidates (`phases`).
+        # The number of buckets depends on the maximum number of candidates (`phases`).
         rows = step.candidates(total["pages"], total["lines"])
         moved[step.name] = total["moved"][step.name]
         buckets[step.name] = 1 << choose_shared_bits(rows * step.width * 8, config.bucket_bytes)
@@ -208,7 +209,7 @@ def _count_requests(
     config: CorpusConfig,
     recipe: Recipe,
 ) -> dict[str, tuple[int, int, int]]:
-    """Return the tasks of each phase, its write requests and its read requests to a bucket.
+    """Return each phase's numbers of tasks, of write requests and of read requests to a bucket.
 
     In a large corpus, most requests are for the part of a group of files in a bucket of keys.
     """
@@ -219,9 +220,11 @@ def _count_requests(
     kinds = len(recipe.kinds) if config.keep_fingerprints else 0
     buckets, shards = estimated["buckets"], estimated["shards_at_least"]
     kept = sum(count for name, count in buckets.items() if name.startswith("kept_"))
-    # Notes of ingest and finish are read three times. Files of pages are read twice: lines first.
+    # Notes of ingest and finish are read three times. Files of pages are read twice, first
+    # only for their numbers of lines.
     tasks, writes, opens, ranges = groups, (2 + kinds) * groups, 5 * files + 3 * groups, 0
-    places = choices = 0  # files and ranges that a group reads with the choices of earlier steps
+    # A group reads the choices of earlier steps from this number of files and ranges.
+    places = choices = 0
     for step in recipe.dedups:
         shared, near = buckets[step.name], isinstance(step, NearDedup)
         tasks += groups + shared + 16 * near
@@ -241,7 +244,7 @@ def _count_requests(
 
 
 def _add_up(tasks: int, writes: int, opens: int, ranges: int, lists: int) -> tuple[int, int]:
-    """Return the write requests and the read requests.
+    """Return the numbers of write requests and of read requests.
 
     A task looks for its note. To open a file takes requests for bucket, description, content and
     end; a write describes the bucket. A list of tasks is written, read, and looked for six times.

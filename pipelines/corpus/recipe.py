@@ -27,8 +27,8 @@ _STORED = pa.schema(
         *(DOCUMENT_SCHEMA.field(name) for name in ("url", "text", "timestamp")),
         pa.field("timestamp_micros", pa.int64(), nullable=False),
         *(DOCUMENT_SCHEMA.field(name) for name in ("source", "record_id")),
-        # Position, from 1, in `marks` of the rule that drops the page, and its reason; 0 and "" if
-        # no rule drops it.
+        # A rule in `marks` may drop the page. `marked_by` is the rule's position, from 1, and
+        # `marked` is its reason. If no rule drops the page, they are 0 and "".
         pa.field("marked_by", pa.uint8(), nullable=False),
         pa.field("marked", pa.string(), nullable=False),
     ]

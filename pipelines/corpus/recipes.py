@@ -111,8 +111,8 @@ MODERN = Recipe(
     ],
 )
 
-#: `MODERN` plus deduplication of lines within each language. Lines come last, so that the page that
-#: represents a cluster owns all lines of the cluster.
+#: `MODERN` plus deduplication of lines within each language. Lines are deduplicated last, so that
+#: the page that represents a cluster owns all lines of the cluster.
 MODERN_BY_LANGUAGE = Recipe(
     "modern",
     ingest=MODERN.ingest,

@@ -83,7 +83,7 @@ _ID = re.compile(r"[0-9a-f]{32}")
 _SUFFIX = re.compile(r"(-removed-\d+)?\.parquet$")
 _COUNTS = ("documents", "characters", "bytes")
 
-#: File with the entries to remove, and its SHA-256.
+#: Path of the file with the entries to remove, and the file's SHA-256.
 Request = tuple[str, str]
 
 
@@ -144,7 +144,8 @@ def remove_pages(
         if dry_run:
             return {**_summarize(out, *_count_matches(base, new), asked, holders), "dry_run": True}
         if before and not new:
-            # If a killed command had decided a removal, it is published by now: return its record.
+            # If a killed command had decided the removal, the removal is published by now. Return
+            # the record of the removal.
             record = storage.read_json(base.removals[-1][0]) if finished else {}
             if not finished:
                 say(STAGE, f"all of these were removed from {out} before, nothing to do")
@@ -421,8 +422,8 @@ def _clean_samples(source: str, directory: str, staging: str, removed: Removed) 
             if len(kept) < len(lines):
                 cleaned[path] = b"".join(kept)
                 count += len(lines) - len(kept)
-    # In a bucket, samples are overwritten in place. Without this note, a run after a kill would
-    # find and count fewer samples.
+    # In a bucket, samples are overwritten in place. If a killed run were repeated
+    # without this note, it would find and count fewer samples.
     noted = storage.join(staging, WORK, "cleaned.json")
     if not storage.exists(noted):
         files = [file_entry(path, content) for path, content in sorted(cleaned.items())]

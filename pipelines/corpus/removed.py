@@ -34,7 +34,7 @@ class Removed:
     sites: bool
 
     def match(self, url: str, page_id: str = "") -> set[str]:
-        """Return the hashes that match a page or document, by its own names or by its sites."""
+        """Return the hashes that match a page or document by its URL, its id or its sites."""
         names = {*name_url(url), *([name_page(page_id)] if page_id else [])}
         if self.sites:
             names.update(name_site(host) for host in list_hosts(url) if "." in host)
@@ -47,7 +47,7 @@ def keyed_hash(key: bytes, name: str) -> str:
 
 
 def make_probe(key: bytes) -> str:
-    """Return a hash to check whether a record belongs to this key."""
+    """Return a hash that shows whether a record belongs to this key."""
     return keyed_hash(key, "key")
 
 
@@ -72,7 +72,7 @@ def name_url(url: str) -> list[str]:
 
 
 def name_site(host: str) -> str:
-    """Return the name of a site, which is hashed."""
+    """Return the name of a site, for hashing."""
     return f"site:{host}"
 
 

@@ -1,4 +1,4 @@
-"""Sums of the counts in the notes that tasks wrote about the shards of a build.
+"""Adds up the counts in notes, which tasks wrote about the shards of a build.
 
 A build may have tens of thousands of shards, so only what is needed later stays in memory.
 """
@@ -14,9 +14,9 @@ from mswitch.pipelines.corpus.recipe import READ
 from mswitch.pipelines.crawl.pages import UNREAD
 from mswitch.pipelines.records import SPLITS
 
-#: Facts to note about an input file: numbers of undated pages, of made URLs and of corrected
-#: charsets; the published corpus whose fields it has (`form`); numbers of dropped values by kept
-#: column (`lost_values`).
+#: Facts to note about an input file. `form` is the published corpus whose fields the file has.
+#: `lost_values` counts dropped values by kept column. The other facts count undated pages, made
+#: URLs and corrected charsets.
 _NOTED = ("undated", "made_urls", "corrected_charsets", "form", "lost_values")
 
 
@@ -115,7 +115,7 @@ def list_dropped_records(
 
 
 def count_for_engine(accounts: Mapping[str, Any]) -> dict[str, int]:
-    """Convert a stored note of ingest or finish to an engine's counters during a build.
+    """Convert a stored note of ingest or finish to counters for the engine of a running build.
 
     They are pages read, damaged files, drops by reason, documents by language, documents, bytes.
     """

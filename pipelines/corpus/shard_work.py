@@ -1,4 +1,4 @@
-"""The two tasks of every recipe on shards, which are input files: ingest and finish.
+"""The two tasks of every recipe on shards: ingest and finish. A shard is an input file.
 
 Ingest reads a file and stores the pages that pass the first rules, with their deduplication keys.
 Finish takes a group of shards, applies the choices among equal keys and the last rules, and writes
@@ -45,7 +45,7 @@ _COMPRESSION = {"text": "zstd", "url": "zstd"}
 
 
 def ingest_shard(numbered: tuple[int, CrawlFile], job: Job) -> dict[str, Any]:
-    """Read one file; store the pages that pass the rules of ingest, return accounts.
+    """Read one file, store the pages that pass the rules of ingest, and return accounts.
 
     Memory: one batch of pages.
     """
@@ -97,7 +97,7 @@ def ingest_shard(numbered: tuple[int, CrawlFile], job: Job) -> dict[str, Any]:
 
 
 def _make_mask(recipe: Recipe) -> Any:
-    """Return the function that masks samples of dropped pages: samples are published too."""
+    """Return the function that masks samples of dropped pages, because samples are published."""
 
     def mask(beginning: str) -> str:
         for edit in recipe.edits:
@@ -149,7 +149,7 @@ def _ingest(pages: Sequence[Page], recipe: Recipe, ledger: Ledger) -> Iterator[d
 
 
 def _make_rows(pages: Sequence[Page], recipe: Recipe) -> Iterator[dict[str, Any]]:
-    """Yield pages as rows, with their keys, after edits."""
+    """Apply edits to pages; yield the pages as rows with their keys."""
     rows = _find_marks(pages, recipe)
     for step in recipe.dedups:
         if step.before_edits:
@@ -274,7 +274,7 @@ def finish_group(number: int, job: Job, exchanges: Sequence[Exchange]) -> dict[s
 def write_run(
     number: int, kept: Iterable[Sequence[Page]], job: Job
 ) -> dict[str, dict[str, list[Any]]]:
-    """Store a group's documents, each batch sorted by language and id; return the languages' index.
+    """Store a group's documents in batches sorted by language and id; return an index by language.
 
     `finish_group` describes the index.
     """

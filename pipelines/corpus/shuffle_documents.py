@@ -1,4 +1,4 @@
-"""Gathers documents into output shards on an engine, which is the only shuffle of text.
+"""Gathers documents into output shards on an engine. No other step shuffles text.
 
 Batches of documents are shuffled to their shard. If each worker read its pieces from storage
 instead, a large corpus would need millions of requests.
@@ -36,7 +36,7 @@ def shuffle_documents(
         | "SpreadGroups" >> beam.Reshuffle()
         | "CutRun" >> beam.FlatMap(_cut, specs=specs, finished=finished.notes, job=job)
     )
-    # Create an empty entry for each shard, because a part of the id space may have no document.
+    # Create an empty entry for each shard, because a shard may get no document.
     empty = root | "Shards" >> beam.Create([(number, b"") for number in specs])
     write = partial(_write, specs=specs, directory=directory, job=job)
     own = dataclasses.replace(tasks, function=write, items=(), on_engine=None)

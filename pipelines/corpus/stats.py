@@ -19,7 +19,7 @@ def load_stats(corpus: str | Path) -> dict[str, Any]:
 
 
 def add_up(value: Any, other: Any) -> Any:
-    """Add the numbers of two JSON values of equal form; keep what only one of them has."""
+    """Add the numbers of two JSON values of equal form; keep what only one value has."""
     if value is None or other is None or isinstance(value, str):
         return other if value is None else value
     if isinstance(value, Mapping):

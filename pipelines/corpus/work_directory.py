@@ -28,5 +28,5 @@ class WorkDirectory:
         return storage.join(self.root, "finish", f"{group:06d}.arrow")
 
     def fingerprints(self, kind: str, group: int) -> str:
-        """Return the file of a group's keys (`key_files`) of a kind, which is a `Dedup.kind`."""
+        """Return the file (`key_files`) of a group's keys of a kind (`Dedup.kind`)."""
         return storage.join(self.root, "finish", f"{group:06d}.{kind}")

@@ -21,8 +21,8 @@ MAX_BROKEN_SHARE = 0.2
 #: this share, a page is a mixture of encodings.
 MIN_FOREIGN_SHARE = 0.5
 #: Text of this number of characters in another encoding is hardly ever valid UTF-8 by chance. Of
-#: 10,000 draws from Thai text, 18 were valid; from 13 other encodings, none was. Of single
-#: characters, 1,359 from GBK were valid.
+#: 10,000 draws from Thai text, 18 were valid UTF-8. No draw from 13 other encodings was valid. Of
+#: draws of single characters from GBK, 1,359 were valid.
 _MIN_UTF8_CHARACTERS = 8
 #: Limit on the mean length of runs of letters beyond ASCII. Runs have 1.0 to 1.2 letters in
 #: languages of windows-1252, and 3.6 to 6 in other alphabets.
@@ -42,8 +42,8 @@ _DEFAULT = "cp1252"
 #: Bytes beyond ASCII confirm or refute these encodings, so declarations of them do not count.
 _PROVED = (_DEFAULT, "utf-7", "utf-8", "utf-16-le", "utf-16-be")
 _MARKS = {b"\xef\xbb\xbf": "utf-8", b"\xff\xfe": "utf-16-le", b"\xfe\xff": "utf-16-be"}
-#: Number of first bytes of HTML to check for UTF-16, whose markup has 0 as every second byte. A
-#: quarter of these zeros is enough, but not fewer than `_MIN_ZEROS`.
+#: Number of first bytes of HTML to check for UTF-16, in which every second byte of markup is 0. A
+#: quarter of these zeros is enough, but at least `_MIN_ZEROS` are required.
 _HEAD_BYTES, _MIN_ZEROS = 1024, 16
 _WIDE = (["utf-16-le"], ["utf-16-be"])
 #: Beginning of a tag in UTF-16.
@@ -88,13 +88,13 @@ _OTHER_NAMES = {
 _OTHER_META = re.compile(
     rb"<meta\s[^>]{0,200}?charset\s*=\s*[\"']?\s*(%s)\b" % "|".join(_OTHER_NAMES).encode(), re.I
 )
-#: Encodings of seven bits, and their escape sequences.
+#: Seven-bit encodings, and their escape sequences.
 _SEVEN_BITS = ("hz", "iso2022_jp", "iso2022_kr")
 _ESCAPES = (b"\x1b", b"~{")
 #: Corrections to the detector's names. cp949 is what the standard calls EUC-KR. The detector does
 #: not know KOI8-U, which has Ukrainian letters instead of 8 box drawings of KOI8-R.
 _DETECTED = {"cp949": "euc_kr", "koi8-r": "koi8-u"}
-#: Languages (CLD2's codes), by encoding, that have Latin letters that windows-1252 lacks.
+#: Languages (CLD2's codes) with Latin letters that windows-1252 lacks, by encoding.
 _CENTRAL_EUROPEAN = ("bs", "cs", "hr", "hu", "pl", "ro", "sk", "sl", "sr")
 _LATIN = {
     "cp1250": _CENTRAL_EUROPEAN,
@@ -244,7 +244,7 @@ def _find_mark(html: bytes, declared: Sequence[str]) -> str | None:
 
 
 def _is_utf8(declared: Sequence[str], text: str, broken: float) -> bool:
-    """Return whether text that was decoded as UTF-8 is UTF-8, despite declared encodings."""
+    """Return whether text decoded as UTF-8 really is UTF-8, given the declared encodings."""
     if broken > MAX_BROKEN_SHARE or text.isascii():
         return False
     return _LIKE_UTF8.isdisjoint(declared) or _count_beyond_ascii(text) >= _MIN_UTF8_CHARACTERS

@@ -91,14 +91,14 @@ def find_kind(value: Any) -> str:
 
 
 def join_kinds(kind: str, other: str) -> str:
-    """Return the kind that holds the values of two kinds."""
+    """Return the kind that can hold the values of both kinds."""
     if {kind, other} == {"int64", "float64"}:
         return "float64"
     return kind or other if kind == other or "" in (kind, other) else "string"
 
 
 def convert_value(value: Any, kind: str) -> Any:
-    """Return a value as a kind; None if it is null, too long, or cannot be of this kind."""
+    """Convert a value to a kind; return None if it is null, too long, or not convertible."""
     if value is None:
         return None
     if kind in ("", "string"):

@@ -28,7 +28,8 @@ MAX_DICTIONARY_BYTES = 16 << 20
 
 _READ_BYTES = 64 << 10
 _OUTPUT_BYTES = 1 << 20
-#: Bytes of gzip output per call. They are few, because a call that meets damage returns nothing.
+#: Bytes of gzip output per call. The number is small, because a call that meets damage returns
+#: nothing.
 _GZIP_OUTPUT_BYTES = 64 << 10
 #: Bytes of zstd input per call. A zstd block of 4 bytes can become 128 KiB, so this much input
 #: becomes at most 64 MiB.
@@ -39,12 +40,13 @@ MAX_RATIO = 1100
 #: Bytes to read from a member, and bytes of content to decompress, to see how the member begins.
 _PROBE_BYTES = 4 << 10
 _FIRST_BYTES = 32
-#: Maximum bytes, input plus output, to decompress again in search of members within a damaged
-#: member; for a large file, 4 times its size. After that, members within damaged members are lost.
+#: Maximum bytes (input plus output) to decompress again in search of members within damaged
+#: members. For a large file, the maximum is 4 times its size. After that, members within damaged
+#: members are lost.
 _RETRY_BYTES = 1 << 30
 #: Cost, in bytes, that each attempt to decompress adds, even if it fails at once.
 _RETRY_COST_BYTES = 16 << 10
-#: Bytes that may be between members.
+#: Padding bytes that may occur between members.
 _PADDING = b"\0\r\n"
 BOMB_BYTES = 1 << 30
 
@@ -146,7 +148,7 @@ class DecompressedStream(io.RawIOBase):
         self._decoded = 0
         self._one_member = one_member
         self._damage = damage
-        # Offset of each member's content in the stream, and of each member in the file.
+        # Offset in the stream of each member's content, and offset in the file of each member.
         self._contents = [0]
         self._members = [start]
         #: Whether the reader is within a record. If so, the stream ends before any member that
@@ -161,7 +163,7 @@ class DecompressedStream(io.RawIOBase):
 
     @property
     def member_bytes(self) -> int:
-        """Bytes decoded from the current member, plus the bytes of the decoded content."""
+        """Compressed bytes read from the current member, plus the bytes of its decoded content."""
         return self._input_offset - self._members[-1] + self._decoded - self._contents[-1]
 
     @property
@@ -193,7 +195,7 @@ class DecompressedStream(io.RawIOBase):
     def readinto(self, buffer: Any) -> int:
         """Read into a buffer, as Python's readers require."""
         data = self.read(len(buffer))
-        self.locate(self._position)  # drops offsets of earlier members, maybe millions
+        self.locate(self._position)  # drops the offsets of maybe millions of earlier members
         buffer[: len(data)] = data
         return len(data)
 

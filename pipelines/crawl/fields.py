@@ -146,7 +146,7 @@ def list_field_names(row: Mapping[str, Any]) -> list[str]:
 
 
 def describe_missing(part: str, paths: Sequence[str], names: Sequence[str], wrong: str = "") -> str:
-    """Return a message about a missing part of a page: the option to give, and the row's fields.
+    """Return a message about a missing part of a page; it names an option and the row's fields.
 
     Args:
         part: a key of `STANDARD_FIELDS`.

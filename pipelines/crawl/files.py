@@ -40,7 +40,7 @@ FileFormat = Literal[
     "bzip2", "xz", "zip", "other",
 ]  # fmt: skip
 
-#: Formats to convert first: what the file is, and how to convert it.
+#: Formats that users must convert first: what such a file is, and how to convert it.
 CONVERT: Mapping[str, str] = MappingProxyType(
     {
         "json_array": "a JSON array, not JSON Lines: convert it with jq -c '.[]'",
@@ -85,7 +85,7 @@ class CrawlFile:
 
 
 def find_crawl_files(inputs: Sequence[str]) -> list[CrawlFile]:
-    """Resolve paths and globs to files, in an order that does not depend on that of `inputs`.
+    """Resolve paths and globs to files, whose order does not depend on the order of `inputs`.
 
     A path that is given twice counts once; a file with several links counts under each name. `**`
     in a glob matches any depth, and each file only once, even through several links.
@@ -112,7 +112,10 @@ def find_crawl_files(inputs: Sequence[str]) -> list[CrawlFile]:
 
 
 def _identify(file: CrawlFile) -> tuple[str, str]:
-    """Return the real path of a file, and its path, since `..` after a link may lead elsewhere."""
+    """Return what identifies a file: its real path and its path, or its URL and digest.
+
+    Both paths are needed, since `..` after a link may lead elsewhere.
+    """
     if storage.is_remote(file.path):
         return storage.hide_secrets(file.path), file.digest
     return os.path.realpath(file.path), os.path.abspath(file.path)
@@ -234,7 +237,7 @@ def _detect_next_format(file: BinaryIO, start: int) -> FileFormat:
     for _, content in find_members(file, start):
         if format := _detect_text_format(content):
             return format
-        if content.startswith(b"http"):  # a record's first line, cut off here
+        if content.startswith(b"http"):  # beginning of a record's first line
             return "arc"
     return "damaged"
 

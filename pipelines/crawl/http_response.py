@@ -57,7 +57,7 @@ def extract_html(response: bytes, max_bytes: int, reserved: Reserved | None) -> 
     # Everything that is read here ignores case.
     fields = [line.partition(":") for line in head.decode("latin-1").lower().split("\n")[1:]]
     pairs = [(name.strip(), value.strip()) for name, _, value in fields]
-    headers = dict(reversed(pairs))  # of repeated names, the first counts
+    headers = dict(reversed(pairs))  # if a name is repeated, its first value counts
     # As in browsers, the last of several types counts. But the text after a comma is not always a
     # type.
     stated = headers.get("content-type", "text/html")
@@ -140,8 +140,8 @@ def _decompress(body: bytes, encoding: str, max_bytes: int) -> bytes:
     except zlib.error:
         if encoding != "deflate":
             raise
-        # Some servers send deflate without a header. Then any beginning is valid, so require that
-        # the stream ends.
+        # Some servers send deflate without a header. Any data may begin such a stream, so
+        # require that the stream ends.
         decompressor = zlib.decompressobj(wbits=-zlib.MAX_WBITS)
         data = decompressor.decompress(body, max_bytes + 1)
     if not decompressor.eof and len(data) <= max_bytes:

@@ -18,8 +18,8 @@ from mswitch.pipelines.crawl.rows import make_page_from_fields
 from mswitch.pipelines.records import Page, Rejected
 
 _SKIP_BYTES = 1 << 20
-#: Maximum number of lists and objects in a line, because in Python each takes up to 30 times its
-#: bytes.
+#: Maximum number of lists and objects in a line, because each takes up to 30 times its bytes in
+#: Python's memory.
 _MOST_VALUES = 1 << 20
 _ONE_A_LINE = "each line must be one JSON object"
 

@@ -10,10 +10,10 @@ _SIGNS, _SCRIPT_ENDS = b"<>{};=", (b";", b"{", b"}", b">")
 def is_source(utf8: bytes) -> bool:
     """Return whether text is HTML or script instead of the prose it should show."""
     least, count = max(_MIN_SIGNS, _SCRIPT_SHARE * len(utf8)), utf8.count
-    if len(utf8) - len(utf8.translate(None, _SIGNS)) < least:  # this decides nearly every case
+    if len(utf8) - len(utf8.translate(None, _SIGNS)) < least:  # nearly every text ends here
         return False
-    # Count "<" and ">" in pairs, since quoted mail has single ones; ignore repeated "=", since such
-    # lines underline headings.
+    # Count "<" and ">" in pairs, since quoted mail has single ">". Ignore repeated "=", which
+    # underlines headings.
     signs = 2 * min(count(b"<"), count(b">")) + count(b"{") + count(b"}") + count(b";")
     signs += count(b"=") - 2 * count(b"==")
     if signs < least:

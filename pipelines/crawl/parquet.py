@@ -31,15 +31,15 @@ _ORDINARY = 100
 #: because Arrow is limited to 2 GiB per page.
 MAX_COLUMN_BYTES = 2 << 30
 
-#: Minimum bytes of a row, which limit how many unreadable rows a file can claim.
+#: Minimum bytes of a row. It limits how many unreadable rows a file can claim.
 MIN_ROW_BYTES = 4
 
 #: Kinds of columns (`columns.KINDS`) by Parquet's types; others are text.
 _KINDS = {"BOOLEAN": "bool", "INT32": "int64", "INT64": "int64", "FLOAT": "float64",
           "DOUBLE": "float64"}  # fmt: skip
 
-#: Exceptions from reading a damaged file, due to Thrift, missing codecs, absurd allocations and
-#: others.
+#: Exceptions from reading a damaged file. Causes include Thrift, missing codecs and absurd
+#: allocations.
 _DAMAGE = (pa.ArrowException, OSError, EOFError, MemoryError, ValueError)
 
 
@@ -117,7 +117,7 @@ def read_table(path: str, name: str, reading: Reading) -> Iterator[Page | Reject
 
 
 def read_column_kinds(path: str) -> dict[str, str]:
-    """Return the kinds of all columns of a file that can be read, by their paths."""
+    """Return the kinds of all readable columns of a file, by their paths."""
     with open_input(path) as raw:
         columns = _open(raw).schema
     leaves = [columns.column(number) for number in range(len(columns))]

@@ -97,7 +97,10 @@ def _is_other_dump(row: Mapping[str, Any], path: str) -> bool:
 
 
 def _find_first_value(row: Mapping[str, Any], paths: Sequence[str]) -> tuple[str, Any]:
-    """Return the first field with a value other than "", or else a field with ""; and its value."""
+    """Return the first field with a value other than "", and the value.
+
+    If there is no such field, return a field with "", or "" and None.
+    """
     empty = "", None
     for path in paths:
         value = find_value(row, path)

@@ -26,13 +26,14 @@ _VERSION_LINE = re.compile(rb"[\r\n]*WARC/\d+\.\d+[ \t]*\r?\n")
 _KINDS: dict[bytes, Literal["text", "http", "other"]] = {b"conversion": "text", b"response": "http"}
 #: Lines that count as blank, as in fastwarc.
 _BLANK = (b"\r\n", b"\n")
-#: A name and a value; lines that begin with white space continue the value.
+#: A header's name and value; lines that begin with white space continue the value.
 _HEADER = re.compile(rb"(?m)^([^\s:][^:\n]*):(.*(?:\n[ \t].*)*)")
 _MOST_HEADER_BYTES = 32 << 10
 _SCAN_BYTES = _SKIP_BYTES = 1 << 20
 _OVERLAP_BYTES = 16
-#: Maximum bytes of a plain file to read again in search of good records within damaged records (but
-#: at least twice the file's size). After that, the bytes that a damaged record claims are skipped.
+#: Maximum bytes of a plain file to read again in search of good records within damaged records. The
+#: maximum is at least twice the file's size. After that, the bytes that a damaged record claims
+#: are skipped.
 _RETRY_BYTES = 4 << 30
 
 
@@ -129,7 +130,7 @@ class _Archive:
                 held = _read_record(headers, content, member, max_bytes)
                 stream.in_record = False
         except (OSError, EOFError, DamagedStreamError):
-            # Do not yield a record in the damaged member, because its checksum was not reached.
+            # Do not yield a record in a damaged member, because the member's checksum was not read.
             if held and held.offset != stream.member:
                 yield held
             raise
@@ -146,7 +147,7 @@ class _Archive:
         return find_gzip_record(self._file, after + 1)
 
     def find_next(self, stream: DecompressedStream, after: int) -> int | None:
-        """Find where to continue after damage: in or after the record or member at `after`."""
+        """Find where to continue after damage: within or beyond the record or member at `after`."""
         if self.members.compression != "none":
             return self.members.find_next(stream, after + 1, _begins_record)
         self._retried += self._file.tell() - after
@@ -254,7 +255,7 @@ def _read_record(
     left: int | None = None,
 ) -> Record:
     """Read a whole record; raise EOFError if it ends too early or is longer than `left`."""
-    # Of repeated names, the first counts.
+    # If a name is repeated, its first value counts.
     headers = {name.rstrip().lower(): value.strip() for name, value in reversed(pairs)}
     kind = _KINDS.get(headers.get(b"warc-type", b"").lower(), "other")
     stated = headers.get(b"content-length", b"")

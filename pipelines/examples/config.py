@@ -89,7 +89,7 @@ class ExamplesConfig:
 
     @property
     def window(self) -> int:
-        """Bytes of text per validation example; 0 if its spans are spans of tokens."""
+        """Bytes of text per validation example; 0 if validation masks spans of tokens."""
         return 0 if self.validation_spans == "tokens" else self.window_bytes or self.inputs_length
 
     def lengths(self) -> SpanCorruption:

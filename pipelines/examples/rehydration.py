@@ -70,7 +70,7 @@ def read_weights(path: str | Path, column: str = CLUSTER_SIZE) -> Rehydration:
 
 
 def spread_copies(documents: Iterable[tuple[str, Tokens]]) -> list[tuple[str, Tokens]]:
-    """Reorder documents so that the copies of a document, now adjacent, are far apart.
+    """Reorder documents so that the adjacent copies of each document become far apart.
 
     Otherwise a segment would have several copies, and a model would learn to copy from them.
     """

@@ -1,4 +1,4 @@
-"""Make segments from documents: from all tokens, or from a part as in T5's own pipeline.
+"""Makes segments from documents: from all tokens, or from a part, as T5's own pipeline does.
 
 `t5` is the chain of t5's `span_corruption` task (Raffel et al. 2020; also mT5's), step by step with
 t5's names: one chunk of each document and epoch, 128 documents joined, cut to segments.
@@ -35,7 +35,7 @@ def split_tokens(tokens: Tokens, length: int) -> list[Tokens]:
 
 
 def select_random_chunk(tokens: Tokens, max_length: int, draw: int) -> Tokens:
-    """Cut into chunks of `max_length`; keep the chunk that a draw of 32 bits selects (t5)."""
+    """Cut tokens into chunks of `max_length`; return the chunk that 32 random bits select (t5)."""
     chunks = -(-tokens.size // max_length)
     start = (draw * chunks >> 32) * max_length
     return tokens[start : start + max_length]
@@ -67,7 +67,7 @@ def join_lossless(
 
 
 def t5(documents: Iterable[Document], length: int, *, seed: int) -> Iterator[Segment]:
-    """Make the segments of an epoch like T5; a document's id selects its chunk.
+    """Make an epoch's segments as T5 does; a document's id selects its chunk.
 
     Args:
         documents: documents in order, none empty.
@@ -87,7 +87,7 @@ def t5(documents: Iterable[Document], length: int, *, seed: int) -> Iterator[Seg
 
 
 def _cut(pieces: list[Tokens], length: int) -> Iterator[Segment]:
-    """Join pieces and cut them into segments; yield each with the starts of pieces in it."""
+    """Join pieces and cut them into segments; yield segments and where pieces start in them."""
     if not pieces:
         return
     ends = np.cumsum([piece.size for piece in pieces])

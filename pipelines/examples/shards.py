@@ -218,8 +218,8 @@ def make_validation_records(
             enumerate(segments[: config.validation_segments]), range(len(kinds))
         )
         for (number, segment), kind in chosen:
-            # Each kind counts as another epoch, so the first kind has the same masks as it would
-            # have alone.
+            # Each kind counts as another epoch, so the first kind has the same masks as without
+            # other kinds.
             key = ExampleKey(config.seed, stream, number, epoch=kind)
             inputs, targets, mask = _corrupt(segment, key, vocabulary, kinds[kind])
             counts.add_example(inputs, targets)
@@ -277,7 +277,7 @@ def write_shard(
     config: ExamplesConfig,
     rehydration: Rehydration | None = None,
 ) -> dict[str, Any]:
-    """Write a shard with its index; a shard always has the same bytes.
+    """Write a shard with its index; repeated writing yields the same bytes.
 
     Args:
         shard: the shard to read, and the shard it becomes.

@@ -24,7 +24,7 @@ from mswitch.pipelines.special_tokens import EOS_ID, SENTINELS
 
 Tokens = NDArray[np.int32]
 Mask = NDArray[np.bool_]
-#: Draws are only compared with each other, so floats of [0, 1) viewed as integers work too.
+#: Draws are only compared with each other, so floats in [0, 1) also work if viewed as integers.
 Draws = NDArray[np.uint32]
 
 
@@ -82,7 +82,7 @@ class SpanCorruption(Lengths):
         return 0
 
     def mode_id(self, vocabulary_size: int) -> int | None:
-        """Return the token before the inputs that names the inputs' corruption, or None."""
+        """Return the token that precedes the inputs and names their corruption, or None."""
         del vocabulary_size
 
 
@@ -115,7 +115,7 @@ def random_spans_helper(
 def span_corruption(
     inputs_length: int, noise_density: float = 0.15, mean_noise_span_length: float = 3.0
 ) -> SpanCorruption:
-    """Check the parameters and derive the lengths.
+    """Check the noise parameters and derive the lengths for a full segment.
 
     The lengths equal those of `random_spans_helper`, unless t5 would cut the end of some segments.
     It does so because very short segments still get a span, or because the helper rounds in float64
@@ -159,7 +159,7 @@ def count_noise(length: int, noise_density: float, mean_span: float) -> tuple[in
 
 
 def count_draws(length: int, noise_density: float, mean_span: float) -> tuple[int, int]:
-    """Return the numbers of draws to cut noise tokens and other tokens of a mask into spans."""
+    """Return how many draws cut noise tokens into spans, and how many draws cut other tokens."""
     length = max(length, 2)
     noise, _ = count_noise(length, noise_density, mean_span)
     return noise - 1, length - noise - 1
@@ -177,7 +177,7 @@ def _compose(gap_draws: Draws, parts: int) -> NDArray[np.intp]:
     keys <<= np.uint64(32)
     keys |= np.arange(gaps, dtype=np.uint64)
     keys.sort(axis=-1)
-    order = keys.astype(np.uint32)  # keeps the low half: the gap's number
+    order = keys.astype(np.uint32)  # the low half of a key is the gap's number
     cuts = np.flatnonzero(order < parts - 1).reshape(rows, parts - 1)
     ends = np.empty((rows, parts + 1), np.intp)
     ends[:, 0], ends[:, -1] = 0, gaps + 1

@@ -142,7 +142,7 @@ class TFRecordFile:
         return self._records
 
     def edges(self, first: int = 0, stop: int | None = None) -> NDArray[np.uint64]:
-        """Read from the index the offsets of records `first` to `stop` and the end of the last."""
+        """Read from the index where records `first` to `stop` begin, and where the last ends."""
         stop = len(self) if stop is None else stop
         raw = storage.read_range(index_path(self.path), first * 8, min(stop + 1, len(self)) * 8)
         end = np.array([self.size_bytes] if stop == len(self) else [], "<u8")

@@ -67,7 +67,10 @@ class UL2(SpanCorruption):
         )
 
     def choose(self, key: ExampleKey) -> int:
-        """Draw a denoiser: Philox with counter (0, 1, number, epoch); masks have 0 instead of 1."""
+        """Draw a denoiser by Philox with counter (0, 1, number, epoch).
+
+        The counters of masks have 0 instead of 1.
+        """
         generator = make_philox([0, 1, key.number, key.epoch], [key.seed, key.stream])
         return int(generator.random_raw()) * len(DENOISERS) >> 64
 
@@ -98,7 +101,10 @@ def ul2(inputs_length: int) -> UL2:
 
 
 def _find_longest(raw_length: int, mean: float, density: float) -> tuple[int, int, int]:
-    """Return the maximum inputs, targets (without mode and EOS) and spans up to a length."""
+    """Return the largest numbers of inputs, targets and spans for up to `raw_length` tokens.
+
+    Mode and EOS are not counted.
+    """
     counts = [
         (length, *count_noise(length, density, mean or length))
         for length in range(2, raw_length + 1)

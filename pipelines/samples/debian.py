@@ -134,7 +134,7 @@ def plan_downloads(packages: Sequence[str], directory: Path) -> list[Download]:
 
 
 def fetch(download: Download, directory: Path) -> Path:
-    """Download a package into `directory`, unless it is there, complete, from an earlier run."""
+    """Download a package into `directory`, unless an earlier run completed the download."""
     path = directory / download.file_name
     if path.is_file() and file_sha256(path) == download.sha256:
         return path

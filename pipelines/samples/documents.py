@@ -56,7 +56,7 @@ def list_html_blocks(document: bytes) -> Iterator[bytes]:
 
 
 def remove_blocks(document: bytes, original: Collection[bytes]) -> bytes:
-    """Remove blocks that are also in `original`, and so untranslated, from an HTML document."""
+    """Remove untranslated blocks from an HTML document: blocks that are also in `original`."""
     return _BLOCK.sub(
         lambda block: b"" if _strip_markup(block[2]) in original else block[0], document
     )

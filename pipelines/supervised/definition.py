@@ -84,7 +84,7 @@ class Template:
         self.fields = tuple(field for _, field in self._parts if field is not None)
 
     def render(self, row: Mapping[str, Any]) -> str:
-        """Insert the values of a row; raise RowError if one is missing, or not text or a number."""
+        """Insert a row's values; raise RowError if a value is missing or not text or number."""
         return "".join(
             literal if field is None else literal + _format_value(row, field)
             for literal, field in self._parts
@@ -186,7 +186,7 @@ class Renderer:
         self._spans = SPANS in task.metrics
         templates = (self._inputs, self._targets, self._language, self._group, self._id)
         named = [field for template in templates for field in template.fields]
-        #: Fields of a row that are read.
+        #: Names of the fields to read from each row.
         self.fields = tuple(dict.fromkeys([*named, *answers]))
 
     def render(self, row: Mapping[str, Any]) -> Row:

@@ -121,7 +121,8 @@ def read_file(
 
 def _make_part_row(row: Row, number: int, name: str, split: str) -> dict[str, Any]:
     group, own = hash_group(row.group), row.id or f"{name}:{number}"
-    # Equal inputs in different languages do not overlap, but equal groups that a task defines do.
+    # Rows in different languages overlap if a task gives them the same group. Equal inputs are not
+    # enough.
     inputs = f"{row.lang}\0{fold(row.inputs)}"
     inputs_key = key64(inputs)
     return {
@@ -173,7 +174,7 @@ def write_part(
 
 @dataclasses.dataclass(frozen=True)
 class SupervisedShard:
-    """A TFRecord shard; it has the rows of a language and split in a range of hashes.
+    """A TFRecord shard: the rows of a language and split whose hashes are in a range.
 
     Attributes:
         task: name of the task.

@@ -122,7 +122,7 @@ def _make_sentence(tokens: Sequence[tuple[str, str]]) -> Mapping[str, Any]:
         before = tag
     row = {
         "text": " ".join(word.removeprefix(prefix) for word, _ in tokens),
-        # If there is no span, write `None`, like TFDS and thus mT5.
+        # If there is no span, write `None`, as TFDS and therefore mT5 do.
         "spans": " $$ ".join(f"{kind}: {' '.join(words)}" for kind, words in spans) or "None",
     }
     return {**row, "lang": prefix[:-1]} if prefix else row

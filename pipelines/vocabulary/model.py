@@ -136,7 +136,7 @@ def _ensure_sentinels(model: bytes, path: str) -> tuple[bytes, bool]:
 
 
 def _find_model_file(path: str | Path) -> tuple[str, str | None]:
-    """Return the model file that `path` is or contains, and its SHA-256 in the manifest, if any."""
+    """Return the model file at or in `path`, and its SHA-256 from the manifest or None."""
     if storage.is_remote(path):
         is_file, exists = storage.name_of(path).endswith(".model"), True
         if is_file:

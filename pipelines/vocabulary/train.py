@@ -38,7 +38,7 @@ MIN_SIZE = 3 + 256 + SENTINELS + 1
 #: SentencePiece drops longer sentences (in bytes), so lines are cut into shorter pieces.
 MAX_SENTENCE_BYTES = 8192
 MAX_LINE_CHARACTERS = 2000
-#: The same for all machines, because sums are per thread, so the result depends on this number.
+#: Number of threads on every machine. The result depends on it, because sums are per thread.
 TRAINER_THREADS = 4
 _TOO_LARGE = re.compile(r"Vocabulary size too high.*value <= (\d+)", re.DOTALL)
 _TOO_SMALL = re.compile(r"smaller than required_chars\D*(\d+) vs (\d+)", re.DOTALL)
@@ -75,7 +75,7 @@ def _read_lines(shards: Sequence[CorpusShard]) -> Iterator[str]:
 
 
 def _compute_budgets(corpus: Corpus, config: VocabularyConfig) -> dict[str, int]:
-    """Return the characters to take of each language; small languages leave some to others."""
+    """Return the characters to take of each language; small languages leave budget to others."""
     train = corpus.select("train")
     documents = {lang: sum(shard.rows for shard in shards) for lang, shards in train.items()}
     available = {lang: corpus.characters[lang, "train"] for lang in train}

@@ -123,7 +123,7 @@ class Exchange:
         raise NotImplementedError
 
     def read_choices(self, group: Group, lines: np.ndarray) -> Any:
-        """Return the choice for each page of a group, for `Dedup.reasons`.
+        """Return the choice for each page of a group, as input of `Dedup.reasons`.
 
         Args:
             group: a group of shards.
@@ -132,7 +132,7 @@ class Exchange:
         raise NotImplementedError
 
     def count_shuffled_bytes(self, known_keys: int) -> int:
-        """Return the number of exchanged bytes, including those of `known_keys` known keys."""
+        """Return the number of exchanged bytes; the bytes of `known_keys` known keys also count."""
         raise NotImplementedError
 
     @property

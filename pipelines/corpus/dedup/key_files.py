@@ -30,12 +30,15 @@ _SHARED_BUCKETS = 8
 
 
 def choose_bits(size_bytes: int, bucket_bytes: int) -> int:
-    """Return `bits`, at most `MOST_BITS`: 2**bits buckets of `bucket_bytes` hold the data."""
+    """Return the smallest `bits` such that 2**bits buckets of `bucket_bytes` hold the data.
+
+    The result is at most `MOST_BITS`.
+    """
     return min(MOST_BITS, max(0, math.ceil(math.log2(max(size_bytes / bucket_bytes, 1)))))
 
 
 def choose_shared_bits(size_bytes: int, bucket_bytes: int) -> int:
-    """Return `choose_bits`, but split large data into several buckets that workers can share."""
+    """Choose bits like `choose_bits`, but enough buckets that workers can share large data."""
     shared = max(_SHARED_BUCKET_BYTES, size_bytes // _SHARED_BUCKETS)
     return choose_bits(size_bytes, min(bucket_bytes, shared))
 
@@ -83,7 +86,7 @@ def read_keys(path: str, columns: int, bits: int = 0, bucket: int = 0) -> np.nda
     """Return the rows of one of 2**bits buckets: uint64 [n, columns]."""
     index = _index(path)
     own = (len(index) - 1).bit_length() - 1
-    # The index of a file with few rows has few ranges. One range then contains the whole bucket.
+    # If a file has few rows, its index has few ranges. Then one range contains the whole bucket.
     within = max(0, bits - own)
     first, last = bucket >> within, (bucket >> within) + 1
     start, stop = index[[first << max(0, own - bits), last << max(0, own - bits)]].tolist()

@@ -1,4 +1,4 @@
-"""Exact deduplication: of candidates with equal keys, the candidate with the smallest ranks stays.
+"""Exact deduplication keeps, for each key, the candidate with the smallest ranks.
 
 A group of shards has one candidate for each of its keys. No text moves; a group gets back one bit
 per candidate.
@@ -104,6 +104,6 @@ class MinimumPerKey(Exchange):
         return np.split(self.selected(group, group.lines), np.cumsum(lines)[:-1])
 
     def count_shuffled_bytes(self, known_keys: int) -> int:
-        # A candidate needs its key and one bit, whatever the number of buckets.
+        # A candidate needs its key and one bit; the number of buckets does not matter.
         rows = self.notes("keys", "rows", len(self.groups))
         return (rows + known_keys) * self.step.width * 8 + math.ceil(rows / 8)

@@ -62,7 +62,7 @@ class NearDedup(Dedup):
 
     @property
     def needs_language(self) -> bool:
-        """Whether pages match only within a language: True."""
+        """True, because pages match only within a language."""
         return True
 
     def keys(self, pages: Sequence[Page]) -> list[dict[str, Any]]:

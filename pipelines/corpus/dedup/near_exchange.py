@@ -29,7 +29,7 @@ from mswitch.pipelines.corpus.fingerprints import unpack_column
 from mswitch.pipelines.file_tasks import Tasks
 from mswitch.pipelines.languages import UNDETERMINED, languages
 
-#: Number of tasks among which the languages are divided.
+#: Number of tasks that share the languages.
 _PARTS = 16
 #: Number of integers shared by languages that `mswitch.pipelines.languages` lacks.
 _OTHERS = 16
@@ -70,7 +70,7 @@ class NearDuplicates(Stars):
         return {"rows": write_keys(self.file("keys", number, "keys"), ordered, rows, self.bits)}
 
     def _candidates(self, group: Group, come: np.ndarray) -> Iterator[np.ndarray]:
-        """Yield the candidates of a group, a table of pages at a time."""
+        """Yield a group's candidates, one table of pages at a time."""
         start = 0
         for table in self.read_tables(group, ["lang", "band_keys", "marked_by"]):
             marked = table["marked_by"].to_numpy()
@@ -99,7 +99,7 @@ class NearDuplicates(Stars):
         }
 
     def cluster(self, part: int) -> dict[str, int]:
-        """Write the matching pages of a part of the languages, with the sizes of their clusters.
+        """For a part of the languages, write the matching pages and the sizes of their clusters.
 
         The size is 0 if another page represents the cluster. Memory: about 100 bytes per match of
         the largest language that is not handled by `near_stars`, and the ranks of one group.
@@ -110,7 +110,7 @@ class NearDuplicates(Stars):
         return {"pages": write_keys(self.file("clusters", part, "sizes"), [rows], len(rows))}
 
     def _cluster(self, lang: int) -> np.ndarray:
-        """Return the pages of a language with matches, and their clusters' sizes: uint64 [n, 2].
+        """Return a language's matching pages with the sizes of their clusters: uint64 [n, 2].
 
         A page is a key: its group's number in the upper bits, its place in the lower bits.
         """
@@ -166,5 +166,5 @@ def _numbers() -> dict[str, int]:
 
 
 def _number(lang: str) -> int:
-    """Return a language's number; a recipe's new codes may share a number, but never a key."""
+    """Return a language's number; new codes may share a number, but their pages share no key."""
     return _numbers().get(lang, len(_numbers()) + zlib.crc32(lang.encode()) % _OTHERS)

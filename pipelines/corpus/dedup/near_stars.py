@@ -27,13 +27,13 @@ from mswitch.pipelines.file_tasks import Tasks
 #: A language with more matches is clustered by this module. For any other language, one worker
 #: holds all matches.
 LARGE_PAIRS = 10_000_000
-#: Number of steps that run as lists of tasks; the first and the last step are small-star. One
-#: worker runs any further steps.
+#: Number of steps that run as lists of tasks. The first and the last of these steps are small-star.
+#: One worker runs any further steps.
 _STEPS = 17
-#: Target bytes of the page numbers in a part, and maximum number of parts as an exponent of 2.
+#: Target bytes of the page numbers in a part. There are at most 2**`_MOST_PART_BITS` parts.
 _PART_BYTES, _MOST_PART_BITS = 16 << 20, 8
-#: A page's number has 10 bits for the language, 24 for the group plus 1, and 30 for the place in
-#: the group.
+#: A page's number has 10 bits for the language, 24 for the group's number plus 1, and 30 for
+#: the place in the group.
 LANGUAGE_BITS, GROUP_BITS, PAGE_BITS = 10, 24, 30
 PLACE = np.uint64((1 << PAGE_BITS) - 1)
 #: Multiplication by `_SPREAD`, modulo 2**64, spreads page numbers over the key space.
@@ -53,7 +53,7 @@ class Stars(Exchange):
     large_pairs: int = dataclasses.field(default_factory=lambda: LARGE_PAIRS)
 
     def make_star_lists(self) -> list[Tasks]:
-        """Return the lists between `matches` and `clusters`; empty if no language can be large."""
+        """Return the lists between `matches` and `clusters`; [] if no language can be large."""
         if not self._may_be_large:
             return []
         stars = [partial(self.star, step) for step in range(_STEPS)]
@@ -116,7 +116,7 @@ class Stars(Exchange):
         return self.notes(f"stars{step}", "changed", self._parts)
 
     def _star(self, step: int, part: int) -> dict[str, int]:
-        """Join the neighbours of each page to the smallest page among them and itself.
+        """Join each page's neighbours to the smallest page: the page itself or a neighbour.
 
         Small-star joins the smaller neighbours and the page itself, and writes each edge in both
         directions. Large-star joins the larger neighbours.
@@ -149,7 +149,7 @@ class Stars(Exchange):
             yield read_keys(self.file(title, number, "keys"), 2, self._part_bits, part)
 
     def _least(self, step: int, part: int) -> tuple[np.ndarray, int]:
-        """Return the pages of a part, each with its smallest neighbour, and the number of edges."""
+        """Return a part's pages, each with its smallest neighbour, and the number of edges read."""
         parts, rows = [np.zeros((0, 2), np.uint64)], 0
         for edges in self._read_edges(step, part):
             parts.append(_find_least_neighbours(edges))
@@ -230,7 +230,7 @@ class Stars(Exchange):
         return max(1, (len(self.groups) - 1).bit_length())
 
     def keys_in_groups(self, pages: np.ndarray) -> np.ndarray:
-        """Return keys of pages, with the group in the upper bits and then the place."""
+        """Return keys of pages, with the group in the upper bits and the place in lower bits."""
         groups = (pages >> np.uint64(PAGE_BITS)) & np.uint64((1 << GROUP_BITS) - 1)
         return ((groups - np.uint64(1)) << np.uint64(64 - self.bits_of_group)) | (pages & PLACE)
 

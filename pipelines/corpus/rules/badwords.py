@@ -36,7 +36,7 @@ _UNSPACED: dict[Mc4Release, frozenset[str]] = {
     "3.0.1": frozenset(["th", "zh"]),
     "3.1.0": frozenset(["ja", "th", "zh"]),
 }
-#: Ignored entries: each is part of many common words, and by itself matched more than a tenth of
+#: Ignored entries. Each is part of many common words. By itself, each matched more than a tenth of
 #: the language's documents.
 _ALLOWED: dict[Mc4Release, dict[str, frozenset[str]]] = {
     "3.0.1": {},
@@ -84,7 +84,7 @@ def load_badwords(directory: str | Path) -> WordLists:
 
 
 def identity(lists: WordLists) -> dict[str, Any]:
-    """Return a build's settings about the lists: languages, a digest of all entries."""
+    """Return a build's settings about the lists: their languages and a digest of all entries."""
     digest = hashlib.sha256(canonical_json(lists).encode()).hexdigest()
     return {"languages": [lang for lang, _ in lists], "sha256": digest}
 
@@ -178,7 +178,10 @@ class BadWords(ListRule):
         }
 
     def find_looser(self, was: Mapping[str, Any]) -> list[str]:
-        """Name changed settings, unless only the fraction became 1: that keeps no more pages."""
+        """Name the changed settings; return [] if the only change is a fraction of 1.
+
+        A fraction of 1 keeps no page that was dropped before.
+        """
         all_dropped = (
             was.keys() == {"badwords_filter_fraction"} and self.badwords_filter_fraction == 1
         )

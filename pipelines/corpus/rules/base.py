@@ -157,7 +157,7 @@ class Rule(Step):
     def known_reasons(
         self, pages: Sequence[Page], changed: Collection[str]
     ) -> Sequence[str | None] | None:
-        """Return `reasons` for documents of a corpus from only their labels and columns.
+        """Return `reasons` for a corpus's documents, judging only by their labels and columns.
 
         Args:
             pages: documents.

@@ -131,7 +131,7 @@ class _Table:
         return cls(hashes, items, passes)
 
     def candidates(self, hashes: np.ndarray) -> np.ndarray:
-        """Return for each hash 1 if it passes the filter, else 0."""
+        """Return, for each hash, 1 if the hash passes the filter, else 0."""
         place = hashes & np.uint64(8 * len(self.filter) - 1)
         return (self.filter[place >> np.uint64(3)] >> (place & np.uint64(7)).astype(np.uint8)) & 1
 
@@ -233,7 +233,7 @@ class Decontaminate(ListRule):
         }
 
     def find_looser(self, was: Mapping[str, Any]) -> list[str]:
-        """Name the share if it grew, and the evaluation sets if an old set is missing."""
+        """Name the share if it grew; name the evaluation sets if one of the old sets is missing."""
         now, looser = self.settings(), {*was} - {THE_LANGUAGE}
         if now["contamination_share"] <= was.get("contamination_share", 1):
             looser.discard("contamination_share")
@@ -304,7 +304,10 @@ def _sort_matches(matches: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any
 
 
 def _hash_item(text: str) -> tuple[int, np.ndarray]:
-    """Return the units of an n-gram and an item's distinct hashes; 0 units if it is too short."""
+    """Return the number of units per n-gram, and the hashes of the item's distinct n-grams.
+
+    The number is 0 if the item is too short.
+    """
     words = cut([text])
     units = len(words.starts)
     if units < words.units(MIN_ITEM_WORDS)[0]:

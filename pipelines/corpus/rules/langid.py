@@ -199,7 +199,9 @@ class TwoIdentifiers:
     def _decide(
         self, cld2: Guess, seen: str, script: str, text: str
     ) -> tuple[Guess, Guess, Reason]:
-        """Return the best guess, any guess of CLD3, and the reason to refuse the best guess or "".
+        """Return the best guess, CLD3's guess, and the reason to refuse the best guess.
+
+        CLD3's guess may be `NO_GUESS`, and the reason may be "".
 
         CLD3 takes five times as long as CLD2, so it is asked only if CLD2 leaves a doubt.
         """
@@ -242,7 +244,10 @@ class TwoIdentifiers:
         return "" if guess.lang in self._policies else "other_language"
 
     def _score(self, guess: Guess) -> float:
-        """Return the guess's share of the language's usual points; without points, of the text."""
+        """Return the guess's points as a share of the language's usual points.
+
+        Without points, return the guess's share of the text.
+        """
         policy = self._policies.get(guess.lang)
         if guess.points and policy and policy.cld2_points:
             return min(1.0, guess.points / policy.cld2_points)
@@ -263,7 +268,7 @@ class TwoIdentifiers:
         return cld2.reliable and cld2.points >= ROMANISED_POINTS
 
     def _by_cues(self, cld3: Guess, cld2: Guess, text: str) -> Guess:
-        """Decide between Croatian, Bosnian and Latin-script Serbian; the guesses count a little."""
+        """Decide between Croatian, Bosnian and Serbian (Latin) by cues and (a little) guesses."""
         odds = south_slavic.probabilities(text[: 3 * MAX_CHARACTERS])
         for guess in (cld3, cld2):
             if guess.lang in odds:

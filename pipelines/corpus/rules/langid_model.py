@@ -24,7 +24,7 @@ from mswitch.pipelines.records import Page
 
 #: First bytes of every model.
 _MAGIC = (793712314).to_bytes(4, "little")
-#: Number of a model's guesses whose probabilities are added up by code.
+#: Number of guesses to request from a model. Probabilities of guesses with equal code are added up.
 _LABELS = 5
 _loading = threading.Lock()
 

@@ -10,11 +10,11 @@ from mswitch.pipelines.corpus.rules.text_script import count_scripts, find_main_
 from mswitch.pipelines.languages import UNDETERMINED, any_code, languages
 
 _PREFIX = "__label__"
-#: Labels for text in no language, or in several.
+#: Labels for text in no language, or in several languages.
 _NO_LANGUAGE = ("zxx", "und", "mul", "mis")
 #: Serbian, whose two scripts are two languages here, and Serbo-Croatian.
 _SERBIAN = ("sr", "srp", "sh", "hbs")
-#: A language, and its script if there is one.
+#: Pattern of a label: a language, and its script if there is one.
 _LABEL = re.compile("([A-Za-z]+)(?:[-_]([A-Za-z]{4})(?![A-Za-z0-9]))?")
 
 

@@ -98,7 +98,7 @@ class LanguageRule(Rule):
         before = self.change({name: was[name] for name in labels})
         wider = [] if self.kept <= before.kept else labels
         others = {name: value for name, value in was.items() if name not in labels}
-        # With any other setting, the rule may label a page `und`, and it may keep such pages.
+        # With any other setting, the rule may label a page `und`; it may also keep such pages.
         return wider + ([*others] if UNDETERMINED in self.kept else super().find_looser(others))
 
     def _by_label(self, page: Page) -> str | None:

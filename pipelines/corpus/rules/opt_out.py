@@ -1,4 +1,4 @@
-"""Opt-outs of publishers, in crawls that contain them.
+"""Drops pages whose publishers opt out, if the crawl contains the opt-outs.
 
 Responses in WARC and ARC have headers and HTML; WET records have neither.
 """

@@ -31,7 +31,7 @@ from mswitch.pipelines.records import DETAIL_CHARACTERS, Page
 
 EMAIL, IP_ADDRESS, PHONE = "[EMAIL]", "[IP]", "[PHONE]"
 
-# A match starts only at the start of a token and takes the whole token (possessive), so matching
+# A match starts only at the start of a token. It takes the whole token (possessive). So matching
 # takes linear time.
 _EMAIL = re.compile(
     r"(?<![\w.+%-])[\w.+%-]{1,64}+[@＠]((?:[\w-]{1,63}[.．]){1,8})([^\W\d_]{2,24})(?![\w@])"
@@ -112,7 +112,7 @@ def _mask(
 
 
 def mask_sample(beginning: str) -> str:
-    """Mask the beginning of a text; if it was cut, drop the last word, perhaps half an address."""
+    """Mask the beginning of a text; if cut, drop its last word, which may be half an address."""
     if len(beginning) >= DETAIL_CHARACTERS:
         beginning = beginning[: max(map(beginning.rfind, " \n"))]
     return mask_personal_data(beginning).text

@@ -36,7 +36,7 @@ DUPLICATE_NGRAMS = (5, 6, 7, 8, 9, 10)
 #: bullet_line_share, ellipsis_line_share, terminal_line_share: lines that start with a bullet,
 #:   end with an ellipsis, end with the end of a sentence (quotes and brackets after it allowed).
 #: alphabetic_word_share: words with a letter in them.
-#: third_longest_line: its characters; of the shortest line if there are fewer than three.
+#: third_longest_line: characters of this line; with fewer than three lines, of the shortest line.
 #: stop_words: distinct stop words of the language on the page; -1 if they are unknown.
 #: duplicate_line_share, duplicate_line_character_share: lines that occurred earlier on the page,
 #:   and characters in them. Pages have no blank lines, so lines are paragraphs.
@@ -112,7 +112,7 @@ def _measure_words(words: Words) -> dict[str, np.ndarray]:
 
 
 def _stop_words(words: Words, lists: Sequence[tuple[str, bool]]) -> np.ndarray:
-    """Count distinct stop words, given each page's list, and whether it was segmented."""
+    """Count each page's distinct stop words, given its list and whether it was segmented."""
     known = {
         (listed, whole): hash_stop_words(listed, whole=whole)
         for listed, whole in sorted(set(lists))
@@ -293,7 +293,7 @@ class GopherQuality(ListRule):
 
     def settings(self) -> dict[str, Any]:
         settings = super().settings()
-        if self.segmenter:  # words depend on its dictionaries
+        if self.segmenter:  # words depend on ICU's dictionaries
             settings["icu_version"] = load_icu().icu_version
         return settings
 
@@ -341,7 +341,7 @@ class GopherQuality(ListRule):
         """Measure pages; return the reason to drop each, or None to keep it."""
         langs = [page.lang for page in pages]
         locales = self.find_locales(langs)
-        # Near-duplicates are found by letters, so that they do not depend on ICU's version.
+        # The search for near-duplicates uses letters, because these words depend on ICU's version.
         words = cut([page.text for page in pages], locales) if any(locales) else cut_pages(pages)
         columns = measure_quality(words, langs, self.loaded[0], locales)
         values = zip(*(columns[name].tolist() for name in CORPUS_COLUMNS.values()), strict=True)
@@ -354,7 +354,7 @@ class GopherQuality(ListRule):
     def known_reasons(
         self, pages: Sequence[Page], changed: Collection[str]
     ) -> Sequence[str | None] | None:
-        """Judge pages by their columns, since only stop words and segmenter change them."""
+        """Judge pages by their columns, unless `stop_words` or `segmenter` changed the columns."""
         own = {field.name for field in dataclasses.fields(GopherQuality)}
         own -= {"stop_words", "segmenter"}
         measured = all(CORPUS_COLUMNS.keys() <= page.columns.keys() for page in pages)

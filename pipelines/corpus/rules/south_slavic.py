@@ -21,7 +21,7 @@ from mswitch.pipelines.corpus.rules.list_files import read_own_table
 LANGUAGES = ("bs", "hr", "sr-Latn")
 #: Factor by which a cue is more likely in a language that uses it, per unit of weight.
 _ODDS = 4.0
-#: Maximum number of hits to count per line of cues, because a page repeats its words.
+#: Maximum number of hits to count for each line of the table, because a page repeats its words.
 _MOST_HITS = 3
 
 

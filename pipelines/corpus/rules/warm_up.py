@@ -1,4 +1,4 @@
-"""Compiles or loads the functions of ingest, in the process that workers are forked from."""
+"""Compiles or loads the functions of ingest, in the process from which workers are forked."""
 
 from mswitch.pipelines.corpus.rules.quality import measure_quality
 from mswitch.pipelines.corpus.rules.words import cut

@@ -72,7 +72,7 @@ def _mix_codes() -> np.ndarray:
 
 
 def list_powers(values: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return more than `values` powers of an odd number, and as many of its inverse."""
+    """Return more than `values` powers of an odd number, and the same powers of its inverse."""
     return _compute_powers(max(10, values.bit_length()))
 
 

@@ -41,8 +41,8 @@ _KINDS = {
     " fieldset figcaption figure footer header hgroup li listing main menu nav ol pre search"
     " section select summary table tbody td tfoot th thead tr ul",
     FOREIGN: "svg math",
-    # Start tags that end SVG and MathML (font only with some attributes). Elements of the next kind
-    # may contain HTML within SVG and MathML.
+    # Start tags that end SVG and MathML (font only with some attributes). `HOLDS_HTML`:
+    # elements that may contain HTML within SVG and MathML.
     BREAKS_OUT: "b big blockquote body br center code dd div dl dt em embed font h1 h2 h3 h4 h5 h6"
     " head hr i img li listing menu meta nobr ol p pre ruby s small span strong strike sub sup"
     " table tt u ul var",
@@ -57,7 +57,7 @@ FONT, FRAMESET, NOFRAMES, SCRIPT = map(_NAMES.index, ("font", "frameset", "nofra
 
 
 def _combine_by_name(values: Iterable[tuple[int, int]]) -> np.ndarray:
-    """Return the combined values of each name's kinds; the last entry is for all other names."""
+    """For each name, combine the values of its kinds; the last entry stands for other names."""
     combined = np.zeros(UNKNOWN + 1, np.int64)
     for kind, value in values:
         for name in _KINDS[kind].split():

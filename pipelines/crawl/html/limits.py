@@ -55,8 +55,8 @@ from mswitch.pipelines.crawl.html.tokens import (
 #: a second.
 MAX_COST = 25_000_000
 
-# Cost of a token, of a formatting element that is made again, and of an attribute of such an
-# element.
+# Cost of a token, of a formatting element that is reconstructed, and of an attribute of such
+# an element.
 _TOKEN_COST, _FORMATTING_COST, _ATTRIBUTE_COST = 50, 90, 10
 # Number of comparisons of attributes per unit of cost. Each attribute is compared with all earlier
 # attributes.
@@ -64,11 +64,11 @@ _COMPARISONS = 16
 # Maximum number of inner elements with optional end tags that an outer element's end tag also
 # closes.
 _MOST_IMPLIED = 4
-# Maximum number of equal formatting elements that are made again ("Noah's Ark clause").
+# Maximum number of equal formatting elements that are reconstructed ("Noah's Ark clause").
 _MOST_EQUAL = 3
 # Maximum bytes of names and tags to compare; longer names and tags count as different.
 _MOST_COMPARED = 256
-# Value for an end tag within SVG, which closes elements of any kind inside its own element.
+# Value for an end tag within SVG: the tag closes elements of any kind inside its own element.
 _ANY = -1
 
 
@@ -108,16 +108,16 @@ class _Open(NamedTuple):
     sums: np.ndarray
 
 
-# Indices into `_Open.elements` and `_Open.sums`. The sums are: number of open elements; number of
-# formatting elements that may be made again, and of <a> among these; cost to make them all again;
-# depth at which SVG or MathML began.
+# Indices into `_Open.elements` and `_Open.sums`. The sums are, in this order: the number of open
+# elements; the number of formatting elements that may be reconstructed; the number of <a> among
+# these; the cost to reconstruct them all; the depth at which SVG or MathML began.
 _NAME, _START, _STOP, _TAG_STOP, _REMAKING = range(5)
 _DEPTH, _FORMATTING_OPEN, _LINKS, _REMAKING_ALL, _ROOT = range(5)
 
 
 @compiled
 def _find_name(html, opened, number, start, stop, closed_with, most):
-    """Return the place of the element that an end tag surely closes, or else the depth."""
+    """Return the place of the element that an end tag surely closes, or else the stack's depth."""
     depth = opened.sums[_DEPTH]
     for place in range(depth - 1, max(-1, depth - 2 - most), -1):
         element = opened.elements[place]
@@ -161,7 +161,7 @@ def _close(opened, wanted, closed_with):
 
 @compiled
 def _is_made_again(html, opened, number, start, tag_stop):
-    """Return whether an element may be made again: at most three equal elements, and one <a>."""
+    """Return whether an element may be reconstructed: at most three if equal, and one <a>."""
     if KIND[number] & LINK:
         return opened.sums[_LINKS] == 0
     equal, size = 0, tag_stop - start
@@ -196,7 +196,7 @@ def _measure(html, limit):  # noqa: PLR0912, PLR0915, one pass
     opened = _Open(np.empty((most, 5), np.int64), np.array([0, 0, 0, 0, -1]))
     sums = opened.sums
     elements = comparisons = merged = options = place = 0
-    is_sure = True  # whether SVG or MathML surely goes on, without HTML
+    is_sure = True  # whether open SVG or MathML surely continues, without HTML in it
     has_frames = False  # with frames, script elements are dropped and their content is markup
     while place + 1 < len(html) and max(elements, comparisons // _COMPARISONS) <= limit:
         if html[place] != LT:

@@ -26,7 +26,7 @@ def are_equal(html, start, other, size, fold):
 
 @compiled
 def find_comment_end(html, start):
-    """Return the end of a comment, or what counts as one, that starts with `<!`, `<?` or `</`."""
+    """Return the end of a comment or bogus comment, which starts with `<!`, `<?` or `</`."""
     size = len(html)
     if start + 3 < size and html[start + 1] == BANG and html[start + 2] == html[start + 3] == DASH:
         first = start + 4
@@ -123,7 +123,7 @@ def find_tag_end(html, place):
 
 @compiled
 def is_plain(html, start, stop):
-    """Return whether SVG reads raw text as HTML does: no markup except whole CDATA sections."""
+    """Return whether SVG reads raw text as HTML does: its only markup is whole CDATA sections."""
     place, in_section = start, False
     while place < stop:
         if html[place] == LT and not in_section:
