@@ -12,8 +12,8 @@ from typing import NamedTuple
 
 from mswitch.models.config import ModelConfig
 
-#: With fewer positions per expert, chance alone overfills many experts. At capacity factor 1.25,
-#: independent logits drop 2.3 % of tokens with 16 positions per expert, and 5.3 % with 8.
+#: With fewer positions per expert, many experts overflow by chance. At capacity factor 1.25 and
+#: with independent logits, 2.3 % of tokens are dropped at 16 positions per expert, and 5.3 % at 8.
 FEW_POSITIONS = 16
 MIN_CAPACITY = 4
 
@@ -26,11 +26,11 @@ class Groups(NamedTuple):
 
     @property
     def separable(self) -> int:
-        """Largest number of equal parts of the batch that hold whole groups of both stacks."""
+        """Largest number of equal parts of the batch, each with whole groups of both stacks."""
         return math.gcd(self.encoder, self.decoder)
 
     def divide(self, parts: int) -> "Groups":
-        """Return the groups of one part if `parts`, a divisor of `separable`, share the batch."""
+        """Return the groups in one of `parts` equal parts of a batch; `separable % parts` is 0."""
         return Groups(self.encoder // parts, self.decoder // parts)
 
 
@@ -38,10 +38,10 @@ WHOLE_BATCH = Groups()
 
 
 def count_groups(batch_size: int, length: int, group_size: int) -> int:
-    """Count the routing groups of one stack: whole sequences with about `group_size` positions.
+    """Count the routing groups of one stack; each group contains whole sequences.
 
-    The number of sequences in a group is the largest divisor of the batch that fits the group size
-    (at least one).
+    The number of sequences in a group is the largest divisor of the batch size with which a group
+    has at most `group_size` positions (at least one sequence).
     """
     fitting = max(1, min(batch_size, group_size // length))
     sequences = next(n for n in range(fitting, 0, -1) if batch_size % n == 0)

@@ -33,7 +33,7 @@ DecodeName = Literal["greedy", "beam", "labels"]
 
 AtLeastZero = Annotated[float, Ge(0)]
 Positive = Annotated[float, Gt(0)]
-#: Share from 0 to below 1, such as a probability of dropout.
+#: Share of at least 0 and below 1, such as a probability of dropout.
 Rate = Annotated[float, Ge(0), Lt(1)]
 
 #: Settings that only a model with experts uses.

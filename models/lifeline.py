@@ -9,7 +9,7 @@ import signal
 import threading
 
 #: Environment variable by which a parent asks a process to call `exit_with_parent`. Its value is
-#: `group` if the process group holds only both processes and processes that they start, else 1.
+#: `group` if the process group has only parent, process and processes that they start, else 1.
 VARIABLE = "MSWITCH_LIFELINE"
 
 

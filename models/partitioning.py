@@ -34,7 +34,8 @@ RULES: Mapping[str, tuple[str, ...]] = {
     "router_experts": (),
     "router_columns": ("expert",),
 }
-#: Logical axes that are never sharded: a loop takes layers one by one, and other axes are short.
+#: Logical axes that are never sharded. A loop takes layers one by one; `heads` and `buckets` are
+#: short.
 WHOLE = ("layers", "heads", "buckets")
 
 #: Parameters with fewer values than this are replicated (norm scales, position biases).
@@ -88,7 +89,10 @@ def find_fed_part(mesh: Mesh | None) -> tuple[int, int]:
 
 
 def find_part(owners: np.ndarray, process: int) -> tuple[int, int]:
-    """Return `find_fed_part` of `process`, given each device's process [batch shards, model]."""
+    """Return what `find_fed_part` returns in `process`.
+
+    `owners` [batch shards, model] contains each device's process.
+    """
     shards, model = owners.shape
     mine = np.flatnonzero((owners == process).any(axis=1))
     if shards % mine.size or mine[0] % mine.size:

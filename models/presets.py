@@ -147,7 +147,7 @@ def _mswitch() -> dict[str, Preset]:
 
 
 def _switch() -> dict[str, Preset]:
-    """Make English models: Switch-Base as released (ReLU 3072), others as in the paper's Table 9.
+    """Make the English models of the paper's Table 9, but Switch-Base as released (ReLU 3072).
 
     Table 9 lists Switch-XXL with 64 experts and 395B parameters. With its other columns, 64 experts
     make 202B parameters; 128, as in the released configuration, make 395B. The preset has 64.

@@ -346,8 +346,8 @@ def _make_row(
     example: Mapping[str, Any], unit: SourceShard, number: int, lang: str, model: str
 ) -> dict[str, Any]:
     name = make_example_id(unit.split, unit.number, number)
-    # All examples of a draw come before those of the next draw, so a stretch as long as the task
-    # contains each example about once.
+    # All examples of a draw come before those of the next draw. So a part of the stream that is as
+    # long as the task contains each example about once.
     order = (ORDERS * unit.draw + key64(name)) // unit.draws
     if unit.draws > 1:
         name = make_example_id(unit.split, unit.number, number, unit.draw)

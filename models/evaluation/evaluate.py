@@ -1,4 +1,4 @@
-"""Write the loss per document and language of every kept checkpoint, as files in the run.
+"""Write the loss of every kept checkpoint, per document and language, to files in the run.
 
 The validation examples are frozen, so every model and step answers the same questions.
 """
@@ -129,7 +129,7 @@ def evaluate_run(
     """
     train = together(lambda: adapt_training(described, config))
     batches = together(lambda: open_batches(train.batch_size))
-    # Blocks run one after another, which is no loss on a single CPU device.
+    # Blocks run one after another, which costs no time on a single CPU device.
     one_cpu = train.devices == 1 and jax.default_backend() == "cpu"
     dispatch = config.dispatch or ("blocks" if one_cpu else "queues")
     settings = {

@@ -98,7 +98,7 @@ def make_evaluation_step(skeleton: Skeleton) -> jax.stages.Wrapped:
 def count_sequence_loads(
     expert: Int[Array, "layers G S"], rows: int, experts: int
 ) -> Int[Array, "layers B E"]:
-    """Count the tokens of every sequence that chose each expert."""
+    """Count, for each sequence and expert, the sequence's tokens that chose this expert."""
     expert_by_row = expert.reshape(expert.shape[0], rows, -1)
     return jax.nn.one_hot(expert_by_row, experts, dtype=jnp.int32).sum(axis=2)
 
@@ -212,7 +212,7 @@ class Evaluator:
         batch: dict[str, np.ndarray],
         capacities: tuple[int, int] | None,
     ) -> tuple[EvaluationResult, tuple[int, int] | None]:
-        """Evaluate a batch with at least these capacities; return result and used capacities."""
+        """Evaluate a batch; raise `capacities` until no token is dropped, and also return them."""
         rows, inputs_length = batch["encoder_input_tokens"].shape
         targets_length = batch["decoder_target_tokens"].shape[1]
         fed = slice(*(part * rows // self._parts for part in (self._part, self._part + 1)))
@@ -258,7 +258,7 @@ class Evaluator:
 
 
 def fit_capacity(capacity: int, peak: int, positions: int) -> int:
-    """Return the next power of two from `peak`, at least `capacity` and at most `positions`."""
+    """Round `peak` up to a power of two; return at least `capacity`, at most `positions`."""
     return min(max(capacity, 1 << max(peak - 1, 0).bit_length()), positions)
 
 

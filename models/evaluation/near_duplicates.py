@@ -1,4 +1,4 @@
-"""Find near-duplicate documents, which a report must not count twice, by MinHash on tokens."""
+"""Find near-duplicate documents by MinHash on tokens; a report must not count them twice."""
 
 from collections.abc import Mapping
 
@@ -8,8 +8,9 @@ from mswitch.pipelines.corpus.dedup.near import NearDedup, find_components, find
 from mswitch.pipelines.corpus.rules.words import mix
 from mswitch.pipelines.special_tokens import EOS_ID
 
-#: Bands and rows require less similarity than those for a corpus, because a wrong match only widens
-#: an interval. Half of pairs match at a Jaccard similarity of 0.51, and 97 % match at 0.7.
+#: These bands and rows match less similar documents than the settings for a corpus do, because a
+#: wrong match only widens an interval. At a Jaccard similarity of 0.51, half of the pairs match; at
+#: 0.7, 97 % of the pairs match.
 MINHASH = NearDedup(bands=20, rows=5)
 FACTORS, SUMMANDS = MINHASH.draw_functions().T[..., None]
 #: Number of tokens in a shingle. A changed token changes three shingles, and unrelated documents

@@ -68,7 +68,7 @@ def read_config(config: Mapping[str, Any], where: str) -> ModelConfig:
 
 
 def write_config(model: ModelConfig, original: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """Return the config.json of a model, as transformers 4 writes it; 5 reads it too.
+    """Return a model's config.json in the format of transformers 4; transformers 5 reads it too.
 
     Args:
         model: the model.

@@ -112,7 +112,7 @@ def write_weights(
     if count == 1:
         names = [SINGLE]
     for name, shard in zip(names, shards, strict=True):
-        # Files store no strides: a transposed view would be written in the wrong order.
+        # Files do not store strides, so a transposed view would be written in the wrong order.
         values = {
             tensor_name: np.ascontiguousarray(tensor(tensor_name), np.float32)
             for tensor_name in shard

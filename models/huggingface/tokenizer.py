@@ -122,9 +122,9 @@ def _replace(pattern: dict[str, str], content: str) -> dict[str, Any]:
 
 
 def _list_scores(proto: Any) -> list[tuple[str, float]]:
-    """Return pieces with their scores; pieces that are never in text get the least score.
+    """Return pieces with their scores; pieces that never occur in text get the lowest score.
 
-    An unknown character then costs 10 more than the least.
+    An unknown character then costs 10 more than the lowest score.
     """
     kinds = proto.SentencePiece
     in_text = (kinds.NORMAL, kinds.USER_DEFINED)

@@ -108,7 +108,7 @@ def beam_search(
         return _Search(position + 1, live, ended, reorder(cache, parents.reshape(-1)))
 
     nothing = jnp.full((batch, beams, length), PADDING, jnp.int32)
-    # All K outputs begin equal. Only the first counts, or each output would be found K times.
+    # All K outputs begin equal. Only the first has a score, so that no output is found K times.
     first = jnp.where(jnp.arange(beams) == 0, 0.0, NEVER) * jnp.ones((batch, 1))
     search = jax.lax.while_loop(
         unfinished,

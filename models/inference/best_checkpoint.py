@@ -1,4 +1,4 @@
-"""Choose the best of a run's kept checkpoints on validation.
+"""Choose the kept checkpoint of a run that scores best on validation.
 
 `selected.json` in the run names its step. Only this checkpoint is tested.
 """

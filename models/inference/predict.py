@@ -100,7 +100,7 @@ def answer(
     *,
     step: int | None = None,
 ) -> dict[str, Any]:
-    """Answer texts; each must have the form that the task's template gives to inputs.
+    """Predict answers to texts, which must have the form that the task's template gives to inputs.
 
     Returns:
         Summary: stage, step, texts (a list of text, prediction, score).

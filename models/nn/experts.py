@@ -25,10 +25,10 @@ from mswitch.models.partitioning import BATCH_AXES
 
 #: Capacity without a limit: tokens are sorted by expert, and none is dropped.
 DROPLESS = 0
-#: Minimum and maximum number of rows in a block. Each block loads its expert's kernels again, so a
-#: smaller block saves no time. In a larger block, computing takes longer than loading.
+#: Minimum and maximum number of rows in a block. Each block loads its expert's kernels again, so
+#: blocks below the minimum save no time. Above the maximum, computing takes longer than loading.
 MIN_BLOCK, MAX_BLOCK = 8, 128
-#: Largest tile of a grouped product on a TPU: number of rows, and each width of a kernel.
+#: Maximum size of a grouped product's tile on a TPU, in rows and in each width of a kernel.
 ROW_TILE, WIDTH_TILE = 512, 1024
 
 _TOKENS = PartitionSpec(BATCH_AXES, None, None)
@@ -54,7 +54,10 @@ def _take(
 def _take_any(
     x: Float[Array, "N D"], index: Int[Array, " M"], inverse: Int[Array, " N"]
 ) -> Float[Array, "M D"]:
-    """Take rows like `_take`, but any row of `x` instead of zeros, which cost an extra write."""
+    """Take rows like `_take`, but for an index out of range take an arbitrary row of `x`.
+
+    Zeros would cost an extra write.
+    """
     del inverse
     return x.at[index].get(mode="clip")
 
@@ -111,7 +114,7 @@ def combine(
 def dispatch_sharded(
     tokens: Array, slot: Array, experts: int, capacity: int, mesh: Mesh | None
 ) -> Float[Array, "*N E R D"]:
-    """Dispatch tokens on a mesh; the result's first axis is the N senders of mesh axis `expert`.
+    """Dispatch tokens on a mesh; the result's first axis indexes N senders of mesh axis `expert`.
 
     Each sender has the rows of its groups. Experts are sharded over `expert`, rows over `data`.
     """
@@ -143,9 +146,10 @@ def combine_sharded(
 
 
 def choose_block_rows(tokens: int, experts: int) -> int:
-    """Return the rows of a block: a power of two, with at most half as many empty rows as tokens.
+    """Return the number of rows in a block, a power of two.
 
-    In blocks of fewer than `MIN_BLOCK` rows, kernels would cost more than rows.
+    Above `MIN_BLOCK` rows, empty rows are at most half as many as tokens. In blocks of fewer than
+    `MIN_BLOCK` rows, kernels would cost more than rows.
     """
     fitting = max(tokens // (2 * experts), MIN_BLOCK)
     return min(1 << (fitting.bit_length() - 1), MAX_BLOCK)
@@ -343,7 +347,7 @@ class SwitchFeedForward(nnx.Module):
     def _drop(
         self, hidden: Float[Array, "*N E R F"], capacity: int, key: PRNGKeyArray | None
     ) -> Float[Array, "*N E R F"]:
-        """Apply dropout by expert and ordered group, so that every mesh drops the same values."""
+        """Apply dropout by expert and ordered group; every mesh then drops the same values."""
         if key is None or self.config.expert_dropout_rate == 0.0:
             return hidden
         experts, _, width = hidden.shape[-3:]

@@ -80,7 +80,7 @@ def _token_losses(logits: Array, targets: Array) -> tuple[Array, Array]:
 
 
 def _compute_in_chunks(losses: Callable[..., Losses], chunks: int, *arrays: Array) -> Losses:
-    """Compute `losses` of arrays [B, T, ...] in `chunks` parts; the backward pass does it again."""
+    """Compute `losses` of arrays [B, T, ...] in `chunks` parts, and again in the backward pass."""
     batch, length = arrays[0].shape[:2]
     chunks = min(chunks, length)
     if chunks == 1:
@@ -120,7 +120,8 @@ def balance_loss(
     if scope == "global":
         total = jnp.maximum(tokens.sum(), 1.0)
         return experts * (counts.sum(axis=0) * mass.sum(axis=0)).sum() / jnp.square(total)
-    # Average over groups, so that microbatches of whole groups add up to the full batch.
+    # Average over groups, so that the losses of microbatches with whole groups add up to the
+    # batch's loss.
     in_group = jnp.maximum(tokens, 1.0)[:, None]
     fraction, mean_probability = counts / in_group, mass / in_group
     return experts * (fraction * mean_probability).sum(axis=-1).mean()

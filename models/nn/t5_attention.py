@@ -53,7 +53,7 @@ class KernelOptions:
 
 @dataclasses.dataclass(frozen=True)
 class _Call:
-    """Sizes of one call of the kernel, and of its tiles."""
+    """Sizes of one kernel call and of its tiles."""
 
     batch: int
     heads: int
@@ -100,7 +100,10 @@ class _Call:
         return self.diagonals - self.tile
 
     def cost(self, *, products: int, arrays: int) -> pl.CostEstimate:
-        """Estimate the cost of `products` products with `arrays` bytes per query or key value."""
+        """Estimate the cost of a call.
+
+        It computes `products` products and moves `arrays` bytes per value of queries and keys.
+        """
         pairs = self.batch * self.heads * self.queries * self.keys
         positions = self.batch * self.heads * (self.queries + self.keys)
         return pl.CostEstimate(

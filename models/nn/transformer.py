@@ -239,7 +239,7 @@ class Transformer(nnx.Module):
             seen = target
         else:
             target, source, packed = target_real, source_real, False
-            # Padding comes last, so by the causal mask only padding sees padding. The output of
+            # Padding comes last, so the causal mask hides it from real positions. The output of
             # padding is never read.
             seen = jnp.ones((1, target.shape[1]), bool)
         target_mask = self._make_mask(target, seen, packed=packed, causal=True)

@@ -115,7 +115,7 @@ def lower_step(request: CompileRequest, devices: list[Any]) -> Any:
 
 
 def describe_devices(topology: Topology) -> list[Any]:
-    """Return JAX's devices of a topology that is absent."""
+    """Return JAX's descriptions of the devices of an absent topology."""
     from jax.experimental import topologies
 
     if topology.chip.gpu:
@@ -154,7 +154,8 @@ def compile_step(request: CompileRequest) -> CompileResult:
     secs, cpu_secs = time.monotonic() - began, time.process_time() - cpu_began
     peak = compiled.memory_analysis().peak_memory_in_bytes
     costs = dataclasses.asdict(count_costs(compiled.as_text(), topology))
-    # libtpu has already refused a program that does not fit. The compiler for GPUs refuses none.
+    # libtpu has already refused a program that does not fit. The compiler for GPUs accepts such a
+    # program.
     fits = topology.platform == "tpu" or peak <= topology.chip.hbm_bytes
     return CompileResult(fits, peak, secs, cpu_secs, _read_own_peak(), costs)
 

@@ -115,7 +115,10 @@ def _count_result_bytes(collective: Instruction) -> int:
 
 
 def read_group(attributes: str) -> list[int]:
-    """Read the devices of one group of a collective, or of the pair that is farthest apart."""
+    """Read the devices of one group of a collective.
+
+    If the collective has pairs, return the pair whose devices are farthest apart.
+    """
     pairs = re.search(r"source_target_pairs=\{(\{[^}]*\}(?:,\{[^}]*\})*)\}", attributes)
     if pairs:
         ends = [[int(end) for end in pair] for pair in re.findall(r"(\d+),(\d+)", pairs[1])]

@@ -2,7 +2,7 @@
 
 from mswitch.models.hardware import Chip
 
-#: Properties that all GPUs here share, and the release of cuDNN that XLA may use.
+#: Properties that are equal in all supported GPUs, and the cuDNN release that XLA may use.
 _COMMON = """
   threads_per_block_limit: 1024
   threads_per_warp: 32

@@ -156,7 +156,7 @@ class Module:
         }
 
     def list_runs(self) -> Iterator[tuple[str, int]]:
-        """Yield the name of each call's computation and how often it runs; begin with the entry."""
+        """Yield (name, number of runs) for each call of a computation; begin with the entry."""
         pending = [(self.entry, 1)]
         while pending:
             name, times = pending.pop()
@@ -233,7 +233,7 @@ def _parse_frames(text: str) -> dict[int, tuple[str, ...]]:
         place = _parse_fields(tables["FileLocations"][frame["file_location_id"]])
         module = Path(tables["FileNames"][place["file_name_id"]]).stem
         function = tables["FunctionNames"][place["function_name_id"]]
-        # A frame comes after its parent, whose number XLA prints plus 1.
+        # A frame comes after its parent. XLA prints the parent's number plus 1.
         parent = stacks.get(frame.get("parent_frame_id", 0) - 1, ())
         stacks[number] = (f"{module}.{function}", *parent)
     return stacks

@@ -19,18 +19,19 @@ from mswitch.models.training.optimizer import make_optimizer
 from mswitch.models.training.state import Skeleton
 
 #: Numbers of bfloat16 arrays that scanned layers keep for the backward pass. Arrays of feed-forward
-#: width: projections and their product. Arrays of the model's width, for each layer of a block:
-#: residual stream and its normalised values. Arrays as wide as all heads: queries, keys, values and
-#: their sums. Keys and values of the inputs are counted in addition.
+#: width hold projections and their product. For each layer of a block, arrays of the model's width
+#: hold the residual stream and its normalised values. Arrays as wide as all heads hold queries,
+#: keys, values and their sums. Keys and values of the inputs are counted in addition.
 FEED_FORWARD_KEPT = {"geglu": 3, "relu": 2}
 ENCODER_KEPT, DECODER_KEPT = 2 * 2, 3 * 2
 ENCODER_PROJECTIONS, DECODER_PROJECTIONS = 4, 6
 #: Bytes kept per attention weight: probabilities in float32 and, for the product with values, in
 #: bfloat16.
 ATTENTION_KEPT_BYTES = 4 + 2
-#: Bytes that a sparse block keeps: per value of its queues; per value of the router's input, which
-#: is kept in float32 before and after jitter; per token and expert, for two float32 values. They
-#: were read from compiled steps of mSwitch-Base.
+#: Bytes that a sparse block keeps for each value of its queues, for each value of the router's
+#: input, and for each pair of a token and an expert. The block keeps the router's input in float32
+#: before and after jitter, and two float32 values per pair. These numbers were read from compiled
+#: steps of mSwitch-Base.
 QUEUE_KEPT_BYTES = 2
 ROUTER_INPUT_KEPT_BYTES = 2 * 4
 ROUTER_KEPT_BYTES = 2 * 4
@@ -143,7 +144,10 @@ class _Part(NamedTuple):
 
 
 def _list_shares(model: ModelConfig, train: TrainConfig, inputs: int, targets: int) -> list[_Part]:
-    """Return the shares of encoder and decoder; a sequence has `inputs` and `targets` positions."""
+    """Return a device's shares of a microbatch in encoder and decoder.
+
+    A sequence has `inputs` positions in the encoder and `targets` positions in the decoder.
+    """
     shards = train.data_parallel * train.expert_parallel * train.microbatches
     groups = group_batch(model, train.batch_size, inputs, targets)
     parts = []
@@ -193,7 +197,7 @@ def _count_attention_weights(model: ModelConfig, train: TrainConfig, part: _Part
 
 
 def _count_period_weights(model: ModelConfig, train: TrainConfig) -> float:
-    """Count the parameters of a running period on one device, gathered along the batch axes."""
+    """Count the parameters that a device gathers along the batch axes to run one period."""
     matrices = 3 if model.activation == "geglu" else 2
     feed_forward = matrices * model.d_model * model.d_ff
     attention = 2 * 4 * model.d_model * model.joined_kv

@@ -39,7 +39,7 @@ class Setting:
 def rank_settings(
     model: ModelConfig, config: PlanConfig, topology: Topology, skeleton: Skeleton
 ) -> list[Setting]:
-    """Return all settings that divide batch, experts and heads, the fastest first."""
+    """Return all settings whose mesh divides batch, experts and heads, the fastest first."""
     _check_asked(model, config, topology)
     lengths = (config.inputs_length, config.targets_length)
     counts = count_parameters(skeleton)
@@ -62,7 +62,7 @@ def rank_settings(
 
 
 def _find_dividing_batch(model: ModelConfig, config: PlanConfig, devices: int) -> int | None:
-    """Return the nearest batch size that is a power of two and that a setting divides, or None."""
+    """Return the nearest power of two that is a possible batch size for a setting, or None."""
     near = round(math.log2(config.batch_size))
     for power in sorted(range(MOST_BATCH_BITS), key=lambda power: (abs(power - near), -power)):
         other = dataclasses.replace(config, batch_size=1 << power)
@@ -204,7 +204,10 @@ def _estimate_secs(
 def _estimate_sending_secs(
     topology: Topology, kind: str, sent: float, size: int, stride: int
 ) -> float:
-    """Estimate the time of one mesh axis' collectives among `size` devices, `stride` apart."""
+    """Estimate the time of the collectives along one mesh axis.
+
+    The axis has `size` devices, whose numbers are `stride` apart.
+    """
     if size == 1:
         return 0.0
     linked = max(1, topology.linked // stride)

@@ -91,7 +91,7 @@ def make_pair(
 def make_comparison(
     preset: str, topology: str, config: PlanConfig, changes: ModelChanges, entries: Sequence[str]
 ) -> dict[str, Any]:
-    """Plan twice, the second time with the options in `entries`, such as `remat=layers`.
+    """Make two plans, the second with the options in `entries`, such as `remat=layers`.
 
     Returns:
         Both plans, `plan` and `compared`, the `changed` options, and `ratios` of the second to the

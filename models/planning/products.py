@@ -58,7 +58,7 @@ def _count_passes(
     passes: Mapping[str, int],
     precision: str | None,
 ) -> Products:
-    """Count a product once for each pass; XLA does not state the precision if it is the default."""
+    """Count a product once for each pass; if `precision` is None, XLA uses its default."""
     if all(computation[name].arrays[0].dtype == "bf16" for name in product.operands[:2]):
         return Products(flops, flops)
     return Products(flops, flops * passes[(precision or "default").lower()])

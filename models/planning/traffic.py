@@ -24,7 +24,10 @@ _FREE = frozenset(
 
 
 def count_bytes(module: Module, computation: Computation, instruction: Instruction) -> int:
-    """Count the bytes that an instruction moves; a collective or copy counts in its `-done`."""
+    """Count the bytes that an instruction moves.
+
+    A collective or copy that has a `-start` and a `-done` counts only in its `-done`.
+    """
     opcode = instruction.opcode
     if opcode in _FREE or opcode.endswith("-start"):
         return 0
@@ -110,7 +113,10 @@ def _count_bytes_read(module: Module, inside: Computation, value: Instruction) -
 
 
 def _count_bytes_written(module: Module, inside: Computation, root: Instruction) -> int:
-    """Count the bytes that a fused computation writes; of an update in place, only the update."""
+    """Count the bytes that a fused computation writes.
+
+    An update in place writes only the update.
+    """
     if root.opcode == "tuple":
         return sum(_count_bytes_written(module, inside, inside[name]) for name in root.operands)
     if root.opcode == "bitcast":

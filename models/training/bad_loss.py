@@ -1,7 +1,8 @@
-"""Detect bad training steps (loss or gradient not finite, a spike), and skip them or stop.
+"""Detect bad training steps, and skip them or stop the run.
 
-The verdict on a step is a function of the losses before it, which metrics.jsonl holds. So a resumed
-run, and every process of a job, reaches the same one. `step` omits the update of a skipped step.
+A step is bad if its loss or gradient is not finite, or if its loss is a spike. The verdict depends
+on the losses before it, which metrics.jsonl holds. So a resumed run, and every process of a job,
+reaches the same verdict. `step` omits the update of a skipped step.
 """
 
 import collections

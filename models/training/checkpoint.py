@@ -236,7 +236,7 @@ class Checkpoints:
         try:
             steps = list_complete_steps(self.directory)
         except UserError:
-            return  # training can continue: the next save prunes
+            return  # training can continue: the next save removes old steps
         kept = self._files.prune(self.kept) if self._files else self.kept
         for old in steps[:-1]:
             if old not in kept:
@@ -354,7 +354,7 @@ def _explain_unreadable(checkpoint: Path, fix: str) -> Iterator[None]:
 
 
 def _find_reason(error: Exception) -> str:
-    """Return the line that says what went wrong; Orbax and its libraries add many others."""
+    """Return the line that says what went wrong; Orbax and its libraries add many other lines."""
     lines = [str(cause).strip().splitlines() for cause in causes(error)]
     sentences = [line[0] for line in lines if line and len(line[0].split()) > 2]
     reason = sentences[-1] if sentences else type(error).__name__
@@ -362,7 +362,10 @@ def _find_reason(error: Exception) -> str:
 
 
 def _check_same_model(checkpoint: Path, part: str, stored: Any, wanted: Any) -> None:
-    """Refuse a checkpoint with other names or shapes: Orbax would cut or pad its arrays."""
+    """Refuse a checkpoint whose names or shapes differ from `wanted`.
+
+    Orbax would cut or pad its arrays.
+    """
     there, here = _list_shapes(stored), _list_shapes(wanted)
     for name in sorted(there.keys() | here.keys()):
         if there.get(name) != here.get(name):

@@ -1,4 +1,4 @@
-"""Let the processes of a job join, agree and leave, for training or evaluating.
+"""Let processes join a job, agree on its settings and leave it, for training or evaluating.
 
 Every process runs the same program on its own devices. Only process 0 writes files other than
 checkpoints, and all processes use what it reads in the run directory. A process that fails must not
@@ -132,7 +132,7 @@ def _join(job: JobConfig) -> None:
 
 
 def _check_port(coordinator_address: str) -> None:
-    """Check that process 0 can listen at this port: JAX would crash if another program does."""
+    """Check that process 0 can listen at this port; JAX would crash if another program uses it."""
     try:
         socket.create_server(("", int(coordinator_address.rpartition(":")[2]))).close()
     except (OSError, OverflowError) as error:

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 
 from mswitch.models.config import TrainConfig
 
-#: Ratio of a run's last step to its first evaluated step. If a speed-up is larger, only
-#: this bound is known.
+#: Ratio of a run's last step to its first evaluated step. A larger speed-up is only known to
+#: exceed this ratio.
 SPAN = 64
 
 

@@ -101,7 +101,7 @@ def run_training(
 
 
 def _find_resume_step(plan: RunPlan, out: Path, checkpoints: Checkpoints) -> int:
-    """Return the step to continue after; 0 to begin."""
+    """Return the step after which training continues; it is 0 without a checkpoint."""
     checkpoints.remove_leftovers()
     start = checkpoints.latest() or 0
     if not start and (out / METRICS).is_file():

@@ -91,7 +91,7 @@ def written(step: int, metrics: Mapping[str, Any]) -> dict[str, Any]:
 
 
 class MetricsWriter:
-    """Writes metrics.jsonl and TensorBoard events of one run, from one step on.
+    """Writes metrics.jsonl and TensorBoard events of one run after a given step.
 
     Attributes:
         history: metrics of the last `recent` steps before.

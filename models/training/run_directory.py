@@ -26,12 +26,13 @@ if TYPE_CHECKING:  # it imports SentencePiece, which code that reads a run seldo
 
 CONFIG = "config.json"
 CHECKPOINTS = "checkpoints"
-#: Names in a checkpoint: the file that shows it is complete, and its two parts. A model needs only
+#: Names in a checkpoint: the file that marks it as complete, and its two parts. A model needs only
 #: the parameters.
 METADATA = "_CHECKPOINT_METADATA"
 PARAMETERS = "parameters"
 OPTIMIZER = "optimizer"
-#: Directory of predictions for tasks, and file with the step that was best on validation.
+#: Names in a run: the directory of predictions for tasks, and the file with the step that was best
+#: on validation.
 PREDICTIONS = "predictions"
 SELECTED = "selected.json"
 #: File beside a task's predictions: how often its test split was read.
@@ -143,7 +144,7 @@ def _find_last_step(out: Path, planned_end: int) -> int:
 
 
 def _list_horizons(before: Mapping[str, Any], steps: int) -> tuple[int, ...]:
-    """Return the last steps that were planned for a run before, if they are below `steps`."""
+    """Return the last steps that earlier plans of a run had, if they are below `steps`."""
     ends = (*before.get("horizons", ()), before["train"].get("steps", steps))
     return tuple(end for end in ends if end < steps)
 
@@ -160,7 +161,7 @@ def describe_run(
     *,
     is_copy: bool = False,
 ) -> None:
-    """Write config.json; in an existing one, update only the settings that may change.
+    """Write config.json; if the file exists, update only the settings that may change.
 
     If the run is in a bucket, `out` is a copy, and no relative path leads from it to local files.
     """
@@ -204,7 +205,10 @@ def describe_run(
 
 
 def name_place(run: Path | None, place: str | Path) -> str:
-    """Return a place as a run names it: relative to the run, unless place or run is in a bucket."""
+    """Return the name of a place in a run's files: a URL, or a path relative to the run.
+
+    The path is absolute if `run` is None, because the run is in a bucket.
+    """
     if storage.is_remote(place):
         return str(place)
     return os.path.abspath(place) if run is None else os.path.relpath(place, run)

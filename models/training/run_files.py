@@ -51,7 +51,7 @@ _CHECKPOINT = re.compile(rf"{CHECKPOINTS}/(0|[1-9][0-9]*)/(.+)")
 _DESCRIPTIONS = {METADATA, f"{PARAMETERS}/_METADATA", f"{OPTIMIZER}/_METADATA"}
 #: Files that every process writes, some with timestamps; only process 0 uploads them.
 _COMMON = re.compile(r"_.+|\..+|commit_success\.txt")
-#: For messages: the stage that waits for the lease on each part of a run.
+#: Name of the stage that locks each part of a run, for messages about the lease.
 _STAGES = {"": "train", EVALUATION: "evaluate", PREDICTIONS: "predict"}
 
 
@@ -109,7 +109,7 @@ class RunFiles:
         """Upload the metrics and TensorBoard events so far."""
 
     def upload_when_saved(self, step: int, wait: Callable[[], Any]) -> Callable[[], Any]:
-        """Upload a checkpoint after `wait`; return a function that waits for both of them."""
+        """Upload a checkpoint after `wait` returns; return a function that waits for the upload."""
         del step
         return wait
 
@@ -303,7 +303,9 @@ class BucketFiles(RunFiles):
 
 
 def _require_same(url: str, data: bytes) -> str:
-    """Return an object's version if it has this data, because our first upload had succeeded.
+    """Return an object's version if the object contains `data`.
+
+    If so, our first upload had succeeded.
 
     Raises:
         LeaseLostError: another process wrote other data, or removed the object.

@@ -159,7 +159,10 @@ class Skeleton:
 def _trace_tree(
     config: ModelConfig, train: TrainConfig, mesh: Mesh | None
 ) -> tuple[Any, dict[str, Any], dict[str, Any], dict[str, Any]]:
-    """Trace a skeleton's graph, paths, shapes and axes; it takes a tenth to a third of a second."""
+    """Trace a skeleton's graph, paths, shapes and axes.
+
+    Tracing takes a tenth to a third of a second.
+    """
     graph, state = nnx.split(nnx.eval_shape(lambda: _create(config, train, mesh)))
     paths, shapes, axes = {}, {}, {}
     for path, variable in nnx.to_flat_state(state):

@@ -37,7 +37,7 @@ def is_written(path: Path, place: str, key: bytes, settings: dict[str, Any], fix
         return False
     try:
         stored = json.loads((pq.read_schema(path).metadata or {}).get(key, b"{}"))
-    except (OSError, ValueError) as error:  # PyArrow's errors are subclasses
+    except (OSError, ValueError) as error:  # these include PyArrow's errors
         raise UserError(
             f"{place} is damaged ({str(error).splitlines()[0]}): remove it, and it is made again"
         ) from error

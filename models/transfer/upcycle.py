@@ -51,7 +51,7 @@ from mswitch.tasks.batches.training import TrainBatches
 from mswitch.tasks.batches.validation import ValidationBatches
 
 STAGE = "upcycle"
-#: Nats per token by which the sparse model may begin worse than the dense model ended.
+#: Maximum increase of the loss from the dense model to the new sparse model, in nats per token.
 MAX_JUMP = 0.05
 #: Number of rounds that measure gates. Gates depend on earlier layers, so a round applies the
 #: factors of the previous round.
@@ -182,7 +182,7 @@ def _calibrate(
     seen: Batches,
     held_out: Batches,
 ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """Make the sparse model's parameters; measure both models' losses (`held_out`) and gates."""
+    """Make the sparse model's parameters; measure its gates and, on `held_out`, both losses."""
     measure = _make_measurer(sparse)
     parameters = expand_to_sparse(dense_parameters, sparse)
     gates = np.full(len(list_sparse_layers(sparse.config)), 1 / sparse.config.experts)
@@ -214,7 +214,7 @@ def expand_to_sparse(dense: Parameters, skeleton: Skeleton) -> dict[str, np.ndar
     differ only in experts.
     """
     period = skeleton.config.period
-    # Draw all parameters, since a router's values depend on the draws before.
+    # Draw all parameters, since a router's values depend on earlier draws.
     drawn = jax.jit(skeleton.initial_parameters)()
     values = {}
     for name, shape in skeleton.shapes.items():

@@ -112,7 +112,7 @@ def pack_rows(batch: Batch, pack: int) -> Batch:
 
 
 def pack_into(batch: Batch, counts: Sequence[int], room: Lengths) -> Batch:
-    """Join rows of a padded batch: row i of the result holds its next `counts[i]` rows.
+    """Join rows of a padded batch: row i of the result holds the batch's next `counts[i]` rows.
 
     Returns:
         The features of `pack_rows`, in rows as long as the room; `language` is the language of a

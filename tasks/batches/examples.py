@@ -58,7 +58,7 @@ class Examples:
 
     @property
     def validation_lengths(self) -> Lengths:
-        """Lengths of validation examples; targets may be longer if spans are of raw text."""
+        """Lengths of validation examples; with spans of raw text, targets may exceed `lengths`."""
         longest = self.manifest.get("validation_targets_length", self.lengths.targets_length)
         return Lengths(self.lengths.inputs_length, longest)
 

@@ -22,9 +22,9 @@ from numpy.typing import NDArray
 from mswitch.pipelines.examples.span_corruption import make_philox
 
 MIN_WINDOW, MAX_WINDOW = 1 << 12, 1 << 20
-#: Windows grow, up to MAX_WINDOW, until every language comes this often on average. A rarer
-#: language comes once in several windows, so a cap on epochs holds even for a language of ten
-#: records.
+#: Windows grow, up to MAX_WINDOW, until the average window has this number of records of every
+#: language. A rarer language is absent from some windows, so a cap on epochs holds even for a
+#: language of ten records.
 MIN_PER_WINDOW = 2
 #: Bits of the integers that represent rates, so that counts never drift by rounding.
 RATE_BITS = 40
@@ -59,7 +59,7 @@ class MixtureOrder:
         self._laid_out = functools.lru_cache(maxsize=_CACHED_WINDOWS)(self._lay_out)
 
     def _bounds(self, window: int) -> list[int]:
-        """Return cumulative counts of languages' positions before `window`, beginning with 0."""
+        """Count each language's positions before `window`; return 0 and the cumulative sums."""
         positions = window * self.window
         return [positions * edge >> RATE_BITS for edge in self._edges]
 
@@ -79,13 +79,13 @@ class MixtureOrder:
         generator = make_philox([0, 0, window, 0], [self.seed, self.window])
         slots = np.random.Generator(generator).permutation(self.window)
         languages = (np.searchsorted(starts, slots, side="right") - 1).astype(np.int16)
-        # Languages come in random order, but each language's records stay in order, to be read in
-        # blocks.
+        # The order of languages is random. Each language's records stay in order, so that they
+        # are read in blocks.
         slots[np.argsort(languages, kind="stable")] = np.arange(self.window)
         return slots, starts, offsets
 
     def __getitem__(self, position: int) -> tuple[int, int]:
-        """Return the language number at a position, and how many of its records came before."""
+        """Return a position's language number, and the number of the language's earlier records."""
         window, offset = divmod(position, self.window)
         order, starts, offsets = self._laid_out(window)
         slot = int(order[offset])
@@ -119,7 +119,7 @@ class RecordOrder:
         return np.random.Generator(make_philox([0, 1, block, epoch], [self.seed, self.stream]))
 
     def _draw_epoch(self, epoch: int) -> tuple[int, NDArray[np.intp]]:
-        """Draw the epoch's first record and the order of its full blocks (none in epoch 0)."""
+        """Draw the epoch's first record and, except in epoch 0, the order of its full blocks."""
         generator = self._generator(epoch, 0)
         first = int(generator.integers(self.records))
         full = self.records // self.block_records if epoch else 0

@@ -28,7 +28,8 @@ class PackedRows(Sequence[range]):
         if self._lengths is not None:
             self._starts = pack_next_fit(self._lengths, room.inputs_length, room.targets_length)
             return
-        # Nearly all corrupted segments have the maximum length, so rows hold equally many segments.
+        # Nearly all corrupted segments have the maximum length, so rows hold the same number of
+        # segments.
         longest = examples.lengths
         fitting = min(
             room.inputs_length // longest.inputs_length,

@@ -1,4 +1,4 @@
-"""Make values ahead of their consumer in threads, in an order that does not depend on threads."""
+"""Make values in threads, ahead of their consumer; their order does not depend on threads."""
 
 import collections
 import itertools

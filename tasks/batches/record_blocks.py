@@ -1,4 +1,4 @@
-"""Read the records of a language by number, from storage in blocks."""
+"""Read a language's records by number; storage is read in blocks."""
 
 import bisect
 import itertools
@@ -35,7 +35,7 @@ class Piece(NamedTuple):
 
 
 class RecordSource:
-    """All records of one language and split by number.
+    """All records of one language in one split, addressed by number.
 
     Storage is read in blocks of neighbouring records, of a megabyte in the mean. All readers have
     the same blocks, so `order` permutes blocks, and each is read once.
@@ -86,7 +86,7 @@ class RecordSource:
 
     @property
     def spans(self) -> list[tuple[int, int]]:
-        """First record of each shard, and the record after its last, numbered over all shards."""
+        """Range (start, stop) of each shard's records, which are numbered over all shards."""
         return list(itertools.pairwise(self._starts))
 
     def piece(self, index: int) -> Piece:

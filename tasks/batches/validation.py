@@ -13,9 +13,10 @@ from mswitch.tasks.batches.examples import open_examples
 
 
 class ValidationBatches:
-    """Batches of every stored validation example once; each language is spread over all batches.
+    """Batches that hold every stored validation example once.
 
-    A batch of one language would overload the experts for it, since evaluation drops no token.
+    Each language is spread over all batches. A batch of one language would overload the experts for
+    it, since evaluation drops no token.
     Examples are ordered by language and document, and batch k of n takes the k-th, the (k + n)-th
     and so on. Batches that are not full end with rows of weight 0, language -1 and no document.
     Batches also hold `document` (object array [B] of corpus ids), `target_bytes` (int64 [B]) and

@@ -23,11 +23,11 @@ def _make_share_right(name: str, of_group: OfGroup = "sum") -> Maker:
 
 
 def _count_classes(labels: list[str], answers: Answers, predictions: Sequence[str]) -> Floats:
-    """Count hits, answers and predictions by class, and all hits and rows: [N, 3 K + 2] for N rows.
+    """Count each row's hits, answers and predictions by class, then hits and rows of all classes.
 
-    The answer of a row is the predicted one if that is right, else its first. A prediction that is
-    not a label counts for no class. A row whose answer is not a label, as in a test split with
-    unpublished labels, does not count at all.
+    The result is [N, 3 K + 2] for N rows and K classes. The answer of a row is the predicted one if
+    that is right, else its first. A prediction that is not a label counts for no class. A row whose
+    answer is not a label, as in a test split with unpublished labels, does not count at all.
     """
     classes = {label: index for index, label in enumerate(labels)}
     counts = np.zeros((len(predictions), 3 * len(labels) + 2))

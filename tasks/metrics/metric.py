@@ -1,4 +1,4 @@
-"""Define metrics: statistics of rows, and a value that is computed from their sum."""
+"""Define metrics: a metric computes statistics of rows, and a value from the statistics' sum."""
 
 import dataclasses
 from collections.abc import Callable, Sequence
@@ -8,14 +8,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
-#: Right answers of each row: one text or several.
+#: Right answers of each row; a row has at least one answer.
 Answers = Sequence[Sequence[str]]
 OfGroup = Literal["sum", "min", "first"]
 
 
 @dataclasses.dataclass(frozen=True)
 class Metric:
-    """A metric over rows, the higher the better.
+    """A metric over rows; a higher value is better.
 
     Attributes:
         name: its name in a task's `metrics`.

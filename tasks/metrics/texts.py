@@ -39,7 +39,7 @@ _DETERMINERS = {
 
 
 def _parse_spans(text: str) -> list[tuple[str, str]]:
-    """Parse spans such as `PER: rick $$ LOC: earth`; other parts are omitted, as in mT5."""
+    """Parse spans such as `PER: rick $$ LOC: earth`; omit parts of another form, as mT5 does."""
     parts = [part.split(":") for part in text.split(" $$ ")]
     return [(part[0].strip(), part[1].strip()) for part in parts if len(part) == 2]
 
@@ -191,8 +191,8 @@ def _make_chrf(labels: list[str], language: str) -> Metric:
 
 def _make_bleu(labels: list[str], language: str) -> Metric:
     """Make BLEU with the language's tokenizer: sacreBLEU's `13a` if spaces separate words."""
-    # Other sacreBLEU tokenizers are not used: the Japanese and Korean tokenizers are packages, and
-    # FLORES's is downloaded.
+    # Other sacreBLEU tokenizers are not used. The Japanese and Korean tokenizers need packages, and
+    # FLORES's tokenizer needs a download.
     tokenizer = "zh" if language == "zh" else "char" if language in _UNSPACED else "13a"
     return _make_bleu_with("bleu", tokenizer)
 

@@ -16,7 +16,7 @@ from mswitch.tasks.batches.examples import VOCABULARY_PATH, parse_lengths
 
 
 def list_examples_directories() -> list[Path]:
-    """Return the finished directories of corrupted text among seqio's cache directories, in order.
+    """Return seqio's cache directories with finished examples of corrupted text, in order.
 
     Supervised directories have seqio tasks of other names (`mswitch.tasks.seqio.supervised`).
     """

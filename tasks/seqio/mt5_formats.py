@@ -105,7 +105,7 @@ def wsc(example: Example, true_alone: bool) -> Iterator[Row]:
     words = text.split(" ")
     if words[place] == word:
         text = " ".join([*words[:place], f"*{word}*", *words[place + 1 :]])
-    else:  # two texts have another word at this index; T5 corrects them by hand
+    else:  # the index is wrong in two texts, which T5 corrects by hand
         text = text.replace("Good for him,", "Good for *him* ,").replace("use it ,", "use *it* ,")
         text = text.rstrip()
     label = int(example["label"])

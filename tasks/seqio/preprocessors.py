@@ -31,7 +31,7 @@ def _compose(total: tf.Tensor, parts: tf.Tensor, order: tf.Tensor) -> tf.Tensor:
 def random_spans_noise_mask(
     length: tf.Tensor, seeds: tf.Tensor, noise_density: float, mean_noise_span_length: float
 ) -> tf.Tensor:
-    """Draw a mask of alternating spans, the first not noise, the last noise.
+    """Draw a mask of alternating spans: the first is not noise, and the last is noise.
 
     Args:
         length: scalar int32, tokens of the segment.

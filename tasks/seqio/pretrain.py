@@ -30,7 +30,7 @@ from mswitch.tasks.seqio.cache import count_cached_records, list_examples_direct
 from mswitch.tasks.seqio.preprocessors import corrupt_spans
 from mswitch.tasks.seqio.vocabulary import ExamplesVocabulary
 
-# Mixtures have a task for every known language. Do not log which of them a directory lacks.
+# Mixtures have a task for every known language. Do not log the tasks that a directory lacks.
 _LACKING = re.compile(r"Task (mc4|mswitch)\.\w+ has no '\w+' split, skipping")
 logging.getLogger("absl").addFilter(lambda record: not _LACKING.match(record.getMessage()))
 
@@ -79,7 +79,7 @@ class ExamplesSource(seqio.DataSource):
 
 
 class ExamplesTask(seqio.Task):
-    """A task that may have no split at all, which is an error in seqio's own class."""
+    """A task that may have no splits; seqio's own class would raise an error."""
 
     @property
     def splits(self) -> Sequence[str]:
