@@ -75,7 +75,7 @@ def build_app(asked: str | None = None) -> App:
 
 
 def _convert(kind: Any, tokens: Sequence[Token]) -> Any:
-    """Convert as cyclopts does, but refuse a fraction for an integer, which it would round.
+    """Convert as cyclopts does, but refuse a fraction for an integer; cyclopts would round it.
 
     Raises:
         ValueError: a token is such a fraction.

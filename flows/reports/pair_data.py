@@ -18,7 +18,7 @@ from mswitch.flows.reports.runs import EvaluatedRun
 from mswitch.flows.reports.speedup import SpeedUp
 from mswitch.flows.reports.verdicts import judge_candidates, judge_pair
 
-#: Data of a language for each candidate, on a page of several candidates.
+#: Fields with a language's data for one candidate, on a page that compares several candidates.
 OF_CANDIDATES = (
     "candidate_nll",
     "delta",
@@ -103,7 +103,7 @@ def report_data(
 
 
 def cost_factors(baseline: EvaluatedRun, candidate: EvaluatedRun) -> dict[str, float | None]:
-    """Return factors from step speed-up to FLOPs and to time; None if not comparable.
+    """Return factors that convert a step speed-up to FLOPs and to time (None if not comparable).
 
     Time is only compared on the same kind of device.
     """

@@ -42,13 +42,13 @@ NEVER, MET, AT_FIRST = -1, 0, 1
 CENSORING: dict[int, Censoring] = {NEVER: "upper", MET: "none", AT_FIRST: "lower"}
 
 Curves = tuple[np.ndarray, np.ndarray]
-#: [3, ...]: speed-ups or their bounds, their smallest true values, their largest true values.
+#: [3, ...]: speed-ups or their bounds, smallest possible and largest possible true values.
 Ranges = np.ndarray
 
 
 @dataclasses.dataclass(frozen=True)
 class LanguageLosses:
-    """The evaluations of one language: D documents, S steps, the same for both models.
+    """Evaluations of one language by both models on the same D documents at the same S steps.
 
     Near-duplicate documents count as one of D, with their sums (`sum_clusters`).
 
@@ -261,7 +261,7 @@ def resample_curves(losses: LanguageLosses, resamples: int, seed: int) -> Curves
         weights = document_weights(losses.clusters, count, generator)
         sums, scale = _exact_sums(losses, weights)
         tokens = weights @ losses.tokens.astype(np.float64)
-        # Replace the token count of all documents in `scale` by that of each resample.
+        # In `scale`, replace the number of tokens of all documents by each resample's number.
         scale = scale / losses.tokens.sum() * tokens[:, None]
         parts.append((sums[0] / scale, sums[1] / scale))
     return np.concatenate([p[0] for p in parts]), np.concatenate([p[1] for p in parts])
@@ -304,7 +304,7 @@ def average(pairs: Sequence[Curves]) -> Curves:
 
 
 def draw_seed_changes(of_seeds: Sequence[Curves], config: ReportConfig) -> Curves:
-    """Draw the changes by other seeds in both models' mean curves, [R, S] each."""
+    """Draw changes that other seeds would make in both models' mean curves, [R, S] each."""
     baseline, candidate = (
         draw_seeds(np.stack(side), config) for side in zip(*of_seeds, strict=True)
     )
@@ -314,7 +314,7 @@ def draw_seed_changes(of_seeds: Sequence[Curves], config: ReportConfig) -> Curve
 def draw_ranges(
     steps: np.ndarray, of_seeds: Sequence[Curves], config: ReportConfig
 ) -> Ranges | None:
-    """Draw step speed-ups of other seeds; None for one seed: it shows no variation between seeds.
+    """Draw step speed-ups of other seeds; None for one seed, which shows no variation by seed.
 
     Returns:
         [3, R], see `Ranges`.

@@ -87,7 +87,8 @@ def settle(record: Record, flow_run: FlowRun | None) -> None:
                 leave(*left)
             finish_cancelling(flow_run, need_record(record.job.path))
         return
-    # If false, a request to pause or cancel has not reached the job, and no follower repeats it.
+    # If both are false, a request to pause or cancel has not reached the job, and no follower
+    # repeats the request.
     if record.intent == "run" or read_follower(record.job.path) is not None:
         if wants_jobs(flow_run) or not leave(*left):
             return
