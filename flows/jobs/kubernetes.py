@@ -305,7 +305,7 @@ class Kubernetes:
             return read_log(log, start)
 
     def stop(self, job: Job, attempt: int, *, kill: bool = False) -> None:
-        """Delete the Job. It exists until its pods end; with `kill`, they have one second."""
+        """Delete the Job. It exists until its pods end; with `kill`, the pods have one second."""
         job.file(attempt, STOP).touch()
         name = job.name(attempt)
         words = ("--wait=false", "--ignore-not-found")
@@ -323,7 +323,10 @@ class Kubernetes:
         return json.loads(self._ask("get", "jobs.batch,pods", selector, "--output=json"))["items"]
 
     def _read_warning(self, name: str) -> str:
-        """Return the last event of a Job without pods, such as a quota or no service account."""
+        """Return the last warning of a Job without pods.
+
+        It names, for example, an exceeded quota or a missing service account.
+        """
         chosen = f"--field-selector=involvedObject.name={name},type=Warning"
         events = json.loads(self._ask("get", "events", chosen, "--output=json"))["items"]
         return events[-1]["message"] if events else ""

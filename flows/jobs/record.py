@@ -109,7 +109,7 @@ class Record:
         return self.last if self.last is not None and self.last.outcome is None else None
 
     def host_hours(self, until: float) -> float:
-        """Return hosts times hours of all attempts; a living one counts up to `until`."""
+        """Return hosts times hours of all attempts; a living attempt counts up to `until`."""
         held = [
             (attempt.ended or until) - attempt.started
             for attempt in self.attempts
@@ -178,7 +178,7 @@ def _read(directory: Path) -> Record | None:
 
 
 def find_records(top: Path) -> list[Record]:
-    """Return the records below a directory, by place; a damaged one is logged and left out."""
+    """Return records below a directory, sorted by place; log and leave out damaged records."""
     records = []
     for directory, names, files in os.walk(top):
         if directory.endswith(".job") and RECORD in files:

@@ -120,7 +120,7 @@ for _name in ("flow_runs", "task_runs", "engine"):
 
 @functools.cache
 def describe(documented: Any) -> Mapping[str, str]:
-    """Return the docstring's texts of arguments or attributes, also those of base classes."""
+    """Return a docstring's texts of arguments or attributes, including texts of base classes."""
     described: dict[str, str] = {}
     for kind in reversed(getattr(documented, "__mro__", (documented, object))[:-1]):
         # Prefect's parser reads only the section `Args`.

@@ -41,7 +41,7 @@ REPORT_SECS = 60.0
 BUCKET_REPORT_SECS = 600.0
 #: The runs of a report: the baseline's, and the candidates'.
 Sides = tuple[Sequence[Path | str], Sequence[Path | str]]
-#: Seconds between checks for a training or evaluation to start.
+#: Seconds between checks whether a training or evaluation can start.
 LOOK_SECS = 5.0
 
 

@@ -162,7 +162,7 @@ def widening(freedom: float, confidence: float) -> float:
 
 
 def measure_seed_errors(of_seeds: Sequence[float] | np.ndarray) -> list[tuple[float, float]]:
-    """Return standard error and degrees of freedom of a mean over seeds [K]; none if all agree."""
+    """Return standard error and degrees of freedom of a mean over seeds [K]; [] if seeds agree."""
     count = len(of_seeds)
     error = float(np.std(of_seeds, ddof=1)) / math.sqrt(count) if count > 1 else 0.0
     return [(error, count - 1)] if error > 0 else []

@@ -46,7 +46,7 @@ def template_environment() -> jinja2.Environment:
 
 
 def render_page(template: str, data: Mapping[str, Any], **values: Any) -> str:
-    """Render a template with a page's data, rows of languages sorted by name, and more values."""
+    """Render a template with a page's data, its languages' rows sorted by name, and `values`."""
     languages = data["languages"]
     shown = {
         **data,

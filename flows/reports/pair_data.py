@@ -115,7 +115,7 @@ def cost_factors(baseline: EvaluatedRun, candidate: EvaluatedRun) -> dict[str, f
 
 
 def _scaled(value: Any, factor: float | None) -> Any:
-    """Multiply a number or each number of a list; None if it or the factor is missing."""
+    """Multiply a number or each number of a list; None if a number or the factor is missing."""
     if value is None or factor is None:
         return None
     if isinstance(value, (list, tuple)):
@@ -300,7 +300,7 @@ def _method(
 
 
 def overview_data(reports: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """Return the contents of the overview's report.json, from the reports by directory."""
+    """Return the contents of the overview's report.json from the reports in each directory."""
     first = next(iter(reports.values()))
     candidates = [
         {

@@ -186,8 +186,8 @@ def log_speed_ups(
     targets = baseline_fits[:, -1]
     baseline, _ = first_crossing(log_steps, baseline_fits, targets)
     candidate, codes = first_crossing(log_steps, candidate_fits, targets)
-    # If the target was never met, the bound is T / T. A tighter bound could be wrong on a plateau:
-    # the candidate may have been at its best long before its last evaluation.
+    # If the target was never met, the bound is T / T = 1. A tighter bound could be wrong on a
+    # plateau: the candidate may have been at its best long before its last evaluation.
     values = np.where(codes == NEVER, 0.0, baseline - candidate)
     return values, codes, baseline, candidate
 
@@ -195,7 +195,7 @@ def log_speed_ups(
 def measure_speed_up(
     steps: np.ndarray, curves: Curves, resampled: Curves | None, confidence: float
 ) -> SpeedUp:
-    """Measure the step speed-up from two loss curves [S] and, if given, resampled ones [R, S].
+    """Measure the step speed-up from two loss curves [S] and, if given, resampled curves [R, S].
 
     It is not defined if the baseline's fit is flat: the baseline was never better than at its first
     evaluation, and may have been as good earlier.

@@ -23,7 +23,7 @@ from mswitch.pipelines.errors import UserError
 NAME = f"{TAG}-notifications"
 #: Apprise's severities; each needs its own block.
 SEVERITIES = ("failure", "warning", "success")
-#: Names in earlier versions, which are removed.
+#: Automations and blocks of earlier versions, which are removed from the server.
 FORMER_AUTOMATIONS, FORMER_BLOCKS = (f"{TAG}-notify-trouble",), (NAME,)
 #: Process, hook and worker may each report a crash. Reports within this time count as one crash.
 _ONE_CRASH = datetime.timedelta(minutes=2)
