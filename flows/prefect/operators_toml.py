@@ -238,7 +238,7 @@ class Operators(_Table):
         return dataclasses.replace(launcher, trainings=self.trainings) if local else launcher
 
     def evaluator(self, name: str) -> Launcher:
-        """Return the launcher that evaluates runs of the launcher `name`, always on one host."""
+        """Return the launcher that evaluates runs of the launcher `name`, on one host."""
         return self.launcher(self.evaluations.get(name, name))
 
     def trainings_at_a_time(self, launcher: Launcher) -> int:
