@@ -141,7 +141,7 @@ def run_chain(name: str, request: Request, out: Path, prepare_only: bool = False
 
 
 def prepare(chain: Chain, request: Request, setting: Setting, out: Path) -> str:
-    """Make the examples, unless the request names some; return their directory or URL."""
+    """Make examples if the request names none; return the examples' directory or URL."""
     if request.examples:
         return request.examples
     made = str(out / "examples")
@@ -174,7 +174,7 @@ def prepare(chain: Chain, request: Request, setting: Setting, out: Path) -> str:
 def check_text(
     chain: Chain, request: Request, setting: Setting, examples: str, out: Path
 ) -> dict[str, Any]:
-    """Measure and show held-out text; a setting with `names` holds out no text."""
+    """Measure and show held-out text, unless the setting has `names` and holds out no text."""
     if setting.names:
         return {}
     if request.examples:
@@ -231,7 +231,7 @@ def check_room(plan: Plan, left: Sequence[Model], examples: str, out: Path) -> N
 
 
 def estimate_time_left(plan: Plan, done: int, total: int, took: Sequence[float]) -> str:
-    """Name the next run and the time left for all, by the plan, or by finished runs if any."""
+    """Name the next run and the time left, estimated from finished runs or else from the plan."""
     secs = sum(took) / len(took) if took else plan.secs and plan.secs / total
     hours = f", about {secs * (total - done) / 3600:.1f} h left" if secs else ""
     return f"run {done + 1} of {total}{hours}"

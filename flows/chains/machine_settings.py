@@ -184,7 +184,7 @@ _OF_MESSAGES = {
     "hash": _TIGHT.changed(routing="hash"),
     "hash-32": _TIGHT.changed(routing="hash", experts=32),
 }
-#: Text without selection. Experts gain after some 4,000 steps, and then more and more.
+#: Text without selection. Experts gain after some 4,000 steps; then their gain grows.
 _MESSAGES = Setting(
     models=_OF_MESSAGES,
     reports=_make_reports(_OF_MESSAGES),
@@ -215,7 +215,7 @@ _MESSAGES = Setting(
 
 _OF_PROSE = {
     **{name: model for name, model in _OF_MESSAGES.items() if name != "hash"},
-    # As many FLOPs per step as the most expensive models, which have 32 experts and a router.
+    # Equal in FLOPs per step to the most expensive models, which have 32 experts and a router.
     "dense-equal-flops": _DENSE.changed(d_ff=75),
     "sparse-32": _TIGHT.changed(experts=32),
     "token-32": _TIGHT.changed(routing="token", experts=32),
@@ -223,7 +223,7 @@ _OF_PROSE = {
 
 #: Settings from small to large: the default is the last one that fits the machine.
 SETTINGS = {
-    # The demo: minutes on two cores. Each difference from mC4's settings has a comment.
+    # The demo takes minutes on two cores. Each difference from mC4's settings has a comment.
     "demo": Setting(
         models=make_pair("mt5-tiny", "mswitch-tiny"),
         corpus=CorpusConfig(
@@ -256,7 +256,7 @@ SETTINGS = {
         timed=True,
         measured="docs/experiments/2026-11-27-the-pair-on-debians-text-again.md",
     ),
-    # Examples of facts only: a wider layer helps from the start.
+    # The examples are only facts, for which a wider layer helps from the start.
     "names": Setting(
         models={"dense": _DENSE, "sparse": _SPARSE},
         vocabulary=NAMES_VOCABULARY,
@@ -275,7 +275,7 @@ SETTINGS = {
         validation_records=600,
         measured="docs/experiments/2026-11-28-names-in-thirty-languages.md",
     ),
-    # Mostly interface messages, and help.
+    # The text is mostly interface messages and help.
     "messages": _MESSAGES,
     "prose": dataclasses.replace(
         _MESSAGES,
@@ -306,7 +306,7 @@ SETTINGS = {
         models=make_pair("mt5-tiny", "mswitch-tiny", init_scale=0.1),
         vocabulary=VocabularyConfig(size=8192, sample_characters=8_000_000),
         examples=ExamplesConfig(inputs_length=128, validation_segments=2),
-        # The learning rate is the best of four for both models after 400 steps.
+        # Of four learning rates, this one is the best for both models after 400 steps.
         train=TrainConfig(
             batch_size=32, base_learning_rate=0.5, warmup_steps=100, checkpoint_every=200
         ),

@@ -34,9 +34,9 @@ FILE = "chain.json"
 HELD_OUT, NEAR_TRAINING = "held-out.json", "near-training.txt"
 #: Names that a directory may contain before it has a plan.
 PREPARED = {"sample", "names", "corpus", "vocabulary", "examples", HELD_OUT, NEAR_TRAINING}
-#: Start of a run: two processes start, and two programs are compiled.
+#: Seconds for the start of a run, in which two processes start and two programs are compiled.
 START_SECS = 60.0
-#: Fewest steps that a budget must allow: fewer show nothing.
+#: Fewest steps that a budget must allow, because fewer steps show nothing.
 LEAST_STEPS = 100
 _BUDGET = re.compile(r"(\d+(?:\.\d+)?)([mhd])")
 _SECS = {"m": 60.0, "h": 3600.0, "d": 86400.0}
@@ -112,7 +112,7 @@ class Plan:
         return dataclasses.replace(train, steps=self.steps, seed=seed, expert_parallel=self.devices)
 
     def ends(self, run: Path) -> Iterator[int]:
-        """Return the steps, in order, up to which a run must still be trained.
+        """Return the steps at which the remaining parts of a run's training end, in order.
 
         A run that begins later is extended in the same parts as others: runs that are compared must
         be evaluated at the same steps.

@@ -41,7 +41,7 @@ SUBCOMMANDS = {
     "doctor": "Say what is installed, what can be used here, and what is missing.",
 }
 
-#: Packages of the subcommands that are not stages.
+#: Packages that contain subcommands other than stages.
 ROOMS = {
     **dict.fromkeys(("demo", "evidence"), "chains"),
     **dict.fromkeys(("mixture", "plan", "serve", "jobs", "deploy", "doctor"), "cli.commands"),
@@ -75,7 +75,7 @@ def build_app(asked: str | None = None) -> App:
 
 
 def _convert(kind: Any, tokens: Sequence[Token]) -> Any:
-    """Convert as cyclopts does, but refuse a fraction for an integer, which it would round.
+    """Convert as cyclopts does, but refuse a fraction for an integer; cyclopts would round it.
 
     Raises:
         ValueError: a token is such a fraction.

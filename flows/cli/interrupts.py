@@ -27,7 +27,7 @@ def leave_on_interrupt() -> None:
     os.set_blocking(writing, False)
     signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
     threading.Thread(target=_watch, args=(reading,), name="interrupts", daemon=True).start()
-    # The resource tracker removes semaphores that are left; it must not warn of them.
+    # The resource tracker removes remaining semaphores. It must not warn of this.
     os.environ.setdefault("PYTHONWARNINGS", "ignore:resource_tracker:UserWarning")
 
 

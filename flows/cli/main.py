@@ -43,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def explain_output_error() -> UserError | None:
-    """Explain why standard output fails, and discard the rest of it; None if it works."""
+    """Explain why standard output fails, and discard further output; return None if it works."""
     try:
         print(end="", flush=True)
     except OSError as error:

@@ -49,7 +49,7 @@ def stop_following(text: str) -> None:
 
 
 def want(job: Job, launcher: Launcher, who: str = "", started_by: str = "") -> None:
-    """Request that a job runs, also after it failed; its budgets of restarts start from zero.
+    """Request that a job runs, even if it failed before; count its restarts from zero again.
 
     Raises:
         BusyError: another job makes its output; nothing was requested.
@@ -116,7 +116,7 @@ def leave(
         if record.intent != how:
             return False  # meanwhile somebody made another request
         _stop(record, time.time())
-    # A follower also does this after the processes have ended, but the job may have no follower.
+    # A follower also cancels this work when the processes have ended. The job may lack a follower.
     _end_elsewhere(job)
     return True
 
@@ -147,7 +147,7 @@ def look(record: Record) -> Summary:
     progress = 0 if last is None else last.progress + last.made
     try:
         status = _poll(record, record.alive) if record.alive is not None else None
-    except (Unreachable, UserError) as error:  # such as: Slurm is not installed here
+    except (Unreachable, UserError) as error:  # for example, Slurm is not installed here
         reason = str(error)
     try:
         marker, progress = record.job.has_marker(), record.job.progress()
@@ -157,7 +157,7 @@ def look(record: Record) -> Summary:
     message = reason if state.name == "unreachable" else state.message
     local, followed = record.launcher["launcher"] == "local", read_follower(record.job.path)
     if state.name == "waiting" and local and followed:
-        # The delay before the next attempt is over: perhaps it waits for a place.
+        # After the delay, the next attempt may still wait for a place.
         over = compute_next_start(record, Timing()) <= time.time()
         message = (describe_wait(record.job) if over else "") or message
     until = status.ended if status is not None else None
@@ -260,7 +260,7 @@ class _Steps:
     def _watch(self, before: Record, status: Status) -> float:
         with edit_record(self.job.path, minor=before.intent == "run") as record:
             alive = record.attempts[len(before.attempts) - 1]
-            # Kubernetes may have deleted a pod while its Job exists: keep the known start.
+            # Kubernetes may delete a pod before its Job; then keep the recorded start time.
             alive.started, alive.where = status.started or alive.started, status.where
             if record.intent != "run":
                 _stop(record, self.clock())

@@ -105,7 +105,7 @@ class Job:
 
     @property
     def path(self) -> Path:
-        """The path that names the job, and beside which its own files are."""
+        """The path that names the job; the job's own files are beside this path."""
         return self.record or Path(self.out)
 
     @property
@@ -205,7 +205,7 @@ def locate_job_directory(path: Path) -> Path:
 
 
 def resolve_output(prefix: Path, name: str) -> Path:
-    """Return the path of the output `name`, from a form, below the storage `prefix`."""
+    """Check an output's name from a form; return the output's path below the storage `prefix`."""
     if not _NAME.fullmatch(name):
         raise UserError(
             f"{name!r} cannot be the name of a run: use up to 100 letters, digits, '.', '_' and "
@@ -271,7 +271,7 @@ class Launcher(Protocol):
 
     @property
     def poll_secs(self) -> float:
-        """Seconds between polls of a job; a scheduler serves many users."""
+        """Seconds between polls of a job; more for a scheduler, because it serves many users."""
         ...
 
     @property

@@ -41,7 +41,7 @@ from mswitch.pipelines.outputs import write_atomically
 from mswitch.pipelines.storage import is_remote
 
 KEY = "mswitch-key"
-#: Name and label of the headless service, one in a namespace, by which pods find each other.
+#: Name and label of a namespace's headless service, by which pods find each other.
 SERVICE = "mswitch"
 #: Port on which process 0 listens for the others.
 PORT = 8476
@@ -292,7 +292,7 @@ class Kubernetes:
             ends = []
             there = _list_files(
                 job
-            )  # listed first: a log is complete before its exit code is written
+            )  # list files before reading logs: an exit code is written after its log
             for code, start_of_new in zip(codes, read, strict=False):
                 over = storage.name_of(code) in there
                 size_there = there.get(f"{storage.name_of(code)}.log", 0)
@@ -305,7 +305,7 @@ class Kubernetes:
             return read_log(log, start)
 
     def stop(self, job: Job, attempt: int, *, kill: bool = False) -> None:
-        """Delete the Job. It exists until its pods end; with `kill`, they have one second."""
+        """Delete the Job. It exists until its pods end; with `kill`, the pods have one second."""
         job.file(attempt, STOP).touch()
         name = job.name(attempt)
         words = ("--wait=false", "--ignore-not-found")
@@ -314,7 +314,7 @@ class Kubernetes:
             self._ask("delete", "pods", f"--selector={JOB_NAME}={name}", "--now", *words)
 
     def _list_code_files(self, job: Job, attempt: int) -> list[str]:
-        """Return the files for its processes' exit codes."""
+        """Return the files for the exit codes of an attempt's processes."""
         return [job.left(attempt, f"{TASK}{index}") for index in range(job.hosts)]
 
     def _get(self, job: Job) -> list[Json]:
@@ -323,7 +323,10 @@ class Kubernetes:
         return json.loads(self._ask("get", "jobs.batch,pods", selector, "--output=json"))["items"]
 
     def _read_warning(self, name: str) -> str:
-        """Return the last event of a Job without pods, such as a quota or no service account."""
+        """Return the last warning of a Job without pods.
+
+        It names, for example, an exceeded quota or a missing service account.
+        """
         chosen = f"--field-selector=involvedObject.name={name},type=Warning"
         events = json.loads(self._ask("get", "events", chosen, "--output=json"))["items"]
         return events[-1]["message"] if events else ""
@@ -348,7 +351,7 @@ def _list_files(job: Job) -> dict[str, int]:
 
 
 def _read_log(log: str, start: int, size: int, *, over: bool) -> tuple[list[str], int]:
-    """Read a log as `read_log` does; if it is in a bucket, read up to `size`."""
+    """Read a log as `read_log` does; read a log in a bucket only up to byte `size`."""
     if not is_remote(log):
         return read_log(Path(log), start, over=over)
     with reaching(log):

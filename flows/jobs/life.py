@@ -145,7 +145,7 @@ def _decide_judged_state(record: Record) -> State:
 
 
 def list_counted_attempts(record: Record) -> list[Attempt]:
-    """Return the attempts that budgets count."""
+    """Return the attempts that count towards the budgets of restarts."""
     return record.attempts[record.counted_after :]
 
 

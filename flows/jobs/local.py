@@ -89,7 +89,8 @@ class Local:
                     pass_fds=[lock.fileno()],
                     start_new_session=True,
                 )
-        # The kernel must not keep a zombie, and the reference to `host` keeps the lifeline open.
+        # Wait, so that the kernel keeps no zombie. The thread's reference to `host` also keeps the
+        # lifeline open.
         threading.Thread(target=host.wait, daemon=True).start()
 
     def find(self, job: Job) -> Sequence[int]:
@@ -127,7 +128,7 @@ class Local:
             return
         host = _read_host(job, attempt)
         if not host:
-            return  # the host process is just starting; the next round stops it
+            return  # the host process is just starting; a follower's next poll stops it
         if host["node"] != os.uname().nodename:
             raise UserError(f"{job.out} is made on {host['node']}: give the command there")
         with contextlib.suppress(ProcessLookupError):

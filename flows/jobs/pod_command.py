@@ -89,7 +89,7 @@ def _upload_files(place: str) -> Iterator[Path]:
         finally:
             over.set()
             sender.join()
-            # The log first: if there is an exit code, readers take the log to be complete.
+            # Upload the log first, because for readers an exit code means that the log is complete.
             for path, url in ((log, f"{place}.log"), (file, place)):
                 with contextlib.suppress(objects.BucketError, FileNotFoundError):
                     objects.upload(path, url)

@@ -109,7 +109,7 @@ class Record:
         return self.last if self.last is not None and self.last.outcome is None else None
 
     def host_hours(self, until: float) -> float:
-        """Return hosts times hours of all attempts; a living one counts up to `until`."""
+        """Return hosts times hours of all attempts; a living attempt counts up to `until`."""
         held = [
             (attempt.ended or until) - attempt.started
             for attempt in self.attempts
@@ -178,7 +178,7 @@ def _read(directory: Path) -> Record | None:
 
 
 def find_records(top: Path) -> list[Record]:
-    """Return the records below a directory, by place; a damaged one is logged and left out."""
+    """Return records below a directory, sorted by place; log and leave out damaged records."""
     records = []
     for directory, names, files in os.walk(top):
         if directory.endswith(".job") and RECORD in files:
@@ -187,7 +187,7 @@ def find_records(top: Path) -> list[Record]:
                 records += [record] if record is not None else []
             except (UserError, PermissionError) as error:
                 say("jobs", f"left out: {error}")
-        # Data, checkpoints and metrics of an output have many files, but no jobs below them.
+        # Skip directories of an output that contain many files but no jobs.
         if _OF_AN_OUTPUT & set(files):
             names[:] = set(names) - {"checkpoints", "data", "tensorboard"}
         names.sort()
@@ -292,7 +292,7 @@ def take_over(record: Record) -> None:
 def follow_alone(
     path: Path, waiting: Callable[[str], None], sleep: Callable[[float], None]
 ) -> Iterator[None]:
-    """Hold a job's follower lock, after its other follower is gone: only the holder submits.
+    """Wait until a job has no follower, then hold its follower lock. Only the holder submits.
 
     Args:
         path: `Job.path`.
@@ -313,6 +313,6 @@ def follow_alone(
 
 
 def read_follower(path: Path) -> str | None:
-    """Return the process that follows the job of this place, or None."""
+    """Return the process that follows the job with this `Job.path`; None without a follower."""
     lock = locate_job_directory(path) / "follower.lock"
     return lock.read_text() if is_held(lock) else None

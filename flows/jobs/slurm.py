@@ -1,4 +1,4 @@
-"""Run jobs in Slurm, on one node or several, which all see the directory of the output.
+"""Run jobs in Slurm, on one node or several; all nodes see the output's directory.
 
 `sbatch` gets the command as arguments of a script that executes them: no shell interprets them. The
 batch step runs `mswitch.flows.jobs.slurm_step` on the first node, which starts one process a node

@@ -38,7 +38,7 @@ def run_batch(prefix: str, command: list[str]) -> int:
     if stop.exists():
         return RESUME
     step = [sys.executable, "-P", "-m", "mswitch.flows.jobs.slurm_step", "task", prefix, *command]
-    # A task that fails does not end the others: they save, or notice the lost process themselves.
+    # A failed task does not end the other tasks: each saves, or notices the lost process itself.
     srun = ["srun", "--quiet", "--input=none", "--kill-on-bad-exit=0", "--wait=0", *step]
     return subprocess.call(srun)
 

@@ -48,7 +48,7 @@ def work_within_limit(guard: CostGuard, work: Callable[[], Made]) -> Made:
 
 
 def approve(guard: CostGuard) -> None:
-    """Return if the cost is within the limit, or a person raised the limit; else suspend.
+    """Suspend the flow run unless the cost is within the limit, or a person raised the limit.
 
     Raises:
         JobCancelledError: a person did not approve.

@@ -77,7 +77,7 @@ def check_build(job: Job, inputs: Sequence[str], launcher: Launcher) -> None:
     where = f"{job.out}, on runner {given[-1] if given else 'local'}"
     say("corpus", f"{len(files):,} files of {size:,} bytes to {where}")
     if isinstance(job.out, Path):
-        # Temporary files hold the pages, compressed about as well as the input.
+        # Temporary files contain the pages, compressed to about the size of the input.
         check_disk(job.out, size, "temporary files of this build", "fewer inputs")
 
 

@@ -176,7 +176,7 @@ class CostGuard:
         return secs, f"assuming {ASSUMED_UTILIZATION:.0%} of the peak of {devices}"
 
     def _model(self, training: Planned) -> ModelConfig | None:
-        """Return the preset's model; None if the run to begin with has a model without a preset."""
+        """Return the preset's model; None if the training's model has no preset."""
         if training.preset not in PRESETS:
             return None
         vocabulary = pad_vocabulary(self.manifest["vocabulary_size"])

@@ -190,7 +190,7 @@ class _Follower:
             raise Abort(f"the flow run is {state.name}: another process may continue it")
 
     def _check_suspended(self, state: State | None) -> None:
-        """Raise Abort if the flow run was resumed meanwhile: another process has the job."""
+        """Raise Abort if the flow run was resumed meanwhile: another process follows its job."""
         if state is not None and not state.is_paused():
             raise Abort(f"the flow run is {state.name} again: another process continues it")
 
@@ -222,7 +222,7 @@ class _Follower:
             self._leave("pause")
 
     def suspended(self) -> State:
-        """Return this flow run's state Suspended; set that state if only the job was paused.
+        """Return this flow run's state Suspended; if only the job was paused, first set the state.
 
         Raises:
             Abort: the flow run was suspended and has been resumed since.

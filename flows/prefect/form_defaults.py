@@ -1,4 +1,4 @@
-"""Settings of each flow in forms. The defaults are the demo's, so they run unchanged.
+"""Settings of each flow in forms. The defaults are the demo's: flows run with them unchanged.
 
 A name is a directory below the storage of all runs (`mswitch.flows.prefect.operators_toml`). A
 configuration class is a group with its own table, such as `training.warmup_steps`. A form begins
@@ -343,8 +343,8 @@ class ReportSettings(_Settings):
     config: ReportConfig = ReportConfig()  # noqa: RUF009
 
 
-#: Settings of each flow by deployment: the flow's parameter `defaults` is the deployment's name.
-#: mswitch merges changes into a group of these settings; the server would replace the whole group.
+#: Settings of each flow by deployment. The flow's parameter `defaults` is the deployment's name.
+#: mswitch changes single fields of a group. Prefect's server would replace the whole group.
 DEFAULTS: Mapping[type, Mapping[str, Any]] = {
     CorpusSettings: {
         "sample": CorpusSettings(),

@@ -120,7 +120,7 @@ for _name in ("flow_runs", "task_runs", "engine"):
 
 @functools.cache
 def describe(documented: Any) -> Mapping[str, str]:
-    """Return the docstring's texts of arguments or attributes, also those of base classes."""
+    """Return a docstring's texts of arguments or attributes, including texts of base classes."""
     described: dict[str, str] = {}
     for kind in reversed(getattr(documented, "__mro__", (documented, object))[:-1]):
         # Prefect's parser reads only the section `Args`.
@@ -227,7 +227,7 @@ def list_form_values(settings: Any) -> dict[str, Any]:
 
 
 def make_form_schema(settings: Any, defaults: str = "") -> dict[str, Any]:
-    """Return a JSON schema of the parameters that Prefect draws well.
+    """Return the parameters' JSON schema, which Prefect draws well in a form.
 
     Args:
         settings: settings with the defaults.
@@ -294,7 +294,7 @@ def _draw_tabs(name: str, text: str, definition: str) -> dict[str, Any]:
 
 
 def _draw_field(name: str, leaf: Leaf, *, default: bool) -> dict[str, Any]:
-    """Draw a field; if its default is None, an empty field stands for None."""
+    """Return the schema of a field; if its default is None, an empty field means None."""
     schema = TypeAdapter(leaf.hint).json_schema()
     kinds = schema.pop("anyOf", [])
     if leaf.value is None or not default:

@@ -57,14 +57,14 @@ FILE = "operators.toml"
 #: Tags of deployments and their flow runs. Most flow runs are of `reconcile`, which has its own
 #: tag, so that lists can leave it out.
 TAGS = (TAG, HOUSEKEEPING) = ("mswitch", "housekeeping")
-#: Environment variable with the path of the file that a flow was deployed with.
+#: Environment variable with the path of the operators.toml with which a flow was deployed.
 VARIABLE = "MSWITCH_OPERATORS"
 
 
 #: A name that cannot lead out of the storage and does not look like an option.
 _NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}"
 Name = Annotated[str, Field(pattern=f"^{_NAME}$")]
-#: A pair, none, or, in flow `refresh`, the previous pair.
+#: Name of a pair; empty for no pair. Flow `refresh` accepts `{previous}` for the previous pair.
 PairName = Annotated[str, Field(pattern=rf"^({_NAME}|\{{previous\}})?$")]
 #: A run, by its path in the storage.
 RunName = Annotated[str, Field(pattern=f"^(pairs/{_NAME}/{_NAME}|(runs|finetuned)/{_NAME})$")]
@@ -111,7 +111,7 @@ class Further(_Table):
 
 
 class Price(_Table):
-    """Price of an hour in USD: one of `host_hour` and `chip_hour`.
+    """Price of an hour in USD: set either `host_hour` or `chip_hour`.
 
     Attributes:
         host_hour: price of a host, or node.
@@ -238,11 +238,11 @@ class Operators(_Table):
         return dataclasses.replace(launcher, trainings=self.trainings) if local else launcher
 
     def evaluator(self, name: str) -> Launcher:
-        """Return the launcher that evaluates the runs of the named launcher, on one host."""
+        """Return the launcher that evaluates runs of the launcher `name`, on one host."""
         return self.launcher(self.evaluations.get(name, name))
 
     def trainings_at_a_time(self, launcher: Launcher) -> int:
-        """Return the number of trainings at a time; a scheduler gets all and queues them."""
+        """Return how many trainings to start at a time; a scheduler queues all trainings."""
         return self.trainings if isinstance(launcher, Local) else sys.maxsize
 
     def price(self, name: str, *, limited: bool) -> Price | None:
@@ -301,7 +301,7 @@ class Operators(_Table):
         return f"[{page.relative_to(self.storage).as_posix()}]({address})"
 
     def destination(self, place: Path) -> Path | str:
-        """Return the path or URL to write examples or a run to, by their `Job.path`."""
+        """Return the path or URL where the job with this `Job.path` writes examples or a run."""
         if self.bucket is None:
             return place
         return join(self.bucket, *place.relative_to(self.storage).parts)

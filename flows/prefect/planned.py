@@ -73,7 +73,7 @@ class Planned:
             return storage.exists(storage.join(self.out, name))
 
     def evaluation(self, examples: Path | str, config: EvaluateConfig, *, watch: bool) -> Job:
-        """Return the job that evaluates the run; with `watch`, during training until its end."""
+        """Return the job that evaluates the run; with `watch`, it evaluates until training ends."""
         return evaluate.evaluate.job(
             record=self.record, run=self.out, examples=examples, config=config, watch=watch
         )

@@ -111,7 +111,7 @@ def count_missing_bytes(training: Planned, vocabulary_size: int) -> int:
     config = training.config
     if training.is_trained:
         return 0
-    # The checkpoints that are kept, and one more: the newest stays while the next is written.
+    # Add one to the kept checkpoints: the newest stays while the next is written.
     count = len(evaluation_steps(config)) + 1
     places = training.out.glob(f"{CHECKPOINTS}/*") if isinstance(training.out, Path) else ()
     present = sum(path.name.isdecimal() for path in places)

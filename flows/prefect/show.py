@@ -100,7 +100,7 @@ def report_runs(
     *,
     unfinished: bool = False,
 ) -> dict[str, Any]:
-    """Write a report that names its flow run and who started that; return its summary."""
+    """Write a report that names its flow run and who started the run; return its summary."""
     maker: dict[str, Any] = {"started_by": describe_starter(), "flow_run": this_flow_run.ui_url}
     return write_report(
         baselines, candidates, out, config, unfinished=unfinished, replace=True, **maker

@@ -69,7 +69,7 @@ def step(name: str, **options: Any) -> Callable[[Callable[..., Any]], Step]:
 
 
 def end_task_run() -> None:
-    """Set this task run to Cancelled: Prefect leaves it Running if its flow run ends so."""
+    """Set this task run to Cancelled; Prefect leaves it Running after Pause or Abort."""
     with contextlib.suppress(*SERVER_ERRORS), get_client(sync_client=True) as client:
         state = Cancelled(message="The process of the flow run left it.")
         client.set_task_run_state(UUID(this_task_run.id), state, force=True)

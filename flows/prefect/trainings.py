@@ -41,7 +41,7 @@ REPORT_SECS = 60.0
 BUCKET_REPORT_SECS = 600.0
 #: The runs of a report: the baseline's, and the candidates'.
 Sides = tuple[Sequence[Path | str], Sequence[Path | str]]
-#: Seconds between checks for a training or evaluation to start.
+#: Seconds between checks whether a training or evaluation can start.
 LOOK_SECS = 5.0
 
 
@@ -52,7 +52,7 @@ def compare(
     operators: Operators,
     at_a_time: int | None = None,
 ) -> dict[Path, str]:
-    """Train and evaluate all, and report; return the verdict of each report.
+    """Train and evaluate all planned runs, and write reports; return each report's verdict.
 
     Args:
         settings: settings that the trainings share.
@@ -129,7 +129,7 @@ class Trainings:
             for future in self.trainings.values():
                 future.result()
         except OverBudgetError:
-            # Each evaluation's follower also pauses it, but only while this process lives.
+            # A follower in this process pauses each evaluation too. Wait until it has done so.
             wait(list(self.evaluations.values()))
             raise
         except Exception:
@@ -215,7 +215,7 @@ class Trainings:
 
 
 def _read_description(training: Planned) -> dict[str, Any]:
-    """Return `Planned.read_description()`; empty if its bucket does not answer."""
+    """Return `Planned.read_description()`; empty if the run's bucket does not answer."""
     with contextlib.suppress(BucketError):
         return training.read_description()
     return {}

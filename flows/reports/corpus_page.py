@@ -17,7 +17,7 @@ from mswitch.pipelines.outputs import check_output_files, read_manifest, write_a
 
 SAMPLES_SHOWN = 5
 SCRIPTS_SHOWN = 12
-#: Scripts with a smaller share of a language's letters are left out of its line.
+#: Least share of a language's letters; scripts with a smaller share are not shown.
 LEAST_SHARE = 0.001
 
 
@@ -151,7 +151,7 @@ def score_histogram(
     most, step = max(*counts, 1), (right - left) / len(counts)
     parts = [text(left, 10, f"{most:,} documents", "")]
     for index, count in enumerate(counts):
-        # A single document must be visible beside millions.
+        # A bar of one document must be visible beside bars of millions.
         tall = max((bottom - top) * count / most, 1.0) if count else 0
         if tall:
             wide = max(step - 1, 0.5)

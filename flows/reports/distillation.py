@@ -122,7 +122,7 @@ def write_distillation(
 
 
 def _read(run: Path, role: str) -> EvaluatedRun:
-    """Read a run with only its last losses, because long baselines have other steps."""
+    """Read a run, but only its last losses, because long baselines have other steps."""
     evaluated = read_evaluated_run(run, role)
     if evaluated.in_bytes:
         raise UserError(
@@ -133,7 +133,7 @@ def _read(run: Path, role: str) -> EvaluatedRun:
 
 
 def _check_long(of_teacher: Pairs, of_long: Pairs) -> None:
-    """Check that long baselines are baselines with the steps of teacher and student together."""
+    """Check that long baselines are baselines with as many steps as teacher plus student."""
     seeds = [[run.seed for _, run in pairs] for pairs in (of_teacher, of_long)]
     if seeds[0] != seeds[1] and max(map(len, seeds)) > 1:
         raise UserError(
@@ -203,7 +203,7 @@ def measure_share(
 
 
 def _languages(of_teacher: Pairs, of_student: Pairs, config: ReportConfig) -> list[_Language]:
-    """Return losses of each language, with the same resampled documents for both pairs."""
+    """Return each language's losses; both pairs use the same resampled documents."""
     runs = [run for pairs in (of_teacher, of_student) for pair in pairs for run in pair]
 
     def last(curves_of: Callable[[LanguageLosses], Curves], *both: Any) -> Losses:
@@ -291,7 +291,7 @@ def _data(
 
 
 def _seeds(data: Mapping[str, Any]) -> str:
-    """Name the seeds if models differ in them, and say which variation no interval includes."""
+    """List the seeds if they differ between models; say which variation no interval includes."""
     teacher = data["runs"]["teacher"]["seeds"]
     models = [*data["students"], *filter(None, [data["long_baseline"]])]
     said = ""

@@ -1,4 +1,4 @@
-"""Write the page of a fine-tuned run, and the page of a pair of them."""
+"""Write the page of a fine-tuned run, and the page of a pair of such runs."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path

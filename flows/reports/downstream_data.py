@@ -202,7 +202,7 @@ def _run(seeds: Sequence[TunedRun], name: str) -> dict[str, Any]:
 
 
 def _chain(origin: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    """Return a run's origin without paths; it contains its own origin, and so on."""
+    """Return a run's origin and, nested in it, all earlier origins, without paths."""
     if origin is None:
         return None
     kept = {key: origin.get(key) for key in ("preset", "config_hash", "step", "keep_moments")}

@@ -32,22 +32,22 @@ class Downstream:
 
     @property
     def folder(self) -> str:
-        """Folder of its files, below the report."""
+        """Folder of this comparison's files, below the report."""
         name = re.sub("[^A-Za-z0-9._-]+", "-", self.data["task"]["name"])
         return f"downstream-{name}-{self.data['summary']['split']}"
 
     def began_with(self, pairs: Sequence[tuple[EvaluatedRun, EvaluatedRun]]) -> bool:
-        """Return whether the compared runs began with the runs of one of these pairs."""
+        """Return whether the compared runs were fine-tuned from the runs of one of these pairs."""
         return any(None not in self._begun_at(pair) for pair in pairs)
 
     def _begun_at(self, pair: Sequence[EvaluatedRun]) -> list[int | None]:
-        """Return the step from which each run of a pair was fine-tuned; None if it was not."""
+        """Return the step from which each run of a pair was fine-tuned; None if a run was not."""
         began = [dict(_origins(run["origin"])) for run in self.data["runs"][:2]]
         hashes = [run.config["config_hash"] for run in pair]
         return [steps.get(of) for steps, of in zip(began, hashes, strict=True)]
 
     def section(self, pairs: Sequence[tuple[EvaluatedRun, EvaluatedRun]]) -> dict[str, Any]:
-        """Return this comparison's section of the report on these pairs."""
+        """Return the section with this comparison, for the report on these pairs."""
         summary, runs = self.data["summary"], self.data["runs"]
         begun = {step for pair in pairs for step in self._begun_at(pair) if step is not None}
         last = pairs[0][0].steps[-1]
@@ -95,7 +95,7 @@ def read_downstream(directories: Sequence[str | Path]) -> list[Downstream]:
 def check_downstream(
     tuned: Sequence[Downstream], comparisons: Sequence[Sequence[tuple[EvaluatedRun, EvaluatedRun]]]
 ) -> None:
-    """Check that comparisons are of runs in this report, and differ in task or candidate."""
+    """Check that comparisons began with runs of this report, and differ in task or candidate."""
     for comparison in tuned:
         if not any(map(comparison.began_with, comparisons)):
             raise UserError(

@@ -27,7 +27,7 @@ FLOOR_POINTS = 5
 
 
 def mean_of(average: Mapping[str, Any], languages: int) -> str:
-    """Name the languages of an average, with their number."""
+    """Say how many languages an average includes."""
     count = average["languages"]
     several = "" if count == languages else f"{count:,} of {languages:,} "
     return f"mean of {several}languages"

@@ -145,7 +145,7 @@ def _axis(
 def _stack(
     x: float, bin_width: float, floor: float, rise: float, kinds: Mapping[str, int]
 ) -> Iterable[str]:
-    """Draw a bar of stacked kinds. A kind's first word is a CSS class, the second a hatching."""
+    """Draw a stacked bar. A kind is a CSS class; a second word adds a hatching."""
     y = floor
     for kind, count in kinds.items():
         if not count:

@@ -15,7 +15,7 @@ from mswitch.flows.reports.svg import Drawing, line, nice_ticks, px, text
 #: Width of a panel, width of its labels, and heights of rows, px.
 WIDTH, LEFT, QUALITY_ROW, ROUTING_ROW = 344, 124, 16, 14
 LABEL_CHARS = 19
-#: Shades of the heat map, by share of a language's tokens over an even share.
+#: Shades of the heat map, by an expert's share of a language's tokens divided by an even share.
 SHADES = ((1.25, 1), (2.0, 2), (4.0, 3), (8.0, 4))
 
 Row = TypeVar("Row")
@@ -99,7 +99,7 @@ def routing_panels(
     shares = counts / counts.sum(axis=1, keepdims=True)
     order = np.arange(len(kept))
     if len(kept) > 2:
-        # Euclidean on square roots is Hellinger's distance between distributions.
+        # The Euclidean distance of square roots is Hellinger's distance of distributions.
         order = leaves_list(linkage(np.sqrt(shares), "average", optimal_ordering=True))
     busy = np.argsort(-shares.mean(axis=0), kind="stable")
     rows = [

@@ -46,7 +46,7 @@ def measure_delta(
 
 
 def _skewness(moves: np.ndarray) -> float:
-    """Return the skewness of a sum of independent terms like these [D], corrected for bias."""
+    """Estimate the skewness of a sum of independent terms from `moves` [D], corrected for bias."""
     count = len(moves)
     correction = math.sqrt(count * (count - 1)) / max(count - 2, 1)
     return float(correction * np.sum(moves**3) / np.sum(moves**2) ** 1.5)

@@ -107,9 +107,10 @@ def measure_language(
 
 
 def _has_worsened(seeds: Sequence[LanguageLosses], steps: np.ndarray, confidence: float) -> bool:
-    """Test whether the baseline's last loss exceeds its loss at half of the steps, or just before.
+    """Test whether the baseline's loss is higher at the end than at half of the steps.
 
-    A test is needed, because a monotone fit may end on a plateau just by noise.
+    The last evaluation up to half of the steps counts. A test is needed, because a monotone fit may
+    end on a plateau just by noise.
     """
     half = max(int(np.searchsorted(steps, steps[-1] / 2, side="right")) - 1, 0)
     later = [
@@ -168,7 +169,7 @@ def _figure(
     scale: tuple[Transform, Transform],
     confidence: float,
 ) -> dict[str, Any]:
-    """Return value, range and interval of a figure; languages at a bound count at the bound.
+    """Return a figure's value, range and interval; a language with only a bound counts with it.
 
     The interval holds for all true values of languages at a bound. If these leave an end open, the
     end is itself a bound, and marked. Changes by drawn seeds are added to those by drawn languages,
@@ -216,7 +217,7 @@ def _figure(
 
 
 def is_bound(figure: Mapping[str, Any]) -> bool:
-    """Return whether a figure has no limit on one side, because of languages at a bound."""
+    """Return whether languages at a bound leave a figure's range open on one side."""
     low, high = figure["range"]
     return not low or high is None
 
@@ -280,7 +281,7 @@ def headline(results: Sequence[LanguageResult], config: ReportConfig) -> dict[st
 def _improved(
     chosen: Sequence[LanguageResult], draws: np.ndarray | None, config: ReportConfig
 ) -> dict[str, Any]:
-    """Count languages whose final loss is clearly better; also by chance, and by Holm's method."""
+    """Count languages with clearly better final loss; add counts by chance and Holm's method."""
     deltas = [result.delta for result in chosen]
     better = np.array([each.ci is not None and each.ci[1] < 0 for each in deltas], dtype=float)
     worse = [each.ci is not None and each.ci[0] > 0 for each in deltas]

@@ -26,7 +26,7 @@ LEAST_EVALUATIONS = 4
 def measure_horizons(
     results: Sequence[LanguageResult], steps: np.ndarray, config: ReportConfig
 ) -> list[dict[str, Any]]:
-    """Measure at every evaluated step [S] except the first few; the last result is the report's.
+    """Measure figures at each evaluated step [S] except the first few; the last are the report's.
 
     Returns:
         The data of each horizon in report.json. `baseline_last_doubling` is the gain of the average
@@ -54,7 +54,7 @@ def measure_horizons(
 
 
 def extrapolate_doubling(horizons: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
-    """Extrapolate the median to twice the steps, with the growth of the last doubling.
+    """Extrapolate the median speed-up to twice the steps by its growth in the last doubling.
 
     Returns:
         `step`, `since` and `median_step_speedup`; None if horizons begin later than at half of the

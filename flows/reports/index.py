@@ -48,7 +48,7 @@ def write_index(directory: str | Path) -> dict[str, Any]:
     environment = template_environment()
     environment.globals["sentences"] = sentences
     show: Any = environment.get_template("index_rows.html.j2").module
-    # If a report has several candidates, only the directory above theirs has a marker.
+    # With several candidates, only the parent of the candidates' directories has a marker.
     reports = _rows(str(directory), REPORT, _report, show.report_row, above=1)
     downstream = _rows(str(directory), DOWNSTREAM, _downstream, show.downstream_row)
     if not reports and not downstream:
@@ -73,7 +73,7 @@ def _rows(
     show: Callable[[Mapping[str, Any]], Markup],
     above: int = 0,
 ) -> list[tuple[dict[str, Any], Markup]]:
-    """Return the data and the page's row of each file called `name`, newest first."""
+    """Return each file called `name` as its data and its row on the page, newest first."""
     files = [
         file
         for file in storage.find(directory, name)
@@ -87,7 +87,7 @@ def _rows(
         if not any(storage.exists(storage.join(place, MARKER)) for place in places):
             return None
         try:
-            # Unlike the json module's, its error for deep nesting is a ValueError.
+            # For deep nesting, `from_json` raises a ValueError; the json module does not.
             content = from_json(storage.read_bytes(file.path), allow_inf_nan=False)
             if "candidates" in content:
                 return None  # the index lists each candidate's own report

@@ -23,13 +23,13 @@ from mswitch.pipelines.config_checks import check_fields
 MINIMUM_UNITS = 5
 #: Largest resampling weight matrix held at once, in cells.
 WEIGHT_CELLS = 4_000_000
-#: Numbers with a smaller relative difference are equal: the difference is rounding.
+#: A smaller relative difference of two numbers is only rounding, so they count as equal.
 TOLERANCE = 1e-12
 #: Family-wise error of Holm's method.
 LEVEL = 0.05
 #: Largest factor by which skewness may thicken the tail that Holm's method uses.
 MOST_BY_SKEWNESS = 2.0
-#: Holm's method is not used if seeds are so few that its t exceeds this.
+#: Holm's method is not used if its t is larger than this, because of few seeds.
 MOST_ERRORS = 10.0
 #: Factor for a skewness that was estimated on few documents (docs/decisions/0043).
 HIDDEN_SKEWNESS = 6.0
@@ -108,7 +108,7 @@ def document_weights(documents: int, resamples: int, generator: np.random.Genera
 def draw_languages(
     languages: int, resamples: int, generator: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Draw languages, and for each a resample of its documents, [resamples, languages]."""
+    """Draw languages, and a resample of the documents of each; both [resamples, languages]."""
     shape = resamples, languages
     return generator.integers(0, languages, shape), generator.integers(0, resamples, shape)
 
@@ -162,7 +162,7 @@ def widening(freedom: float, confidence: float) -> float:
 
 
 def measure_seed_errors(of_seeds: Sequence[float] | np.ndarray) -> list[tuple[float, float]]:
-    """Return standard error and degrees of freedom of a mean over seeds [K]; none if all agree."""
+    """Return standard error and degrees of freedom of a mean over seeds [K]; [] if seeds agree."""
     count = len(of_seeds)
     error = float(np.std(of_seeds, ddof=1)) / math.sqrt(count) if count > 1 else 0.0
     return [(error, count - 1)] if error > 0 else []
@@ -184,7 +184,7 @@ def margin(errors: Sequence[tuple[float, float]], tail: float) -> float:
 def t_test(
     value: float, errors: Sequence[tuple[float, float]], confidence: float, *, scale: float
 ) -> Estimate:
-    """Return a difference with Student's interval and p value; no interval if errors are rounding.
+    """Return a difference with its p value, and Student's interval unless errors are rounding.
 
     Args:
         value: the difference.
@@ -273,7 +273,7 @@ def shrunken_skewness(deltas: Sequence[Estimate]) -> np.ndarray:
 def counts_by_chance(
     deltas: Sequence[Estimate], of_seeds: np.ndarray, config: ReportConfig
 ) -> np.ndarray:
-    """Draw the number of languages that are clearly better, or worse, if no language differs.
+    """Draw the number of languages clearly better, or worse, if models differ in no language.
 
     A draw has an error over documents for each language, and errors of seeds with the covariance
     over languages of the given seeds, because a lucky seed is lucky in all languages. Their scale

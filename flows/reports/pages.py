@@ -46,7 +46,7 @@ def template_environment() -> jinja2.Environment:
 
 
 def render_page(template: str, data: Mapping[str, Any], **values: Any) -> str:
-    """Render a template with a page's data, rows of languages sorted by name, and more values."""
+    """Render a template with a page's data, its languages' rows sorted by name, and `values`."""
     languages = data["languages"]
     shown = {
         **data,
@@ -59,7 +59,7 @@ def render_page(template: str, data: Mapping[str, Any], **values: Any) -> str:
 
 
 def unbroken(text: str, words: Sequence[str]) -> Markup:
-    """Escape `text`; do not break, even at hyphens, those of `words` that fit a phone's width."""
+    """Escape `text`; prevent breaks, even at hyphens, in `words` that fit a phone's width."""
     parts = re.split(f"({'|'.join(map(re.escape, words))})", text)
     return Markup("").join(
         Markup('<span class="nb">{}</span>').format(part)
@@ -75,7 +75,7 @@ def visible(text: str) -> str:
 
 
 def language_fields(code: str) -> dict[str, str]:
-    """Return the code, its names in English and in the language, direction and script.
+    """Return a language's code, its English and own names, its text direction and its script.
 
     If mC4 does not have the code, the code is its name, and its script `Zzzz` (shown as other).
     """

@@ -146,8 +146,8 @@ def _make(
         results.append(measure_language(seeds, steps, are_trained(runs, seeds[0].lang), config))
         progress.add()
     pooled = pool(results, steps, config)
-    # If the learning rate falls only before the end, figures at earlier steps are not those of
-    # shorter trainings.
+    # If the learning rate falls only before the end, earlier steps lack this fall. So their figures
+    # are not those of shorter trainings.
     horizons = [] if baseline.decay else measure_horizons(results, steps, config)
     report = report_data(runs, names, results, pooled, horizons, so_far, config)
     report |= extras
@@ -167,7 +167,7 @@ def _make_all(
     make_one: Callable[[Pairs, tuple[str, str]], Made],
     extras: Mapping[str, Any],
 ) -> Made:
-    """Compare several candidates, each with its files in a directory below."""
+    """Compare several candidates with the baseline; each has its files in a subdirectory."""
     baseline, *names = model_names([compared[0][0][0], *(pairs[0][1] for pairs in compared)])
     reports, files = {}, {}
     for number, (name, pairs) in enumerate(zip(names, compared, strict=True), start=1):

@@ -18,7 +18,7 @@ from mswitch.flows.reports.runs import EvaluatedRun
 from mswitch.flows.reports.speedup import SpeedUp
 from mswitch.flows.reports.verdicts import judge_candidates, judge_pair
 
-#: Data of a language for each candidate, on a page of several candidates.
+#: Fields with a language's data for one candidate, on a page that compares several candidates.
 OF_CANDIDATES = (
     "candidate_nll",
     "delta",
@@ -103,7 +103,7 @@ def report_data(
 
 
 def cost_factors(baseline: EvaluatedRun, candidate: EvaluatedRun) -> dict[str, float | None]:
-    """Return factors from step speed-up to FLOPs and to time; None if not comparable.
+    """Return factors that convert a step speed-up to FLOPs and to time (None if not comparable).
 
     Time is only compared on the same kind of device.
     """
@@ -115,7 +115,7 @@ def cost_factors(baseline: EvaluatedRun, candidate: EvaluatedRun) -> dict[str, f
 
 
 def _scaled(value: Any, factor: float | None) -> Any:
-    """Multiply a number or each number of a list; None if it or the factor is missing."""
+    """Multiply a number or each number of a list; None if a number or the factor is missing."""
     if value is None or factor is None:
         return None
     if isinstance(value, (list, tuple)):
@@ -300,7 +300,7 @@ def _method(
 
 
 def overview_data(reports: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """Return the contents of the overview's report.json, from the reports by directory."""
+    """Return the contents of the overview's report.json from the reports in each directory."""
     first = next(iter(reports.values()))
     candidates = [
         {

@@ -1,4 +1,4 @@
-"""Match candidates with the baselines of their seeds, students with those of their teachers."""
+"""Match candidates with baselines of the same seed, students with baselines of their teachers."""
 
 import dataclasses
 from collections import defaultdict
@@ -29,7 +29,7 @@ Pairs = Sequence[tuple[EvaluatedRun, EvaluatedRun]]
 def check_pair(
     baseline: EvaluatedRun, candidate: EvaluatedRun, *, longer: bool = False, any_seed: bool = False
 ) -> None:
-    """Check that the runs differ only in the model, or also in steps (`longer`) or seed."""
+    """Check that only the model differs; `longer` and `any_seed` allow other steps and seeds."""
     if baseline.directory.resolve() == candidate.directory.resolve():
         raise UserError(
             f"--baseline and --{candidate.role} are both {baseline.directory}: give two runs, the "
@@ -38,7 +38,7 @@ def check_pair(
     free = ["train.steps", "evaluation.steps"] if longer else []
     free += ["train.seed"] if any_seed else []
     packs = {run.config["train"].get("pack") for run in (baseline, candidate)}
-    # How many examples share a row does not change which examples a step has.
+    # The number of examples in a row does not change a step's set of examples.
     free += [] if "next-fit" in packs else ["train.pack"]
     if baseline.in_bytes and candidate.in_bytes:
         # With the same text, losses per byte can be compared between vocabularies. The bytes of

@@ -90,7 +90,7 @@ class CompletedRun:
 
     @property
     def decay(self) -> int:
-        """Last steps, over which its learning rate fell to zero; 0 for none."""
+        """Number of last steps in which the learning rate fell to zero; 0 if it did not."""
         return int(self.config["train"].get("decay", 0))
 
     @property
@@ -191,7 +191,7 @@ class EvaluatedRun(CompletedRun):
 
     @property
     def border_share(self) -> float | None:
-        """Share of sentinels and ends in the loss per byte at the last step."""
+        """Share of the loss on sentinels and ends in the loss per byte at the last step."""
         table = self.tables[-1]
         if BORDER_NATS not in table.column_names:
             return None
@@ -332,7 +332,7 @@ def pair_losses(baseline: EvaluatedRun, candidate: EvaluatedRun) -> list[Languag
 
 
 def read_clusters(run: EvaluatedRun) -> dict[str, np.ndarray] | None:
-    """Return the cluster of each document by language, in order of ids; None if not evaluated."""
+    """Return each document's cluster by language, in order of ids; None without clusters."""
     if CLUSTER not in run.tables[-1].column_names:
         return None
     table = run.tables[-1].sort_by(ORDER)
@@ -421,7 +421,7 @@ def advice(path: Path) -> str:
 
 
 def _step_secs_and_last(run: Path, last: int) -> tuple[float | None, Mapping[str, Any]]:
-    """Return the median seconds per step up to `last` (None without times) and its metrics.
+    """Return the median seconds per step up to `last`, or None, and the metrics of step `last`.
 
     Later lines are not read, because a training may be writing them.
     """

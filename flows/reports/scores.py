@@ -159,7 +159,7 @@ class Rows:
         )
 
     def average(self, metric: str) -> Average | None:
-        """Return the macro average of languages that count (`Metric.is_averaged`), or None."""
+        """Return the macro average of languages with `Metric.is_averaged`; None without any."""
         of_languages = {
             lang: made
             for lang, made in self._metrics(metric).items()
@@ -180,7 +180,7 @@ class Rows:
                 commonest = [self.majority] * len(answers)
                 majorities.append(made(answers, commonest, groups))
         resampled, common = self._resampled(of_languages, sums_of)
-        # Resamples lack rare classes, so some metrics are lower in them.
+        # Resamples may lack rare classes, which lowers some metrics: correct the mean.
         resampled += np.stack(values, axis=1)[..., None] - resampled.mean(axis=2, keepdims=True)
         fewest = min(len(sums[0]) for sums in sums_of.values())
         drawn = _draw_average(resampled, common, fewest)
@@ -218,7 +218,7 @@ class Rows:
                 groups = of_languages[number]
                 if common[number]:
                     own = weights[:, groups]
-                    own[~own.any(axis=1)] = 1  # without any group, a resample gets each group once
+                    own[~own.any(axis=1)] = 1  # an empty resample gets each group once
                 else:
                     own = document_weights(len(groups), count, generators[number])
                 values.append([metrics[lang].value(own @ each) for each in sums])
@@ -226,7 +226,7 @@ class Rows:
         return np.concatenate(parts, axis=2).swapaxes(0, 1), common
 
     def worst(self, metric: str, count: int) -> dict[str, list[int]]:
-        """Return the worst rows of the first model's first seed by language, at most `count`.
+        """Return at most `count` worst rows of each language, for the first model's first seed.
 
         Among equally bad rows, rows with the highest score of the model come first.
         """
@@ -332,7 +332,7 @@ def measure_difference(
 def _exchange_error(
     differ: Callable[[Floats, Floats], Floats], baseline: Floats, candidate: Floats
 ) -> float:
-    """Return a standard error by random exchange of groups' statistics [G, S] between models.
+    """Estimate a standard error: exchange groups' statistics [G, S] between models at random.
 
     It is the deviation of the differences after exchanges. If more of these reach the measured
     difference than with a normal variable of that deviation, it is the error for which the normal

@@ -51,7 +51,7 @@ def fewer_steps(value: float, censored: Censoring = "none") -> str:
 
 
 def figure_mark(figure: Mapping[str, Any]) -> Censoring:
-    """Return whether a figure over languages is a bound, because its range has an open side."""
+    """Return whether a figure over languages is a bound: its range is open on one side."""
     low, high = figure["range"]
     if (low > 0) == (high is not None):
         return "none"
@@ -68,7 +68,7 @@ def figure_words(figure: Mapping[str, Any] | None) -> str:
 
 
 def figure_interval(figure: Mapping[str, Any]) -> str | None:
-    """Format the interval of a figure over languages, or the bound if all resamples have it."""
+    """Format the interval of a figure over languages; if a bound's ends are equal, mark both."""
     mark, ci = figure_mark(figure), figure["ci"]
     if mark == "none":
         return speed_up_interval(ci, figure["ci_censored"])
@@ -95,7 +95,7 @@ def continued_caution(steps: int) -> str:
 
 
 def pooled_sentence(pooled: Mapping[str, Any] | None, baseline: str) -> str:
-    """Say the pooled figure, named as pooled."""
+    """State the pooled speed-up, and call it pooled."""
     if pooled is None:
         return "There is no pooled figure: no language has both training and validation text."
     subject = (
@@ -171,7 +171,7 @@ def decay_caution(steps: int) -> str:
 
 
 def text_cautions(text: Mapping[str, Any] | None) -> list[str]:
-    """Say how much held-out text can show, by its figures; nothing without them."""
+    """State what held-out text can show, from its figures; nothing without figures."""
     if not text:
         return []
     reasons = [
@@ -226,7 +226,7 @@ def share_interval(ci: Sequence[float] | None) -> str | None:
 
 
 def fourfold_scope(share: Mapping[str, Any]) -> str:
-    """Name the languages of the share at 4 times or more, and its upper bound if that is higher."""
+    """Name the languages of the share at 4 times or more; add the share's upper bound if higher."""
     highest = share["range"][1]
     may = f"; of some only a bound is known, so it may be up to {percent(highest)}"
     return f"of these languages{may * (highest > share['value'])}"
@@ -276,7 +276,7 @@ def horizon_note(confidence: str, mixture: Mapping[str, Any]) -> str:
 
 
 def extrapolation(doubled: Mapping[str, Any]) -> str:
-    """Say what twice the steps would bring, named as an extrapolation."""
+    """State the extrapolated median speed-up at twice the steps; call it an extrapolation."""
     return (
         f"If the median continued to change as since step {doubled['since']:,}, it would be "
         f"{ratio(doubled['median_step_speedup'])}{TIMES} after {doubled['step']:,} steps. That is "
@@ -290,7 +290,7 @@ def options(config: Mapping[str, Any]) -> str:
 
 
 def mixture(attributes: Mapping[str, Any]) -> str:
-    """Format the attributes of a mixture that are set, in a line."""
+    """Format a mixture's attributes in one line; leave out attributes without a value."""
     said = {key: value for key, value in attributes.items() if value or key == "alpha"}
     if "weights" in said:  # weights replace alpha
         said.pop("alpha", None)

@@ -42,13 +42,13 @@ NEVER, MET, AT_FIRST = -1, 0, 1
 CENSORING: dict[int, Censoring] = {NEVER: "upper", MET: "none", AT_FIRST: "lower"}
 
 Curves = tuple[np.ndarray, np.ndarray]
-#: [3, ...]: speed-ups or their bounds, their smallest true values, their largest true values.
+#: [3, ...]: speed-ups or their bounds, smallest possible and largest possible true values.
 Ranges = np.ndarray
 
 
 @dataclasses.dataclass(frozen=True)
 class LanguageLosses:
-    """The evaluations of one language: D documents, S steps, the same for both models.
+    """Evaluations of one language by both models on the same D documents at the same S steps.
 
     Near-duplicate documents count as one of D, with their sums (`sum_clusters`).
 
@@ -186,8 +186,8 @@ def log_speed_ups(
     targets = baseline_fits[:, -1]
     baseline, _ = first_crossing(log_steps, baseline_fits, targets)
     candidate, codes = first_crossing(log_steps, candidate_fits, targets)
-    # If the target was never met, the bound is T / T. A tighter bound could be wrong on a plateau:
-    # the candidate may have been at its best long before its last evaluation.
+    # If the target was never met, the bound is T / T = 1. A tighter bound could be wrong on a
+    # plateau: the candidate may have been at its best long before its last evaluation.
     values = np.where(codes == NEVER, 0.0, baseline - candidate)
     return values, codes, baseline, candidate
 
@@ -195,7 +195,7 @@ def log_speed_ups(
 def measure_speed_up(
     steps: np.ndarray, curves: Curves, resampled: Curves | None, confidence: float
 ) -> SpeedUp:
-    """Measure the step speed-up from two loss curves [S] and, if given, resampled ones [R, S].
+    """Measure the step speed-up from two loss curves [S] and, if given, resampled curves [R, S].
 
     It is not defined if the baseline's fit is flat: the baseline was never better than at its first
     evaluation, and may have been as good earlier.
@@ -261,7 +261,7 @@ def resample_curves(losses: LanguageLosses, resamples: int, seed: int) -> Curves
         weights = document_weights(losses.clusters, count, generator)
         sums, scale = _exact_sums(losses, weights)
         tokens = weights @ losses.tokens.astype(np.float64)
-        # Replace the token count of all documents in `scale` by that of each resample.
+        # In `scale`, replace the number of tokens of all documents by each resample's number.
         scale = scale / losses.tokens.sum() * tokens[:, None]
         parts.append((sums[0] / scale, sums[1] / scale))
     return np.concatenate([p[0] for p in parts]), np.concatenate([p[1] for p in parts])
@@ -304,7 +304,7 @@ def average(pairs: Sequence[Curves]) -> Curves:
 
 
 def draw_seed_changes(of_seeds: Sequence[Curves], config: ReportConfig) -> Curves:
-    """Draw the changes by other seeds in both models' mean curves, [R, S] each."""
+    """Draw changes that other seeds would make in both models' mean curves, [R, S] each."""
     baseline, candidate = (
         draw_seeds(np.stack(side), config) for side in zip(*of_seeds, strict=True)
     )
@@ -314,7 +314,7 @@ def draw_seed_changes(of_seeds: Sequence[Curves], config: ReportConfig) -> Curve
 def draw_ranges(
     steps: np.ndarray, of_seeds: Sequence[Curves], config: ReportConfig
 ) -> Ranges | None:
-    """Draw step speed-ups of other seeds; None for one seed: it shows no variation between seeds.
+    """Draw step speed-ups of other seeds; None for one seed, which shows no variation by seed.
 
     Returns:
         [3, R], see `Ranges`.

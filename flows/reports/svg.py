@@ -70,7 +70,7 @@ def inline_svg(drawing: Drawing, name: str, css: str = "") -> Markup:
 def inline_svgs(
     drawings: Sequence[Drawing], name: str, classes: Sequence[str] = ()
 ) -> list[Markup]:
-    """Return drawings of figure `name` as elements, each with its class if `classes` has any."""
+    """Return drawings of figure `name` as elements, each with its class from `classes` if given."""
     return [
         inline_svg(drawing, f"{name}{index}", css)
         for index, (drawing, css) in enumerate(

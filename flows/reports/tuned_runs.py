@@ -27,7 +27,7 @@ FEWEST_CHECKPOINTS = 3
 
 @dataclasses.dataclass(frozen=True)
 class Predictions:
-    """Predictions of a run for a split: the JSON beside the table, a row per example, its hash."""
+    """Predictions of a run for a split: their JSON, a table of examples, and its file's hash."""
 
     settings: Mapping[str, Any]
     table: pa.Table
@@ -66,7 +66,7 @@ class TunedRun(CompletedRun):
 
     @property
     def trained_as(self) -> list[str]:
-        """Names of the predicted task in training: `ALONE` for a single task; empty if unseen."""
+        """Names of the predicted task in training; `ALONE` for a single task, empty if unseen."""
         examples = self.config["examples"] or {}
         tasks = examples.get("tasks", {ALONE: examples.get("config_hash")})
         return [name for name, examples_hash in tasks.items() if examples_hash == self.tasks]
@@ -219,7 +219,7 @@ def sort_runs(runs: Sequence[TunedRun]) -> list[TunedRun]:
 
 
 def _began_with(run: TunedRun) -> tuple[object, object]:
-    """Return the pretraining of a run, and its model."""
+    """Return the hash of a run's pretraining, and the run's model."""
     return (run.origin or {}).get("config_hash"), run.config["model"]
 
 

@@ -40,7 +40,7 @@ def judge(
     mark: Censoring = "none",
     ends: Sequence[Censoring] = ("none", "none"),
 ) -> Verdict:
-    """Return the verdict on a figure that its interval allows.
+    """Return the verdict that a figure's interval allows.
 
     Args:
         ci: the interval, if there is one.

@@ -117,7 +117,7 @@ class Stage:
         return Job(tuple(argv), out, marked=marked, hosts=hosts, record=record)
 
     def command(self) -> Callable[..., int]:
-        """Return the function as a command, which prints the summary."""
+        """Return a command that runs the function and prints the summary."""
         on_beam = "runner" in self.parameters
 
         @functools.wraps(self.function)
@@ -238,7 +238,7 @@ def list_options(config: Any, prefix: str = "") -> list[str]:
 
 
 def _format_option(name: str, value: Any) -> list[str]:
-    """Return the words of an option, each with its value, so that no value looks like an option."""
+    """Return an option's words; each contains its value, so that no value looks like an option."""
     if isinstance(value, bool):
         stem, _, leaf = name.rpartition(".")
         return [f"--{stem}{'.' if stem else ''}{'' if value else 'no-'}{leaf}"]

@@ -304,7 +304,7 @@ def _make_job(command: Sequence[str], hosts: int, record: Path | None) -> Job:
 
 
 def _read_operators() -> "Operators":
-    # Imported late, because it takes long.
+    # Import it late, because the import takes long.
     from mswitch.flows.prefect.operators_toml import read_operators
 
     return read_operators()

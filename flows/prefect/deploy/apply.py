@@ -271,7 +271,7 @@ def _compare_deployment(
 
 
 def _describe_schedules(schedules: Sequence[Any]) -> list[str]:
-    """Describe schedules in words, equal for those wanted and those on the server."""
+    """Describe schedules in words, to compare wanted schedules with the server's."""
     return sorted(
         f"{getattr(schedule.schedule, 'cron', schedule.schedule)} {schedule.schedule.timezone}, "
         f"{'on' if schedule.active else 'off'}, from {schedule.slug or 'a person'}"

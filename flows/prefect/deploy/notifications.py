@@ -23,9 +23,9 @@ from mswitch.pipelines.errors import UserError
 NAME = f"{TAG}-notifications"
 #: Apprise's severities; each needs its own block.
 SEVERITIES = ("failure", "warning", "success")
-#: Names in earlier versions, which are removed.
+#: Automations and blocks of earlier versions, which are removed from the server.
 FORMER_AUTOMATIONS, FORMER_BLOCKS = (f"{TAG}-notify-trouble",), (NAME,)
-#: Process, hook and worker may each report a crash; their reports in this time count as one.
+#: Process, hook and worker may each report a crash. Reports within this time count as one crash.
 _ONE_CRASH = datetime.timedelta(minutes=2)
 _LINK = "{% if flow_run|ui_url %}\n{{ flow_run|ui_url }}{% endif %}"
 _STATE = "{{ flow_run.name }}: {{ flow_run.state.name }}. {{ flow_run.state.message }}" + _LINK

@@ -26,9 +26,10 @@ SPARE_RUNS = 2
 
 
 def serve(operators: Operators, operators_file: Path | None) -> NoReturn:
-    """Run until one of them ends or a signal comes; the supervisor then kills this whole group.
+    """Run server and worker until one of them ends or a signal comes.
 
-    Active flow runs become Crashed, and a later `reconcile` restarts them. Their jobs continue.
+    The supervisor then kills this whole process group. Active flow runs become Crashed, and a later
+    `reconcile` restarts them. Their jobs continue.
     """
     check_schedules(operators)
     if _answers(operators):
@@ -53,7 +54,7 @@ def serve(operators: Operators, operators_file: Path | None) -> NoReturn:
         time.sleep(1)
     for line in deploy(operators, operators_file, write=True):
         say("deploy", line)
-    # A limit, because after an outage all late runs of the reconciler would start at once.
+    # Without a limit, all late runs of the reconciler would start at once after an outage.
     words = (f"--pool={operators.pool}", f"--limit={operators.flow_runs + SPARE_RUNS}")
     running["worker"] = _start_prefect(operators, "worker", "start", *words)
     say("deploy", f"the forms are at http://{host}:{port}; Ctrl-C ends server and worker")

@@ -87,7 +87,8 @@ def settle(record: Record, flow_run: FlowRun | None) -> None:
                 leave(*left)
             finish_cancelling(flow_run, need_record(record.job.path))
         return
-    # If false, a request to pause or cancel has not reached the job, and no follower repeats it.
+    # If both are false, a request to pause or cancel has not reached the job, and no follower
+    # repeats the request.
     if record.intent == "run" or read_follower(record.job.path) is not None:
         if wants_jobs(flow_run) or not leave(*left):
             return
@@ -123,7 +124,7 @@ def _is_lost(flow_run: FlowRun) -> bool:
 
 
 def revive(flow_run: FlowRun, records: Sequence[Record]) -> None:
-    """Restart a flow run, unless a person ended one of its jobs, or a process still follows one.
+    """Restart a flow run, unless a person ended a job of it or a process still follows its jobs.
 
     Jobs that it paused itself do not count: after a Resume, some of them may still be paused.
     """
@@ -154,7 +155,7 @@ def start_again(flow_run: FlowRun) -> None:
 
 
 def finish_cancelling(flow_run: FlowRun, record: Record) -> None:
-    """Set a flow run's state to Cancelled, if no process of it is left to do so."""
+    """Set a flow run's state to Cancelled, if the flow run has no process that would do so."""
     if record.intent == "cancel" and read_follower(record.job.path) is None:
         launcher = make_launcher(record.launcher)
         # This also cancels the job's work on Dataflow.

@@ -36,7 +36,7 @@ from mswitch.pipelines.progress import say
 
 #: `reconcile`, every two minutes, will not restart a run that has been Crashed for longer.
 CRASHED_SECS = 1800
-#: Stands for the previous pair, as the pair to begin with.
+#: Value of the field `begin_with` that means the previous pair.
 PREVIOUS = "{previous}"
 #: Values that mean “run no deployment” in a field with a deployment's name. Forms cannot send an
 #: empty name.
@@ -103,7 +103,7 @@ def refresh(settings: RefreshSettings) -> State:
 
 @step("preflight")
 def check_vocabulary_stays(settings: RefreshSettings) -> None:
-    """Refuse a pair that begins with another pair, if its examples would have a new vocabulary."""
+    """Refuse to begin a pair with another pair if the new examples would have a new vocabulary."""
     if {settings.examples_deployment, settings.pair_deployment} & {*NONE}:
         return
     pair = _read_parameters(settings.pair_deployment) | settings.pair_parameters

@@ -95,7 +95,7 @@ def stage_flow(stage: Stage) -> Flow[..., Any]:
     return flow(name=name, flow_run_name=make_namer(of), **HOOKS)(with_settings(run))
 
 
-# Prefect imports a flow by these names, which are the words of its command.
+# Prefect imports each flow by its variable's name, which is also the name of its command.
 distill = stage_flow(distill_stage)
 evaluate = stage_flow(evaluate_stage)
 upcycle = stage_flow(upcycle_stage)
