@@ -10,7 +10,7 @@ from pathlib import Path
 
 #: Last line of a traceback as text from Beam, if the error is a UserError or of a subclass.
 _FLATTENED = re.compile(
-    r"^mswitch\.pipelines\.\w+\.(?:User|WorkerDied|Missing|Bucket)Error: (.+)$", re.M
+    r"^mswitch\.pipelines\.\w+\.(?:User|WorkerDied|Missing|Bucket|OverLimit)Error: (.+)$", re.M
 )
 #: Suffix that Beam adds to the message of an error.
 _STEP = re.compile(r" \[while running '[^']*'\]$")

@@ -3,6 +3,7 @@ import traceback
 
 import pytest
 
+from mswitch.pipelines.dataflow_jobs import OverLimitError
 from mswitch.pipelines.download import MissingError
 from mswitch.pipelines.errors import UserError, as_user_error, full_disk, is_disk_full
 from mswitch.pipelines.faults import fault_point
@@ -31,7 +32,7 @@ def test_a_user_error_is_found_in_what_beam_makes_of_it():
         return [kind, *(below for one in kind.__subclasses__() for below in kinds(one))]
 
     ours = {kind for kind in kinds(UserError) if kind.__module__.startswith("mswitch.pipelines.")}
-    assert {UserError, WorkerDiedError, MissingError, BucketError} <= ours
+    assert {UserError, WorkerDiedError, MissingError, BucketError, OverLimitError} <= ours
     for kind in ours:
         try:
             raise kind("no such file: a.wet")
