@@ -32,7 +32,7 @@ _METERS = {
     "TotalSsdUsage": ("ssd_gb_hours", 3600),
     "TotalShuffleDataProcessed": ("shuffle_gb", 1),
 }
-#: Seconds between readings of the meters of a job, if a build has a limit.
+#: If the cost of a build has a limit, the meters of its running job are read at this interval.
 _METER_SECS = 30.0
 
 

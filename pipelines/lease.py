@@ -1,4 +1,7 @@
-"""A lease on a place in a bucket, where no kernel could free a file lock.
+"""A lease: the right of one process to write below a directory of a bucket.
+
+A file lock is freed when its process dies, but a bucket has no file locks. So a lease ends if its
+holder does not renew it.
 
 `_LEASE.json` names the holder, who replaces it every few seconds. Each write requires that the
 object still has the version of the last write (Google's generation, Amazon's ETag), so of two

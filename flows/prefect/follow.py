@@ -85,7 +85,8 @@ def follow(
         flow_run.ask_to_run()
         # With retries Prefect's client could block for a minute, while nobody polls the job.
         quick = temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 0})
-        # While nobody followed this job, somebody may have requested another job for its output.
+        # Another job may have been requested for this output while nobody followed this job. If
+        # so, the loop requests this job again, and waits until the output is free.
         with contextlib.suppress(BusyError), quick:
             state = doors.follow(
                 job, launcher, on_lines=pass_on, on_poll=flow_run.poll, sleep=flow_run.sleep

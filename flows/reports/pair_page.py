@@ -26,7 +26,7 @@ CURVES_SHOWN = 12
 #: Figures of a report by name. Some have one drawing for wide and one for narrow screens. Others
 #: have a panel for each part of the languages. A figure without data has no drawing.
 Drawings = Mapping[str, Sequence[Drawing]]
-#: Figures with several panels: number of columns, and title of the figure's own file.
+#: For each figure with several panels, the number of columns and the title of its SVG file.
 GRIDS = {
     "quality": (3, "Final quality"),
     "curves": (4, "Loss curves"),

@@ -119,7 +119,11 @@ def prepare_state(
 
 
 def load_origin_state(origin: Origin, skeleton: Skeleton, optimizer: Optimizer) -> TrainState:
-    """Return the state of step 0: the origin's parameters, with the origin's or new moments."""
+    """Return the state at step 0 of a run that begins from another run, its origin.
+
+    Parameters come from the origin. The optimizer's moments also come from the origin if
+    `origin.keep_moments`; otherwise they are new.
+    """
     run = origin.chain["config_hash"]
     with open_files(origin.path, shared=jax.process_count() > 1) as files:
         files.refresh()

@@ -56,7 +56,7 @@ ORDERS = 1 << 63
 
 @dataclasses.dataclass(frozen=True)
 class InputFile:
-    """A file of rows, and the part it becomes.
+    """An input file with rows, which `read_file` writes to one part, a Parquet file.
 
     Attributes:
         source: path or URL of the file.

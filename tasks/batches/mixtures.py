@@ -216,7 +216,7 @@ def find_mixture(name: str) -> Mixture:
     if name in by_task:
         return Mixture(languages=(by_task[name],))
     code = any_code(name.removeprefix("mswitch."))
-    # The name may mean a language that only a recipe uses.
+    # A corpus may have languages that the table lacks. Their tasks are like `mswitch.ast_Latn`.
     if code and code != UNDETERMINED and name_task(code) == name:
         return Mixture(languages=(code,))
     near = difflib.get_close_matches(name, [*mixtures(), *by_task], n=1)

@@ -98,7 +98,8 @@ class LanguageRule(Rule):
         before = self.change({name: was[name] for name in labels})
         wider = [] if self.kept <= before.kept else labels
         others = {name: value for name, value in was.items() if name not in labels}
-        # With any other setting, the rule may label a page `und`; it may also keep such pages.
+        # If the rule keeps `und`, any other changed setting may be looser: with its new value, the
+        # rule may label a dropped page `und`, and so keep it.
         return wider + ([*others] if UNDETERMINED in self.kept else super().find_looser(others))
 
     def _by_label(self, page: Page) -> str | None:

@@ -163,7 +163,10 @@ class Words:
         return SpanHashes.over(self.hashes)
 
     def units(self, words: int) -> np.ndarray:
-        """Return the number of units in an n-gram of `words` words on each page: int64 [pages]."""
+        """Return the length in units of an n-gram of `words` words, for each page: int64 [pages].
+
+        In scripts without spaces a unit is a letter, so a word has several units.
+        """
         return np.maximum(1, np.rint(words * self.letters_per_word)).astype(np.int64)
 
     def ngrams(
