@@ -160,7 +160,7 @@ class Mixture:
         return normalise(capped_budget(weights, present, budget, self.max_epochs))
 
     def exceeds(self, records: Mapping[str, int], budget: float) -> bool:
-        """Return whether `budget` exceeds `max_epochs` times all records; then no cap can hold."""
+        """Return whether a budget of examples exceeds `max_epochs` times all records."""
         if self.max_epochs is None:
             return False
         return budget > self.max_epochs * sum(

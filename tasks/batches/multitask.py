@@ -32,7 +32,7 @@ from mswitch.pipelines.identities import identifying_settings
 from mswitch.pipelines.outputs import read_manifest
 from mswitch.tasks.batches.mixtures import FILE_SUFFIX, Mixture, is_number, parse_mixture
 
-#: Name of the only task if a mixture names no tasks. Languages are then its leaves.
+#: Name of the only task if a mixture names no tasks. Its leaves are the languages.
 ALONE = ""
 _NAME = re.compile(r"[\w.-]+")
 

@@ -40,7 +40,7 @@ class MixtureOrder:
     """
 
     def __init__(self, rates: Mapping[str, float], seed: int):
-        """Choose the size of windows.
+        """Choose the number of positions in a window.
 
         Args:
             rates: positive shares, in the order that numbers the languages.
@@ -59,7 +59,7 @@ class MixtureOrder:
         self._laid_out = functools.lru_cache(maxsize=_CACHED_WINDOWS)(self._lay_out)
 
     def _bounds(self, window: int) -> list[int]:
-        """Count each language's positions before `window`; return 0 and the cumulative sums."""
+        """Return 0 and the cumulative numbers of positions before `window` over languages."""
         positions = window * self.window
         return [positions * edge >> RATE_BITS for edge in self._edges]
 

@@ -44,7 +44,7 @@ class PackedRows(Sequence[range]):
         return range(*self._starts[row : row + 2].tolist())
 
     def suit(self, record: int, inputs: int, targets: int) -> bool:
-        """Return whether rows were planned for a record with these numbers of tokens."""
+        """Return whether the plan of rows assumed these numbers of tokens for a record."""
         return self._lengths is None or self._lengths[record].tolist() == [inputs, targets]
 
 

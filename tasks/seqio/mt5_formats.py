@@ -33,7 +33,7 @@ def mnli(example: Example) -> Iterator[Row]:
 
 
 def xnli(example: Example, languages: Sequence[str]) -> Iterator[Row]:
-    """Yield rows of XNLI, one for each of these languages that the example has."""
+    """Yield a row of XNLI for each of `languages` in which the example exists."""
     hypothesis = example["hypothesis"]
     texts = dict(zip(hypothesis["language"], hypothesis["translation"], strict=True))
     for lang in languages:

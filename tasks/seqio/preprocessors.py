@@ -23,7 +23,7 @@ def _draw_order(items: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
 
 
 def _compose(total: tf.Tensor, parts: tf.Tensor, order: tf.Tensor) -> tf.Tensor:
-    """Cut `total` items into `parts` positive lengths; `order` ranks `total - 1` gaps to cut."""
+    """Cut `total` items into `parts` positive lengths; `order` ranks the gaps between items."""
     starts = tf.concat([[0], tf.cast(order < parts - 1, tf.int32)], axis=0)
     return tf.math.segment_sum(tf.ones([total], tf.int32), tf.cumsum(starts))
 
