@@ -73,7 +73,7 @@ def make_evaluation_step(skeleton: Skeleton) -> jax.stages.Wrapped:
                 skeleton, parameters, batch, groups=groups, capacities=capacities
             )
             losses, _ = compute_token_losses(
-                *head, batch["decoder_target_tokens"], skeleton.train.loss_chunks
+                head, batch["decoder_target_tokens"], skeleton.train.loss_chunks
             )
         weights = batch["decoder_loss_weights"]
         nats, target_tokens = (losses * weights).sum(axis=-1), weights.sum(axis=-1)

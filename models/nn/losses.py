@@ -26,11 +26,7 @@ class Head(NamedTuple):
 
 
 def compute_token_losses(
-    x: Float[Array, "B T D"],
-    kernel: Float[Array, "D V"],
-    scale: float,
-    targets: Int[Array, "B T"],
-    chunks: int,
+    head: Head, targets: Int[Array, "B T"], chunks: int
 ) -> tuple[Float[Array, "B T"], Float[Array, "B T"]]:
     """Compute cross-entropy in nats and squared log-partition of every position, in float32.
 
@@ -40,9 +36,9 @@ def compute_token_losses(
     """
 
     def compute_part(x: Array, targets: Array) -> tuple[Array, Array]:
-        return _token_losses(_logits(x, kernel, scale), targets)
+        return _token_losses(_logits(x, head), targets)
 
-    return _compute_in_chunks(compute_part, chunks, x, targets)
+    return _compute_in_chunks(compute_part, chunks, head.x, targets)
 
 
 def compute_distilled_losses(
@@ -60,17 +56,17 @@ def compute_distilled_losses(
     """
 
     def compute_part(x: Array, taught: Array, targets: Array) -> tuple[Array, Array, Array]:
-        logits = _logits(x, student.kernel, student.scale)
+        logits = _logits(x, student)
         log_probabilities = jax.nn.log_softmax(logits / temperature)
-        wanted = jax.nn.softmax(_logits(taught, teacher.kernel, teacher.scale) / temperature)
+        wanted = jax.nn.softmax(_logits(taught, teacher) / temperature)
         soft = -(wanted * log_probabilities).sum(axis=-1)
         return *_token_losses(logits, targets), soft * temperature**2
 
     return _compute_in_chunks(compute_part, chunks, student.x, teacher.x, targets)
 
 
-def _logits(x: Array, kernel: Array, scale: float) -> Float[Array, "B T V"]:
-    return jnp.einsum("btd,dv->btv", x.astype(jnp.float32) * scale, kernel)
+def _logits(x: Array, head: Head) -> Float[Array, "B T V"]:
+    return jnp.einsum("btd,dv->btv", x.astype(jnp.float32) * head.scale, head.kernel)
 
 
 def _token_losses(logits: Array, targets: Array) -> tuple[Array, Array]:

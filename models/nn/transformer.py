@@ -55,18 +55,12 @@ class Stack(nnx.Module):
     ):
         layers = config.decoder_layers if decoder else config.encoder_layers
         self.count = layers // config.period
+        how: dict[str, Any] = {"decoder": decoder, "dtype": dtype, "mesh": mesh}
 
         @nnx.split_rngs(splits=self.count)
         @nnx.vmap(in_axes=(0,), out_axes=0)
         def create(rngs: nnx.Rngs) -> Period:
-            return Period(
-                config,
-                decoder=decoder,
-                dtype=dtype,
-                mesh=mesh,
-                remat_attention=remat == "attention",
-                rngs=rngs,
-            )
+            return Period(config, remat_attention=remat == "attention", rngs=rngs, **how)
 
         stacked = create(rngs)
         self.periods = stacked if scan_layers else nnx.List(slice_periods(stacked, self.count))
@@ -90,33 +84,20 @@ class Stack(nnx.Module):
         self,
         x: Float[Array, "B L D"],
         *,
-        real: Bool[Array, "B L"],
-        ids: Int[Array, "B L"],
         mask: Bool[Array, "#B #L L"] | KernelMask,
-        memory: Float[Array, "B M D"] | None = None,
-        memory_mask: Bool[Array, "B #L M"] | KernelMask | None = None,
-        groups: int,
-        capacity: int | None,
         key: PRNGKeyArray | None,
+        **inputs: Any,
     ) -> tuple[Float[Array, "B L D"], RoutingStats | None]:
-        """Apply all blocks; statistics have a leading axis of sparse layers."""
+        """Apply all blocks; statistics have a leading axis of sparse layers.
+
+        The other inputs are those of `Block`.
+        """
         keys = split_key(key, 3)
         length = x.shape[1]
         bias = None if self.position_bias is None else self.position_bias(length, mask)
 
         def apply(period, x, key):
-            return period(
-                x,
-                key=key,
-                real=real,
-                ids=ids,
-                mask=mask,
-                bias=bias,
-                memory=memory,
-                memory_mask=memory_mask,
-                groups=groups,
-                capacity=capacity,
-            )
+            return period(x, key=key, mask=mask, bias=bias, **inputs)
 
         x = dropout(x, self.dropout_rate, keys[0])
         layer_keys = None if keys[1] is None else jax.random.split(keys[1], self.count)
@@ -176,19 +157,10 @@ class Transformer(nnx.Module):
         rows, d_model = config.vocabulary_size, config.d_model
         self.embedding = Embedding(rows, d_model, dtype=dtype, rngs=rngs)
 
-        def make_stack(decoder: bool) -> Stack:
-            return Stack(
-                config,
-                decoder=decoder,
-                dtype=dtype,
-                mesh=mesh,
-                scan_layers=scan_layers,
-                remat=remat,
-                rngs=rngs,
-            )
-
-        self.encoder = make_stack(decoder=False)
-        self.decoder = make_stack(decoder=True)
+        how: dict[str, Any] = {"dtype": dtype, "mesh": mesh, "rngs": rngs}
+        how |= {"scan_layers": scan_layers, "remat": remat}
+        self.encoder = Stack(config, decoder=False, **how)
+        self.decoder = Stack(config, decoder=True, **how)
         self.logits = (
             None
             if config.tied_embeddings
