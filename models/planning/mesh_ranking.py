@@ -162,14 +162,8 @@ def _estimate_secs(
 ) -> float:
     """Estimate a step's time for ranking: compute, communication, and memory traffic of weights."""
     chip, parts = topology.chip, train.microbatches
-    flops = count_training_step_flops(model, train.batch_size, *lengths) + count_recomputed_flops(
-        model,
-        train.batch_size,
-        *lengths,
-        remat=train.remat,
-        loss_chunks=train.loss_chunks,
-        attention=train.attention,
-    )
+    flops = count_training_step_flops(model, train.batch_size, *lengths)
+    flops += count_recomputed_flops(model, train, *lengths)
     experts = counts.get("experts", 0) / train.expert_parallel / train.model_parallel
     others = (sum(counts.values()) - counts.get("experts", 0)) / train.model_parallel
     passes = 3 if train.remat == "layers" else 2

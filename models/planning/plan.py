@@ -206,14 +206,7 @@ def _report_compiled(
     train = chosen.train
     lengths = (config.inputs_length, config.targets_length)
     analytic = count_training_step_flops(model, train.batch_size, *lengths)
-    again = count_recomputed_flops(
-        model,
-        train.batch_size,
-        *lengths,
-        remat=train.remat,
-        loss_chunks=train.loss_chunks,
-        attention=train.attention,
-    )
+    again = count_recomputed_flops(model, train, *lengths)
     made: dict[str, Any] = {
         "fits": result.fits,
         "peak_bytes_per_device": result.peak_bytes,
