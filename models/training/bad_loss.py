@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from mswitch.models.config import BadLossPolicy
+from mswitch.models.training.distributed import JobError, say_once
 
 #: Maximum and minimum number of earlier losses that a loss is compared with.
 WINDOW_STEPS = 100
@@ -53,9 +54,6 @@ class LossWatch:
             policy: `skip` ends a run after `PATIENCE` skipped steps, `stop` at the first bad one.
             checkpoint: path of the newest checkpoint, if any.
         """
-        # Import these late: they import JAX, which a report on losses does not need.
-        from mswitch.models.training.distributed import JobError, say_once
-
         step = int(metrics["step"])
         if fault := self.fault(metrics):
             if policy == "stop" or self.skipped >= PATIENCE:
