@@ -218,26 +218,25 @@ class Predictor:
                 "give another --split"
             )
         own_task = self._find_own_task() if self._own_metrics else None
-        name = f"{self._part}/{split}-{step}-{self.settings['decode']}"
-        path = self.run / f"{name}.parquet"
-        out = storage.join(self.files.place, f"{name}.parquet")
+        stem = f"{self._part}/{split}-{step}-{self.settings['decode']}"
+        name = f"{stem}.parquet"
         fix = "--limit, --beams, --alpha, --dtype, or other examples): remove it to predict again"
-        reused = is_written(path, out, _SETTINGS, self.settings, fix)
+        reused = is_written(self.files, name, _SETTINGS, self.settings, fix)
         # Record the read only after the checks above, which do not read the test split.
         noted_reads = {"test_reads": self.record_test_read(step, again)} if split == "test" else {}
         if reused:
-            table = pq.read_table(path)
+            table = pq.read_table(self.run / name)
         else:
             table = self._predict(split, step)
-            write_table(path, table, _SETTINGS, self.settings, "predict")
-            self.files.publish(f"{name}.parquet")
+            write_table(self.files, name, table, _SETTINGS, self.settings, "predict")
         scores = score_predictions(table, self.task)
         if own_task is not None:
             from mswitch.tasks.seqio.own_metrics import measure
 
             rows = table.select(["id", "targets", "prediction"]).to_pylist()
             scores["seqio"] = measure(own_task, split, self.examples.lengths, rows)
-        self.write(f"{name}.json", {**self.settings, "step": step, "task": self.task, **scores})
+        self.write(f"{stem}.json", {**self.settings, "step": step, "task": self.task, **scores})
+        out = storage.join(self.files.place, name)
         summary = {"stage": "predict", "out": out, "reused": reused, "step": step}
         return {**summary, **scores, **noted_reads}
 
