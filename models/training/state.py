@@ -174,15 +174,7 @@ def _trace_tree(
 
 
 def _create(config: ModelConfig, train: TrainConfig, mesh: Mesh | None) -> Transformer:
-    return Transformer(
-        config,
-        dtype=jnp.dtype(train.dtype),
-        mesh=mesh,
-        scan_layers=train.scan_layers,
-        remat=train.remat,
-        attention=train.attention,
-        rngs=nnx.Rngs(params=train.seed),
-    )
+    return Transformer(config, train, mesh=mesh, rngs=nnx.Rngs(params=train.seed))
 
 
 def unroll(parameters: Mapping[str, Array]) -> Parameters:
