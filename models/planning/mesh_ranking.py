@@ -41,14 +41,13 @@ def rank_settings(
 ) -> list[Setting]:
     """Return all settings whose mesh divides batch, experts and heads, the fastest first."""
     _check_asked(model, config, topology)
-    lengths = (config.inputs_length, config.targets_length)
     counts = count_parameters(skeleton)
     settings = []
     for mesh in _list_meshes(model, config, topology.devices):
         state = count_state_memory(skeleton, mesh)
         for train in _list_memory_settings(model, config, mesh):
-            memory = predict_step_memory(model, train, state, *lengths, topology.platform)
-            secs = _estimate_secs(model, train, lengths, topology, counts)
+            memory = predict_step_memory(model, train, state, *config.lengths, topology.platform)
+            secs = _estimate_secs(model, train, config.lengths, topology, counts)
             settings.append(Setting(train, memory, secs))
     if not settings:
         shares = "batch, routing groups, experts and heads" if model.sparse else "batch and heads"
