@@ -273,7 +273,4 @@ def _make_routing_table(loads: dict[str, np.ndarray]) -> pa.Table:
 
 def _make_table(rows: list[tuple], schema: pa.Schema) -> pa.Table:
     columns = zip(*rows, strict=True)
-    return pa.table(
-        [pa.array(column, field.type) for column, field in zip(columns, schema, strict=True)],
-        schema=schema,
-    )
+    return pa.table(dict(zip(schema.names, columns, strict=True)), schema)

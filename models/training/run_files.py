@@ -18,7 +18,7 @@ import re
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -199,13 +199,15 @@ class BucketFiles(WorkingCopy, RunFiles):
 
     def publish(self, *names: str) -> None:
         """Upload files, several at a time."""
+        self._send(names, objects.upload)
 
-        def upload(name: str) -> None:
+    def _send(self, names: Iterable[str], send: Callable[[Path, str], None]) -> None:
+        def check_and_send(name: str) -> None:
             self.check()
-            objects.upload(self.directory / name, storage.join(self.place, name))
+            send(self.directory / name, storage.join(self.place, name))
 
         with ThreadPoolExecutor(REQUESTS) as pool:
-            list(pool.map(upload, names))
+            list(pool.map(check_and_send, names))
 
     def reopen(self) -> None:
         """Let the run continue; download its newest checkpoint, which `lock` did not download."""
@@ -219,23 +221,6 @@ class BucketFiles(WorkingCopy, RunFiles):
         if storage.exists(url := storage.join(self.place, name)):
             storage.remove([url])
         super()._withdraw(name)
-
-    def _create(self, *names: str) -> None:
-        """Upload files of a checkpoint without replacing any.
-
-        If this machine stalls, the lease may expire between its check and the upload.
-        """
-
-        def upload(name: str) -> None:
-            path, url = self.directory / name, storage.join(self.place, name)
-            self.check()
-            try:
-                objects.create(path, url)
-            except objects.ChangedError:
-                _require_same(url, path.read_bytes())
-
-        with ThreadPoolExecutor(REQUESTS) as pool:
-            list(pool.map(upload, names))
 
     def publish_records(self) -> None:
         """Upload the metrics and TensorBoard events so far.
@@ -261,13 +246,13 @@ class BucketFiles(WorkingCopy, RunFiles):
             names = self.list_local(f"{CHECKPOINTS}/{step}") - {metadata}
             if not self._is_first:
                 names = {name for name in names if not _COMMON.fullmatch(Path(name).name)}
-            self._create(*names)
+            self._send(names, _create)
             if self._is_first:
                 self.publish_records()
             fault_point("train.during_upload")
             meet_in_background(f"{self.place}: step {step} is sent")
             if self._is_first:
-                self._create(metadata)
+                self._send([metadata], _create)
             self._steps.add(step)
             fault_point("train.after_upload")
 
@@ -289,6 +274,17 @@ class BucketFiles(WorkingCopy, RunFiles):
             if storage.exists(metadata := storage.join(directory, METADATA)):
                 storage.remove([metadata])
             storage.remove_tree(directory)
+
+
+def _create(path: Path, url: str) -> None:
+    """Upload a file of a checkpoint, but replace none.
+
+    If this machine stalls, the lease may expire between its check and the upload.
+    """
+    try:
+        objects.create(path, url)
+    except objects.ChangedError:
+        _require_same(url, path.read_bytes())
 
 
 def _require_same(url: str, data: bytes) -> str:
