@@ -20,7 +20,7 @@ from mswitch.models.config import PredictConfig
 from mswitch.models.device_errors import check_devices, explain_memory
 from mswitch.models.inference.decoding_batches import Generator, find_own_examples
 from mswitch.models.inference.prediction_scores import score_predictions
-from mswitch.models.training.checkpoint import choose_step, restore_parameters
+from mswitch.models.training.checkpoint import choose_step
 from mswitch.models.training.run_directory import (
     PREDICTIONS,
     SELECTED,
@@ -154,7 +154,8 @@ class Predictor:
         self.processor.LoadFromSerializedProto(
             storage.read_bytes(storage.join(directory, VOCABULARY_PATH))
         )
-        self._generator = Generator(
+        self.generate = Generator(
+            files,
             self.described,
             self.processor,
             dataclasses.replace(config, decode=decode),
@@ -260,11 +261,3 @@ class Predictor:
         for row, prediction, score in zip(rows, predictions, scores, strict=True):
             row |= {"prediction": prediction, "score": score}
         return pa.Table.from_pylist(rows, SCHEMA)
-
-    def generate(
-        self, inputs: Sequence[Sequence[int]], step: int, what: str
-    ) -> tuple[list[str], list[float]]:
-        """Answer inputs with the parameters of a checkpoint; return answers and scores."""
-        like = self._generator.abstract_parameters()
-        parameters = restore_parameters(self.files, step, like, self.described["config_hash"])
-        return self._generator(parameters, inputs, what)
