@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 from mswitch.models.config import EvaluateConfig, JobConfig, TrainConfig
 from mswitch.models.evaluation.evaluator import Evaluator
 from mswitch.models.evaluation.schemas import BORDER_NATS, DENOISER, EVALUATION_SETTINGS
-from mswitch.models.training.checkpoint import list_complete_steps, restore_parameters
+from mswitch.models.training.checkpoint import list_complete_steps
 from mswitch.models.training.distributed import (
     agree,
     membership,
@@ -173,12 +173,9 @@ def evaluate_run(
             f"{len(steps)} checkpoints{' so far' if more else ''} on {train.devices} of "
             f"{jax.device_count()} x {jax.devices()[0].device_kind}",
         )
-        like = evaluator.abstract_parameters()
         while True:
             for step in steps:
-                parameters = restore_parameters(files, step, like, described["config_hash"])
-                table, routing = evaluator.make_tables(parameters, f"step {step:,}")
-                del parameters  # so that memory never holds two checkpoints
+                table, routing = evaluator.make_tables(files, step)
                 on_first(lambda s=step, t=table, r=routing: _write_step(files, s, t, r, settings))
             if not more:
                 break
