@@ -53,7 +53,7 @@ _T5 = ModelConfig(vocabulary_size=32_128, activation="relu", tied_embeddings=Tru
 _T5_BASE = _scale(_T5, 768, 3072, 12, 12)
 
 
-def _tiny() -> dict[str, Preset]:
+def _make_tiny() -> dict[str, Preset]:
     """Make the demo's two models: layers, width and FLOPs per token are equal; one has 8 experts.
 
     Both start from Switch's init scale of 0.1, so that they differ only in experts. Adafactor's
@@ -69,7 +69,7 @@ def _tiny() -> dict[str, Preset]:
     return {"mt5-tiny": Preset(dense, cost, own), "mswitch-tiny": Preset(sparse, cost, ahead)}
 
 
-def _mt5() -> dict[str, Preset]:
+def _make_mt5() -> dict[str, Preset]:
     """Make mT5 (Xue et al. 2020): T5 1.1 with 250,112 pieces, untied logits and GEGLU."""
     cost = "1M steps of 1024 x 1024 tokens, about 1T input tokens"
     scores = {"small": 67.5, "base": 75.4, "large": 81.1, "xl": 82.9, "xxl": 85.0}
@@ -81,20 +81,20 @@ def _mt5() -> dict[str, Preset]:
     }
 
 
-def _umt5() -> dict[str, Preset]:
+def _make_umt5() -> dict[str, Preset]:
     """Make umT5 (Chung et al. 2023): mT5's layers, each with a position bias, and 256,300 pieces.
 
     300 pieces are sentinels. `umt5-large` was not published.
     """
     presets = {}
-    for name, mt5 in _mt5().items():
+    for name, mt5 in _make_mt5().items():
         model = dataclasses.replace(mt5.model, vocabulary_size=256_384, shared_position_bias=False)
         expected = "only fine-tuned scores are published (Chung et al. 2023)"
         presets[f"u{name}"] = Preset(model, mt5.cost, expected)
     return presets
 
 
-def _mswitch() -> dict[str, Preset]:
+def _make_mswitch() -> dict[str, Preset]:
     """Make mSwitch-Base, FLOP-matched to mT5-Base (Switch Transformers, section 4.3).
 
     The paper states no number of experts. `mswitch-base` has 128, as Switch-Base in its Table 9;
@@ -103,7 +103,7 @@ def _mswitch() -> dict[str, Preset]:
     GEGLU experts, can compute it. `mswitch-small-*` are mT5-Small with experts, for
     `mswitch evidence` on one accelerator.
     """
-    base = _mt5()["mt5-base"].model
+    base = _make_mt5()["mt5-base"].model
     billions = {8: 0.98, 16: 1.43, 32: 2.34, 64: 4.15, 128: 7.78, 256: 15.02}
     presets = {}
     for experts, parameters in billions.items():
@@ -114,7 +114,7 @@ def _mswitch() -> dict[str, Preset]:
             "mean step speed-up 5x over mT5-Base; 91 % of languages at least 4x (Figure 8, which "
             "states no number of experts)",
         )
-    small = _mt5()["mt5-small"].model
+    small = _make_mt5()["mt5-small"].model
     for experts, parameters in {32: 0.69, 128: 1.90}.items():
         presets[f"mswitch-small-{experts}"] = Preset(
             dataclasses.replace(small, experts=experts, **_SWITCH),
@@ -130,7 +130,7 @@ def _mswitch() -> dict[str, Preset]:
     return presets
 
 
-def _switch() -> dict[str, Preset]:
+def _make_switch() -> dict[str, Preset]:
     """Make the English models of the paper's Table 9, but Switch-Base as released (ReLU 3072).
 
     Table 9 lists Switch-XXL with 64 experts and 395B parameters. With its other columns, 64 experts
@@ -159,7 +159,7 @@ def _switch() -> dict[str, Preset]:
     return presets
 
 
-def _t5() -> dict[str, Preset]:
+def _make_t5() -> dict[str, Preset]:
     """Make T5 1.0 (ReLU, tied logits), T5 1.1 (GEGLU, untied), and Switch models' dense twins.
 
     Figures from Switch Transformers' Table 9 are for twins, which differ from `switch-*` only in
@@ -179,7 +179,7 @@ def _t5() -> dict[str, Preset]:
     presets = {
         f"t5-{size}": Preset(m, sequences, expected) for size, (m, expected) in first.items()
     }
-    for name, mt5 in _mt5().items():
+    for name, mt5 in _make_mt5().items():
         presets[f"t5.1.1-{name.removeprefix('mt5-')}"] = Preset(
             dataclasses.replace(mt5.model, vocabulary_size=32_128),
             sequences,
@@ -201,12 +201,12 @@ def _t5() -> dict[str, Preset]:
 
 
 PRESETS: dict[str, Preset] = {
-    **_tiny(),
-    **_mt5(),
-    **_umt5(),
-    **_mswitch(),
-    **_switch(),
-    **_t5(),
+    **_make_tiny(),
+    **_make_mt5(),
+    **_make_umt5(),
+    **_make_mswitch(),
+    **_make_switch(),
+    **_make_t5(),
 }
 
 

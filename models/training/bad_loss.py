@@ -55,7 +55,7 @@ class LossWatch:
             checkpoint: path of the newest checkpoint, if any.
         """
         step = int(metrics["step"])
-        if fault := self.fault(metrics):
+        if fault := self.find_fault(metrics):
             if policy == "stop" or self.skipped >= PATIENCE:
                 raise JobError(_explain_stop(step, fault, policy, checkpoint))
             say_once("train", f"step {step:,}: {fault}; its update is skipped")
@@ -72,7 +72,7 @@ class LossWatch:
         self.last_loss = float(metrics["train/loss"])
         self._losses.append((int(metrics["step"]), self.last_loss))
 
-    def limit(self, step: int) -> float:
+    def find_limit(self, step: int) -> float:
         """Return the largest loss that is not a spike at `step`.
 
         The step before does not count: its loss is not yet known when `step` begins.
@@ -85,10 +85,10 @@ class LossWatch:
         # Round to float32, because the device compares float32 values.
         return float(np.float32(np.mean(before) + self._spike * np.std(before)))
 
-    def fault(self, metrics: Mapping[str, Any]) -> str | None:
+    def find_fault(self, metrics: Mapping[str, Any]) -> str | None:
         """Return what is wrong with a step, or None."""
         loss, norm = float(metrics["train/loss"]), float(metrics["train/gradient_norm"])
-        limit = self.limit(int(metrics["step"]))
+        limit = self.find_limit(int(metrics["step"]))
         if not math.isfinite(loss):
             return f"the loss became {loss}"
         if not math.isfinite(norm):

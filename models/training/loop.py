@@ -16,7 +16,7 @@ from mswitch.models.training.bad_loss import HISTORY_STEPS, LossWatch
 from mswitch.models.training.checkpoint import Checkpoints
 from mswitch.models.training.distributed import JobError, meet, on_first, say_once
 from mswitch.models.training.initial_parameters import make_teaching, prepare_state
-from mswitch.models.training.metrics import METRICS, MetricsWriter, written
+from mswitch.models.training.metrics import METRICS, MetricsWriter, select_written
 from mswitch.models.training.optimizer import make_optimizer
 from mswitch.models.training.run_directory import CHECKPOINTS, read_run
 from mswitch.models.training.run_files import RunFiles
@@ -70,7 +70,7 @@ def run_training(
         stop_is_due = stack.enter_context(stop_requests())
         pending, evaluated = None, plan.evaluation_steps
         for step in range(start + 1, steps + 1):
-            state, metrics = train_step(state, batch, recorder.watch.limit(step), teacher)
+            state, metrics = train_step(state, batch, recorder.watch.find_limit(step), teacher)
             # While the device works on this step, judge and record the step before.
             if pending is not None:
                 recorder.record(*pending)
@@ -172,7 +172,7 @@ class Recorder:
 
     def record(self, step: int, arrays: dict[str, jax.Array]) -> None:
         """Record one step, unless it is so bad that the run stops."""
-        metrics = {"step": step, **jax.device_get(written(step, arrays))}
+        metrics = {"step": step, **jax.device_get(select_written(step, arrays))}
         now = time.monotonic()
         secs, self._clock = now - self._clock, now
         checkpoint = f"{self._out / CHECKPOINTS}/{self.saved}" if self.saved else None
