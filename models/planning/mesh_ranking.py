@@ -169,22 +169,19 @@ def _estimate_secs(
     # Each pass gathers bfloat16 weights; gradients are scattered in float32.
     width, shards = train.model_parallel, train.data_parallel * train.expert_parallel
     wire = (2 * passes + 4) * parts
-    sending = _estimate_sending_secs(topology, "all-gather", others * wire, shards, width)
-    stride = width * train.expert_parallel
-    sending += _estimate_sending_secs(
-        topology, "all-gather", experts * wire, train.data_parallel, stride
-    )
-    tokens = train.batch_size * sum(lengths) / shards
+    values = train.batch_size * sum(lengths) / shards * model.d_model
     layers = model.encoder_layers + model.decoder_layers
-    if model.sparse:
-        there_and_back = 2 * (passes + 1) * model.capacity_factor
-        sent = layers // model.sparse_every * tokens * model.d_model * there_and_back
-        sending += _estimate_sending_secs(
-            topology, "all-to-all", sent, train.expert_parallel, width
-        )
+    there_and_back = 2 * (passes + 1) * model.capacity_factor
+    dispatched = layers // model.sparse_every * values * there_and_back
     # Attention and feed-forward each end with an all-reduce in each forward and backward pass.
-    sent = 2 * layers * tokens * model.d_model * 2 * 2 * passes
-    sending += _estimate_sending_secs(topology, "all-reduce", sent, width, 1)
+    reduced = 2 * layers * values * 2 * 2 * passes
+    collectives = (
+        ("all-gather", others * wire, shards, width),
+        ("all-gather", experts * wire, train.data_parallel, width * train.expert_parallel),
+        ("all-to-all", dispatched, train.expert_parallel, width),  # in a dense model by one device
+        ("all-reduce", reduced, width, 1),
+    )
+    sending = sum(_estimate_sending_secs(topology, *collective) for collective in collectives)
     # Bytes of traffic per value of a gradient, which is written and summed over devices. With
     # microbatches, each gradient is also added to a sum.
     gradient_bytes = 12 if parts == 1 else 24
