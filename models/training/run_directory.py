@@ -38,6 +38,7 @@ SELECTED = "selected.json"
 #: File beside a task's predictions: how often its test split was read.
 TEST_READS = "test_reads.json"
 
+#: What to do if examples have another vocabulary than the run.
 BUILD_EXAMPLES = "build examples with the vocabulary of the run (`mswitch examples build --vocab`)"
 Config = TypeVar("Config", ModelConfig, TrainConfig)
 
