@@ -5,6 +5,7 @@ The named models are in `mswitch.models.presets`.
 
 import dataclasses
 import inspect
+import math
 import re
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal, get_type_hints
@@ -317,9 +318,14 @@ class TrainConfig:
         return self.batch_size // self.row_examples
 
     @property
+    def mesh(self) -> tuple[int, int, int]:
+        """Number of devices along the mesh axes `data`, `expert` and `model`."""
+        return self.data_parallel, self.expert_parallel, self.model_parallel
+
+    @property
     def devices(self) -> int:
         """Number of devices the run needs."""
-        return self.data_parallel * self.expert_parallel * self.model_parallel
+        return math.prod(self.mesh)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -63,18 +63,13 @@ def make_mesh(config: TrainConfig, devices: Sequence[Any] | None = None) -> Mesh
         )
     if jax.process_count() > 1:
         # Devices stay in the order of processes, not of places in the torus.
-        return Mesh(np.array(devices).reshape(_mesh_shape(config)), AXES)
+        return Mesh(np.array(devices).reshape(config.mesh), AXES)
     return arrange_mesh(config, devices[: config.devices])
 
 
 def arrange_mesh(config: TrainConfig, devices: Sequence[Any]) -> Mesh:
     """Arrange devices as a mesh whose axes follow the links of a TPU's torus."""
-    shape = _mesh_shape(config)
-    return Mesh(create_device_mesh(shape, devices, allow_split_physical_axes=True), AXES)
-
-
-def _mesh_shape(config: TrainConfig) -> tuple[int, int, int]:
-    return config.data_parallel, config.expert_parallel, config.model_parallel
+    return Mesh(create_device_mesh(config.mesh, devices, allow_split_physical_axes=True), AXES)
 
 
 def find_fed_part(mesh: Mesh | None) -> tuple[int, int]:

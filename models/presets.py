@@ -5,22 +5,23 @@ that a faithful run should approach. It is not a measurement of this code, unles
 """
 
 import dataclasses
+from typing import Any
 
 from mswitch.models.config import ModelConfig
 from mswitch.pipelines.errors import UserError
 
 _SWITCH = {"init_scale": 0.1, "sparse_every": 2}
-#: T5 1.0 Base; Switch-Base has the same layers.
-_T5_BASE = ModelConfig(
-    vocabulary_size=32_128,
-    d_model=768,
-    d_ff=3072,
-    heads=12,
-    encoder_layers=12,
-    decoder_layers=12,
-    activation="relu",
-    tied_embeddings=True,
-)
+#: Width, feed-forward width, heads and layers of each stack: sizes of mT5, which T5 1.1 and Switch
+#: models share, and of Switch-C.
+_SIZES = {
+    "small": (512, 1024, 6, 8),
+    "base": (768, 2048, 12, 12),
+    "large": (1024, 2816, 16, 24),
+    "xl": (2048, 5120, 32, 24),
+    "xxl": (4096, 10240, 64, 24),
+    "c": (2080, 6144, 32, 15),
+}
+_TABLE_9 = "negative log perplexity {} at 250k, {} at 500k steps"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,79 +39,62 @@ class Preset:
     expected: str
 
 
-def _tiny() -> dict[str, Preset]:
+def _scale(
+    model: ModelConfig, d_model: int, d_ff: int, heads: int, layers: int, **changes: Any
+) -> ModelConfig:
+    sizes = {"d_model": d_model, "d_ff": d_ff, "heads": heads}
+    sizes |= {"encoder_layers": layers, "decoder_layers": layers}
+    return dataclasses.replace(model, **sizes, **changes)
+
+
+#: T5 1.0 without its sizes.
+_T5 = ModelConfig(vocabulary_size=32_128, activation="relu", tied_embeddings=True)
+#: T5 1.0 Base; Switch-Base has the same layers.
+_T5_BASE = _scale(_T5, 768, 3072, 12, 12)
+
+
+def _make_tiny() -> dict[str, Preset]:
     """Make the demo's two models: layers, width and FLOPs per token are equal; one has 8 experts.
 
     Both start from Switch's init scale of 0.1, so that they differ only in experts. Adafactor's
     steps are proportional to a parameter's size. With T5's scale of 1, both diverge at the demo's
     warm-up of 100 steps (loss above 4.9 after 400 steps of 105 languages, against 3.8).
     """
-    dense = ModelConfig(
-        vocabulary_size=4096,
-        d_model=128,
-        d_ff=384,
-        heads=4,
-        d_kv=32,
-        encoder_layers=2,
-        decoder_layers=2,
-        group_size=2048,
-        init_scale=_SWITCH["init_scale"],
-    )
+    small = {"vocabulary_size": 4096, "d_kv": 32, "group_size": 2048}
+    dense = _scale(ModelConfig(), 128, 384, 4, 2, **small, init_scale=_SWITCH["init_scale"])
     sparse = dataclasses.replace(dense, experts=8, **_SWITCH)
     cost = "about 0.15 s a step of 32 x 64 input tokens on 2 CPU cores"
-    return {
-        "mt5-tiny": Preset(
-            dense,
-            cost,
-            "the baseline of `mswitch demo`; its figures are in the demo's report",
-        ),
-        "mswitch-tiny": Preset(
-            sparse,
-            cost,
-            "within 0.1 nats of mt5-tiny on the demo's text, not ahead: docs/experiments",
-        ),
-    }
+    own = "the baseline of `mswitch demo`; its figures are in the demo's report"
+    ahead = "within 0.1 nats of mt5-tiny on the demo's text, not ahead: docs/experiments"
+    return {"mt5-tiny": Preset(dense, cost, own), "mswitch-tiny": Preset(sparse, cost, ahead)}
 
 
-def _mt5() -> dict[str, Preset]:
+def _make_mt5() -> dict[str, Preset]:
     """Make mT5 (Xue et al. 2020): T5 1.1 with 250,112 pieces, untied logits and GEGLU."""
-    sizes = {
-        "small": ((512, 1024, 6, 8), "XNLI zero-shot 67.5"),
-        "base": ((768, 2048, 12, 12), "XNLI zero-shot 75.4"),
-        "large": ((1024, 2816, 16, 24), "XNLI zero-shot 81.1"),
-        "xl": ((2048, 5120, 32, 24), "XNLI zero-shot 82.9"),
-        "xxl": ((4096, 10240, 64, 24), "XNLI zero-shot 85.0"),
-    }
-    presets = {}
-    for size, ((d_model, d_ff, heads, layers), expected) in sizes.items():
-        presets[f"mt5-{size}"] = Preset(
-            ModelConfig(
-                d_model=d_model,
-                d_ff=d_ff,
-                heads=heads,
-                encoder_layers=layers,
-                decoder_layers=layers,
-            ),
-            "1M steps of 1024 x 1024 tokens, about 1T input tokens",
-            f"{expected} (mT5, Table 2)",
+    cost = "1M steps of 1024 x 1024 tokens, about 1T input tokens"
+    scores = {"small": 67.5, "base": 75.4, "large": 81.1, "xl": 82.9, "xxl": 85.0}
+    return {
+        f"mt5-{size}": Preset(
+            _scale(ModelConfig(), *_SIZES[size]), cost, f"XNLI zero-shot {score} (mT5, Table 2)"
         )
-    return presets
+        for size, score in scores.items()
+    }
 
 
-def _umt5() -> dict[str, Preset]:
+def _make_umt5() -> dict[str, Preset]:
     """Make umT5 (Chung et al. 2023): mT5's layers, each with a position bias, and 256,300 pieces.
 
     300 pieces are sentinels. `umt5-large` was not published.
     """
     presets = {}
-    for name, mt5 in _mt5().items():
+    for name, mt5 in _make_mt5().items():
         model = dataclasses.replace(mt5.model, vocabulary_size=256_384, shared_position_bias=False)
         expected = "only fine-tuned scores are published (Chung et al. 2023)"
         presets[f"u{name}"] = Preset(model, mt5.cost, expected)
     return presets
 
 
-def _mswitch() -> dict[str, Preset]:
+def _make_mswitch() -> dict[str, Preset]:
     """Make mSwitch-Base, FLOP-matched to mT5-Base (Switch Transformers, section 4.3).
 
     The paper states no number of experts. `mswitch-base` has 128, as Switch-Base in its Table 9;
@@ -119,7 +103,7 @@ def _mswitch() -> dict[str, Preset]:
     GEGLU experts, can compute it. `mswitch-small-*` are mT5-Small with experts, for
     `mswitch evidence` on one accelerator.
     """
-    base = _mt5()["mt5-base"].model
+    base = _make_mt5()["mt5-base"].model
     billions = {8: 0.98, 16: 1.43, 32: 2.34, 64: 4.15, 128: 7.78, 256: 15.02}
     presets = {}
     for experts, parameters in billions.items():
@@ -130,7 +114,7 @@ def _mswitch() -> dict[str, Preset]:
             "mean step speed-up 5x over mT5-Base; 91 % of languages at least 4x (Figure 8, which "
             "states no number of experts)",
         )
-    small = _mt5()["mt5-small"].model
+    small = _make_mt5()["mt5-small"].model
     for experts, parameters in {32: 0.69, 128: 1.90}.items():
         presets[f"mswitch-small-{experts}"] = Preset(
             dataclasses.replace(small, experts=experts, **_SWITCH),
@@ -146,13 +130,14 @@ def _mswitch() -> dict[str, Preset]:
     return presets
 
 
-def _switch() -> dict[str, Preset]:
+def _make_switch() -> dict[str, Preset]:
     """Make the English models of the paper's Table 9, but Switch-Base as released (ReLU 3072).
 
     Table 9 lists Switch-XXL with 64 experts and 395B parameters. With its other columns, 64 experts
     make 202B parameters; 128, as in the released configuration, make 395B. The preset has 64.
     """
     base = dataclasses.replace(_T5_BASE, **_SWITCH)
+    of_table = f"{_TABLE_9} (Table 9)"
     presets = {}
     for experts in (8, 16, 32, 64, 128, 256):
         presets[f"switch-base-{experts}"] = Preset(
@@ -161,75 +146,43 @@ def _switch() -> dict[str, Preset]:
             "negative log perplexity -1.370 at 250k, -1.306 at 500k steps with 128 experts "
             "(Table 9)",
         )
-    large = dataclasses.replace(
-        base,
-        d_model=1024,
-        d_ff=2816,
-        heads=16,
-        encoder_layers=24,
-        decoder_layers=24,
-        activation="geglu",
-        experts=128,
-    )
-    presets["switch-large"] = Preset(
-        large,
-        "425 GFLOP per sequence",
-        "negative log perplexity -1.248 at 250k, -1.177 at 500k steps (Table 9)",
-    )
-    presets["switch-xxl"] = Preset(
-        dataclasses.replace(large, d_model=4096, d_ff=10240, heads=64, experts=64),
-        "6.3 TFLOP per sequence",
-        "negative log perplexity -1.086 at 250k, -1.008 at 500k steps (Table 9)",
-    )
-    presets["switch-c"] = Preset(
-        dataclasses.replace(
-            base,
-            d_model=2080,
-            d_ff=6144,
-            heads=32,
-            encoder_layers=15,
-            decoder_layers=15,
-            experts=2048,
-            sparse_every=1,
-        ),
-        "890 GFLOP per sequence",
-        "negative log perplexity -1.096 at 250k, -1.043 at 500k steps (Table 9)",
-    )
+    geglu = dataclasses.replace(base, activation="geglu")
+    every = dataclasses.replace(base, sparse_every=1)
+    larger = {
+        "large": (geglu, 128, "425 GFLOP per sequence", (-1.248, -1.177)),
+        "xxl": (geglu, 64, "6.3 TFLOP per sequence", (-1.086, -1.008)),
+        "c": (every, 2048, "890 GFLOP per sequence", (-1.096, -1.043)),
+    }
+    for size, (model, experts, cost, perplexities) in larger.items():
+        scaled = _scale(model, *_SIZES[size], experts=experts)
+        presets[f"switch-{size}"] = Preset(scaled, cost, of_table.format(*perplexities))
     return presets
 
 
-def _t5() -> dict[str, Preset]:
+def _make_t5() -> dict[str, Preset]:
     """Make T5 1.0 (ReLU, tied logits), T5 1.1 (GEGLU, untied), and Switch models' dense twins.
 
     Figures from Switch Transformers' Table 9 are for twins, which differ from `switch-*` only in
     experts: `t5-base` from `switch-base-*`, `t5-large-geglu` from `switch-large`, `t5-xxl` from
     `switch-xxl`. The paper compares Switch-C with T5-XXL; its twin is `t5-c`.
     """
-    table_9 = "negative log perplexity {} at 250k, {} at 500k steps (Switch Transformers, Table 9)"
+    of_table = f"{_TABLE_9} (Switch Transformers, Table 9)"
     fine_tuned = "only fine-tuned scores are published (Raffel et al. 2020, Table 14)"
+    sequences = "2048 sequences a step"
     first = {
-        "small": ((512, 2048, 8, 64, 6), fine_tuned),
-        "base": ((768, 3072, 12, 64, 12), table_9.format(-1.599, -1.556)),
-        "large": ((1024, 4096, 16, 64, 24), fine_tuned),
-        "3b": ((1024, 16384, 32, 128, 24), fine_tuned),
-        "11b": ((1024, 65536, 128, 128, 24), fine_tuned),
+        "small": (_scale(_T5, 512, 2048, 8, 6), fine_tuned),
+        "base": (_T5_BASE, of_table.format(-1.599, -1.556)),
+        "large": (_scale(_T5, 1024, 4096, 16, 24), fine_tuned),
+        "3b": (_scale(_T5, 1024, 16384, 32, 24, d_kv=128), fine_tuned),
+        "11b": (_scale(_T5, 1024, 65536, 128, 24, d_kv=128), fine_tuned),
     }
-    presets = {}
-    for size, ((d_model, d_ff, heads, d_kv, layers), expected) in first.items():
-        model = dataclasses.replace(
-            _T5_BASE,
-            d_model=d_model,
-            d_ff=d_ff,
-            heads=heads,
-            d_kv=d_kv,
-            encoder_layers=layers,
-            decoder_layers=layers,
-        )
-        presets[f"t5-{size}"] = Preset(model, "2048 sequences a step", expected)
-    for size in ("small", "base", "large", "xl", "xxl"):
-        presets[f"t5.1.1-{size}"] = Preset(
-            dataclasses.replace(_mt5()[f"mt5-{size}"].model, vocabulary_size=32_128),
-            "2048 sequences a step",
+    presets = {
+        f"t5-{size}": Preset(m, sequences, expected) for size, (m, expected) in first.items()
+    }
+    for name, mt5 in _make_mt5().items():
+        presets[f"t5.1.1-{name.removeprefix('mt5-')}"] = Preset(
+            dataclasses.replace(mt5.model, vocabulary_size=32_128),
+            sequences,
             "none is published for pretraining: to import, fine-tune and export",
         )
     twins = {
@@ -238,16 +191,9 @@ def _t5() -> dict[str, Preset]:
     }
     for name, (size, cost, perplexities) in twins.items():
         model = dataclasses.replace(presets[f"t5.1.1-{size}"].model, tied_embeddings=True)
-        presets[name] = Preset(model, cost, table_9.format(*perplexities))
+        presets[name] = Preset(model, cost, of_table.format(*perplexities))
     presets["t5-c"] = Preset(
-        dataclasses.replace(
-            _T5_BASE,
-            d_model=2080,
-            d_ff=6144,
-            heads=32,
-            encoder_layers=15,
-            decoder_layers=15,
-        ),
+        _scale(_T5, *_SIZES["c"]),
         "890 GFLOP per sequence",
         "none is published: the dense twin of Switch-C, for its FLOPs",
     )
@@ -255,12 +201,12 @@ def _t5() -> dict[str, Preset]:
 
 
 PRESETS: dict[str, Preset] = {
-    **_tiny(),
-    **_mt5(),
-    **_umt5(),
-    **_mswitch(),
-    **_switch(),
-    **_t5(),
+    **_make_tiny(),
+    **_make_mt5(),
+    **_make_umt5(),
+    **_make_mswitch(),
+    **_make_switch(),
+    **_make_t5(),
 }
 
 

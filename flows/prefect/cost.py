@@ -168,9 +168,8 @@ class CostGuard:
         if peak is None or self.price is None or model is None:
             return None
         config, lengths = training.config, self._lengths(training.config)
-        flops = count_training_step_flops(model, config.rows, *lengths) + count_recomputed_flops(
-            model, config.rows, *lengths, remat=config.remat, loss_chunks=config.loss_chunks
-        )
+        flops = count_training_step_flops(model, config.rows, *lengths)
+        flops += count_recomputed_flops(model, config, *lengths)
         secs = flops / (peak * config.devices * ASSUMED_UTILIZATION)
         devices = f"{config.devices} x {self.price.chip}"
         return secs, f"assuming {ASSUMED_UTILIZATION:.0%} of the peak of {devices}"

@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 from mswitch.models.config import EvaluateConfig, JobConfig, TrainConfig
 from mswitch.models.evaluation.evaluator import Evaluator
 from mswitch.models.evaluation.schemas import BORDER_NATS, DENOISER, EVALUATION_SETTINGS
-from mswitch.models.training.checkpoint import list_complete_steps, restore_parameters
+from mswitch.models.training.checkpoint import list_complete_steps
 from mswitch.models.training.distributed import (
     agree,
     membership,
@@ -38,7 +38,6 @@ from mswitch.models.training.tables import is_written, write_table
 from mswitch.pipelines import storage
 from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.examples.ul2 import NAMES
-from mswitch.pipelines.faults import fault_point
 from mswitch.pipelines.outputs import MARKER, canonical_json, read_manifest
 from mswitch.pipelines.progress import say
 from mswitch.tasks.batches.validation import ValidationBatches
@@ -174,12 +173,9 @@ def evaluate_run(
             f"{len(steps)} checkpoints{' so far' if more else ''} on {train.devices} of "
             f"{jax.device_count()} x {jax.devices()[0].device_kind}",
         )
-        like = evaluator.abstract_parameters()
         while True:
             for step in steps:
-                parameters = restore_parameters(files, step, like, described["config_hash"])
-                table, routing = evaluator.make_tables(parameters, f"step {step:,}")
-                del parameters  # so that memory never holds two checkpoints
+                table, routing = evaluator.make_tables(files, step)
                 on_first(lambda s=step, t=table, r=routing: _write_step(files, s, t, r, settings))
             if not more:
                 break
@@ -217,13 +213,7 @@ def _find_finished_steps(files: RunFiles, settings: dict[str, Any]) -> set[int]:
         int(path.stem)
         for path in (files.directory / EVALUATION).glob("*.parquet")
         if path.stem.isdecimal()
-        and is_written(
-            path,
-            storage.join(files.place, EVALUATION, path.name),
-            EVALUATION_SETTINGS,
-            settings,
-            fix,
-        )
+        and is_written(files, f"{EVALUATION}/{path.name}", EVALUATION_SETTINGS, settings, fix)
     }
 
 
@@ -266,11 +256,7 @@ def _write_step(
     for part, content in {"routing": routing, EVALUATION: table}.items():
         if content is not None:
             name = f"{part}/{step}.parquet"
-            (files.directory / part).mkdir(exist_ok=True)
-            path = files.directory / name
-            write_table(path, content, EVALUATION_SETTINGS, settings, "evaluate")
-            fault_point("evaluate.after_rename")
-            files.publish(name)
+            write_table(files, name, content, EVALUATION_SETTINGS, settings, "evaluate")
     nats, tokens = (table[name].to_numpy() for name in ("nats", "target_tokens"))
     if DENOISER in table.column_names:
         kinds = table[DENOISER].to_numpy()

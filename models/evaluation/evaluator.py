@@ -28,8 +28,10 @@ from mswitch.models.evaluation.schemas import BORDER_NATS, DENOISER, ROUTING_SCH
 from mswitch.models.nn.experts import DROPLESS
 from mswitch.models.nn.losses import compute_token_losses
 from mswitch.models.partitioning import check_divisible, find_fed_part, make_mesh, put_batch
+from mswitch.models.training.checkpoint import restore_parameters
 from mswitch.models.training.distributed import JobError, is_first, meet, together
 from mswitch.models.training.run_directory import parse_model
+from mswitch.models.training.run_files import RunFiles
 from mswitch.models.training.state import Parameters, Skeleton
 from mswitch.models.training.total_loss import BORDERS, FEATURES, Batch, run_model
 from mswitch.pipelines.errors import UserError
@@ -73,7 +75,7 @@ def make_evaluation_step(skeleton: Skeleton) -> jax.stages.Wrapped:
                 skeleton, parameters, batch, groups=groups, capacities=capacities
             )
             losses, _ = compute_token_losses(
-                *head, batch["decoder_target_tokens"], skeleton.train.loss_chunks
+                head, batch["decoder_target_tokens"], skeleton.train.loss_chunks
             )
         weights = batch["decoder_loss_weights"]
         nats, target_tokens = (losses * weights).sum(axis=-1), weights.sum(axis=-1)
@@ -120,7 +122,7 @@ class Evaluator:
         dispatch: str,
         batches: ValidationBatches,
     ):
-        self._model = parse_model(described)
+        self._model, self._run = parse_model(described), described["config_hash"]
         self._in_blocks = self._model.sparse and dispatch == "blocks"
         if self._in_blocks and train.devices > 1:
             raise UserError(
@@ -137,24 +139,22 @@ class Evaluator:
         self._batches = batches
         self._clusters: dict[Document, int] = {}
 
-    def abstract_parameters(self) -> Parameters:
-        """Return shapes and shardings of the parameters, to restore a checkpoint into."""
-        return self._skeleton.abstract_parameters()
-
-    def make_tables(self, parameters: Parameters, what: str) -> tuple[pa.Table, pa.Table | None]:
-        """Return a table of documents and, for a sparse model, a table of routing.
+    def make_tables(self, files: RunFiles, step: int) -> tuple[pa.Table, pa.Table | None]:
+        """Return a checkpoint's table of documents and, for a sparse model, of routing.
 
         Per document: nats, target tokens, bytes, cluster, in a row for each `denoiser` if there are
         several. Per language: tokens of each layer and expert. All processes of a job must call
         this, and get the same tables.
         """
+        like = self._skeleton.abstract_parameters()
+        parameters = restore_parameters(files, step, like, self._run)
         documents: dict[tuple[str, str, int], list[float]] = collections.defaultdict(
             lambda: [0.0, 0, 0, 0.0]
         )
         loads: dict[str, np.ndarray] = {}
         signatures: dict[Document, np.ndarray] = {}
         first = self._batches.vocabulary_size - SENTINELS
-        for batch, result in self._evaluate_batches(parameters, what):
+        for batch, result in self._evaluate_batches(parameters, f"step {step:,}"):
             for row, index in enumerate(batch["language"]):
                 if index < 0:
                     continue
@@ -273,7 +273,4 @@ def _make_routing_table(loads: dict[str, np.ndarray]) -> pa.Table:
 
 def _make_table(rows: list[tuple], schema: pa.Schema) -> pa.Table:
     columns = zip(*rows, strict=True)
-    return pa.table(
-        [pa.array(column, field.type) for column, field in zip(columns, schema, strict=True)],
-        schema=schema,
-    )
+    return pa.table(dict(zip(schema.names, columns, strict=True)), schema)

@@ -27,6 +27,19 @@ OWN_KEY = "mswitch"
 
 _ACTIVATIONS = {"gated-gelu": "geglu", "relu": "relu"}
 _FEED_FORWARD = {own: other for other, own in _ACTIVATIONS.items()}
+#: Hugging Face's names of the numbers that describe every model.
+_NUMBERS = {
+    "vocabulary_size": "vocab_size",
+    "d_model": "d_model",
+    "d_ff": "d_ff",
+    "heads": "num_heads",
+    "d_kv": "d_kv",
+    "encoder_layers": "num_layers",
+    "decoder_layers": "num_decoder_layers",
+    "relative_buckets": "relative_attention_num_buckets",
+    "relative_max_distance": "relative_attention_max_distance",
+}
+_USUAL = {"relative_attention_num_buckets": 32, "relative_attention_max_distance": 128}
 
 
 def read_config(config: Mapping[str, Any], where: str) -> ModelConfig:
@@ -37,27 +50,18 @@ def read_config(config: Mapping[str, Any], where: str) -> ModelConfig:
             f"{where}: model_type {kind!r} cannot be read; mswitch reads {', '.join(ARCHITECTURES)}"
         )
     _require(config, where, "layer_norm_epsilon", NORM_EPSILON)
-    layers = _read_number(config, where, "num_layers")
+    usual = {**_USUAL, "num_decoder_layers": config.get("num_layers")}
     architecture: dict[str, Any] = {
-        "vocabulary_size": _read_number(config, where, "vocab_size"),
-        "d_model": _read_number(config, where, "d_model"),
-        "d_ff": _read_number(config, where, "d_ff"),
-        "heads": _read_number(config, where, "num_heads"),
-        "d_kv": _read_number(config, where, "d_kv"),
-        "encoder_layers": layers,
-        "decoder_layers": _read_number(config, where, "num_decoder_layers", layers),
-        "relative_buckets": _read_number(config, where, "relative_attention_num_buckets", 32),
-        "relative_max_distance": _read_number(
-            config, where, "relative_attention_max_distance", 128
-        ),
-        "tied_embeddings": _read_tied(config, where, kind),
+        own: _read_number(config, where, theirs, usual.get(theirs))
+        for own, theirs in _NUMBERS.items()
     }
+    architecture["tied_embeddings"] = _read_tied(config, where, kind)
     if kind == "switch_transformers":
-        architecture |= _read_sparse_part(config, where, layers, architecture["decoder_layers"])
+        layers = (architecture["encoder_layers"], architecture["decoder_layers"])
+        architecture |= _read_sparse_part(config, where, *layers)
     else:
         architecture["shared_position_bias"] = kind != "umt5"
-        usual = "relu" if kind == "t5" else "gated-gelu"
-        named = config.get("feed_forward_proj", usual)
+        named = config.get("feed_forward_proj", "relu" if kind == "t5" else "gated-gelu")
         if named not in _ACTIVATIONS:
             raise UserError(
                 f"{where}: feed_forward_proj {named!r} is unknown; mswitch reads "
@@ -92,20 +96,12 @@ def write_config(model: ModelConfig, original: Mapping[str, Any] | None = None) 
         "is_encoder_decoder": True,
         "pad_token_id": 0,
         **(original or {}),
+        **{theirs: getattr(model, own) for own, theirs in _NUMBERS.items()},
         "architectures": [ARCHITECTURES[kind]],
-        "d_ff": model.d_ff,
-        "d_kv": model.d_kv,
-        "d_model": model.d_model,
         "layer_norm_epsilon": NORM_EPSILON,
         "model_type": kind,
-        "num_decoder_layers": model.decoder_layers,
-        "num_heads": model.heads,
-        "num_layers": model.encoder_layers,
-        "relative_attention_max_distance": model.relative_max_distance,
-        "relative_attention_num_buckets": model.relative_buckets,
         "tie_word_embeddings": model.tied_embeddings,
         "torch_dtype": "float32",
-        "vocab_size": model.vocabulary_size,
         OWN_KEY: {name: dataclasses.asdict(model)[name] for name in TRAINING_FIELDS},
     }
     # transformers 4.56 renamed `torch_dtype` to `dtype`. Versions 4 and 5 all read the older name.

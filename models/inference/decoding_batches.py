@@ -22,6 +22,7 @@ from mswitch.models.inference.beam import make_beam_decoder
 from mswitch.models.inference.decode import make_decoder
 from mswitch.models.inference.labels import make_label_scorer
 from mswitch.models.partitioning import make_mesh
+from mswitch.models.training.checkpoint import restore_parameters
 from mswitch.models.training.run_directory import parse_model, parse_train_config
 from mswitch.models.training.run_files import RunFiles
 from mswitch.models.training.state import Parameters, Skeleton
@@ -42,7 +43,8 @@ class Generator:
     """Answers inputs with a run's model and its vocabulary.
 
     Args:
-        described: the run's config.json.
+        files: the run.
+        described: its config.json.
         processor: its vocabulary.
         config: settings of the prediction.
         targets_length: most tokens of an answer.
@@ -52,6 +54,7 @@ class Generator:
 
     def __init__(
         self,
+        files: RunFiles,
         described: Mapping[str, Any],
         processor: sentencepiece.SentencePieceProcessor,
         config: PredictConfig,
@@ -69,6 +72,7 @@ class Generator:
             expert_parallel=1,
             model_parallel=1,
         )
+        self._files, self._run = files, described["config_hash"]
         self._mesh = make_mesh(train)
         self._skeleton = Skeleton.build(parse_model(described), train)
         self._processor, self._batch_size = processor, config.batch_size
@@ -109,26 +113,27 @@ class Generator:
             return best
         return make_decoder(self._skeleton, length, pieces=pieces)
 
-    def abstract_parameters(self) -> Parameters:
-        """Return shapes to restore a checkpoint into; each device has all parameters."""
+    def _restore(self, step: int) -> Parameters:
+        """Restore a checkpoint's parameters; each device has all of them."""
         like = self._skeleton.abstract_parameters()
-        if self._mesh is None:
-            return like
-        whole = NamedSharding(self._mesh, PartitionSpec())
-        return jax.tree.map(
-            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=whole), like
-        )
+        if self._mesh is not None:
+            whole = NamedSharding(self._mesh, PartitionSpec())
+            like = jax.tree.map(
+                lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=whole), like
+            )
+        return restore_parameters(self._files, step, like, self._run)
 
     def __call__(
-        self, parameters: Parameters, inputs: Sequence[Sequence[int]], what: str
+        self, inputs: Sequence[Sequence[int]], step: int, what: str
     ) -> tuple[list[Any], list[float]]:
         """Answer every input; return the answers, converted by `read`, and their scores in nats.
 
         Args:
-            parameters: the model's parameters.
             inputs: token ids of each text, at least one, including EOS.
+            step: the checkpoint.
             what: name of the texts, for the progress line.
         """
+        parameters = self._restore(step)
         answers: list[Any] = [None] * len(inputs)
         scores = [0.0] * len(inputs)
         order = sorted(range(len(inputs)), key=lambda row: (len(inputs[row]), row))

@@ -12,7 +12,7 @@ import sentencepiece
 from mswitch.models.config import PredictConfig
 from mswitch.models.device_errors import check_devices, explain_memory
 from mswitch.models.inference.decoding_batches import Generator, find_own_examples
-from mswitch.models.training.checkpoint import choose_step, restore_parameters
+from mswitch.models.training.checkpoint import choose_step
 from mswitch.models.training.run_directory import CHECKPOINTS, check_model_file, read_run
 from mswitch.models.training.run_files import open_files
 from mswitch.pipelines import storage
@@ -66,6 +66,7 @@ def infill(
         inputs = [_encode(processor, text) for text in texts]
         settings = {"decode": config.decode or "greedy", "dtype": config.dtype or "float32"}
         generator = Generator(
+            files,
             described,
             processor,
             dataclasses.replace(config, **settings),
@@ -74,9 +75,7 @@ def infill(
         )
         step = choose_step(files, step)
         say("predict", f"filling gaps with {files.place}/{CHECKPOINTS}/{step}")
-        like = generator.abstract_parameters()
-        parameters = restore_parameters(files, step, like, described["config_hash"])
-    written, _ = generator(parameters, inputs, "texts")
+        written, _ = generator(inputs, step, "texts")
     filled_texts = []
     for text, by_number in zip(texts, written, strict=True):
         spans = [by_number.get(number, "") for number in range(len(SENTINEL.findall(text)))]

@@ -20,7 +20,7 @@ from mswitch.models.config import PredictConfig
 from mswitch.models.device_errors import check_devices, explain_memory
 from mswitch.models.inference.decoding_batches import Generator, find_own_examples
 from mswitch.models.inference.prediction_scores import score_predictions
-from mswitch.models.training.checkpoint import choose_step, restore_parameters
+from mswitch.models.training.checkpoint import choose_step
 from mswitch.models.training.run_directory import (
     PREDICTIONS,
     SELECTED,
@@ -154,7 +154,8 @@ class Predictor:
         self.processor.LoadFromSerializedProto(
             storage.read_bytes(storage.join(directory, VOCABULARY_PATH))
         )
-        self._generator = Generator(
+        self.generate = Generator(
+            files,
             self.described,
             self.processor,
             dataclasses.replace(config, decode=decode),
@@ -218,26 +219,25 @@ class Predictor:
                 "give another --split"
             )
         own_task = self._find_own_task() if self._own_metrics else None
-        name = f"{self._part}/{split}-{step}-{self.settings['decode']}"
-        path = self.run / f"{name}.parquet"
-        out = storage.join(self.files.place, f"{name}.parquet")
+        stem = f"{self._part}/{split}-{step}-{self.settings['decode']}"
+        name = f"{stem}.parquet"
         fix = "--limit, --beams, --alpha, --dtype, or other examples): remove it to predict again"
-        reused = is_written(path, out, _SETTINGS, self.settings, fix)
+        reused = is_written(self.files, name, _SETTINGS, self.settings, fix)
         # Record the read only after the checks above, which do not read the test split.
         noted_reads = {"test_reads": self.record_test_read(step, again)} if split == "test" else {}
         if reused:
-            table = pq.read_table(path)
+            table = pq.read_table(self.run / name)
         else:
             table = self._predict(split, step)
-            write_table(path, table, _SETTINGS, self.settings, "predict")
-            self.files.publish(f"{name}.parquet")
+            write_table(self.files, name, table, _SETTINGS, self.settings, "predict")
         scores = score_predictions(table, self.task)
         if own_task is not None:
             from mswitch.tasks.seqio.own_metrics import measure
 
             rows = table.select(["id", "targets", "prediction"]).to_pylist()
             scores["seqio"] = measure(own_task, split, self.examples.lengths, rows)
-        self.write(f"{name}.json", {**self.settings, "step": step, "task": self.task, **scores})
+        self.write(f"{stem}.json", {**self.settings, "step": step, "task": self.task, **scores})
+        out = storage.join(self.files.place, name)
         summary = {"stage": "predict", "out": out, "reused": reused, "step": step}
         return {**summary, **scores, **noted_reads}
 
@@ -261,11 +261,3 @@ class Predictor:
         for row, prediction, score in zip(rows, predictions, scores, strict=True):
             row |= {"prediction": prediction, "score": score}
         return pa.Table.from_pylist(rows, SCHEMA)
-
-    def generate(
-        self, inputs: Sequence[Sequence[int]], step: int, what: str
-    ) -> tuple[list[str], list[float]]:
-        """Answer inputs with the parameters of a checkpoint; return answers and scores."""
-        like = self._generator.abstract_parameters()
-        parameters = restore_parameters(self.files, step, like, self.described["config_hash"])
-        return self._generator(parameters, inputs, what)

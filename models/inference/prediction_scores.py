@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from mswitch.pipelines.corpus.stats import align
 from mswitch.tasks.metric_intervals import score
 from mswitch.tasks.metrics.registry import make_metric
 
@@ -92,14 +93,7 @@ def format_scores(scores: Mapping[str, Any], metrics: Sequence[str]) -> str:
             value = _average(languages, name, key)
             mean += ["n/a" if value is None else f"{value:.1f}"]
     lines.append(mean)
-    widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
-    shown = [
-        "  ".join(
-            cell.ljust(width) if column == 0 else cell.rjust(width)
-            for column, (cell, width) in enumerate(zip(line, widths, strict=True))
-        ).rstrip()
-        for line in lines
-    ]
+    shown = [align(lines, text_columns={0})]
     shown += [
         f"{name} (the task's own): {value:.6g}"
         for name, value in sorted(scores.get("seqio", {}).items())

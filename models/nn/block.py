@@ -4,6 +4,8 @@ Blocks are pre-norm. A period is one dense block or, with `sparse_every` 2, a de
 sparse one.
 """
 
+from typing import Any
+
 import jax.numpy as jnp
 from flax import nnx
 from jax.sharding import Mesh
@@ -46,19 +48,7 @@ class Block(nnx.Module):
         self.switch = (
             SwitchFeedForward(config, dtype=dtype, mesh=mesh, rngs=rngs) if sparse else None
         )
-        self.feed_forward = (
-            None
-            if sparse
-            else FeedForward(
-                config.d_model,
-                config.d_ff,
-                activation=config.activation,
-                init_scale=config.init_scale,
-                dropout_rate=config.dropout_rate,
-                dtype=dtype,
-                rngs=rngs,
-            )
-        )
+        self.feed_forward = None if sparse else FeedForward(config, dtype=dtype, rngs=rngs)
         self.position_bias = (
             None
             if config.shared_position_bias
@@ -75,8 +65,8 @@ class Block(nnx.Module):
         ids: Int[Array, "B L"],
         mask: Bool[Array, "#B #L L"] | KernelMask,
         bias: Float[Array, "1 H L L"] | Float[Array, "H diagonals"] | None,
-        memory: Float[Array, "B M D"] | None,
-        memory_mask: Bool[Array, "B #L M"] | KernelMask | None,
+        memory: Float[Array, "B M D"] | None = None,
+        memory_mask: Bool[Array, "B #L M"] | KernelMask | None = None,
         groups: int,
         capacity: int | None,
         key: PRNGKeyArray | None,
@@ -121,34 +111,18 @@ class Block(nnx.Module):
 
 
 class Period(nnx.Module):
-    """The blocks that a stack repeats; at most the last is sparse."""
+    """The blocks that a stack repeats; at most the last is sparse. `how` is for all of them."""
 
-    def __init__(
-        self,
-        config: ModelConfig,
-        *,
-        decoder: bool,
-        dtype: jnp.dtype,
-        mesh: Mesh | None,
-        remat_attention: bool,
-        rngs: nnx.Rngs,
-    ):
+    def __init__(self, config: ModelConfig, **how: Any):
+        last = config.period - 1
         self.blocks = nnx.List(
             [
-                Block(
-                    config,
-                    decoder=decoder,
-                    sparse=config.sparse and index == config.period - 1,
-                    dtype=dtype,
-                    mesh=mesh,
-                    remat_attention=remat_attention,
-                    rngs=rngs,
-                )
+                Block(config, sparse=config.sparse and index == last, **how)
                 for index in range(config.period)
             ]
         )
 
-    def __call__(self, x: Array, *, key: PRNGKeyArray | None, **inputs):
+    def __call__(self, x: Array, *, key: PRNGKeyArray | None, **inputs: Any):
         """Apply all blocks; return the output and the sparse block's statistics."""
         stats = None
         for block, block_key in zip(self.blocks, split_key(key, len(self.blocks)), strict=True):

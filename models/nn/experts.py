@@ -7,7 +7,7 @@ would cost more than the experts. On a mesh, each device gathers the tokens of i
 """
 
 import functools
-from collections.abc import Callable
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -37,44 +37,32 @@ _QUEUES = PartitionSpec(None, "expert", "data", None)
 _INTO, _BACK = PartitionSpec(None, None, "model"), PartitionSpec(None, "model", None)
 
 
-@jax.custom_vjp
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _take(
-    x: Float[Array, "N D"], index: Int[Array, " M"], inverse: Int[Array, " N"]
+    mode: Literal["fill", "clip"],
+    x: Float[Array, "N D"],
+    index: Int[Array, " M"],
+    inverse: Int[Array, " N"],
 ) -> Float[Array, "M D"]:
-    """Take rows `index` of `x`; an index out of range gives zeros.
+    """Take rows `index` of `x`; an index out of range gives zeros, or with `clip` any row.
 
-    A row is taken at most once. `inverse` maps rows of `x` to rows of the result, so the gradient
-    is a gather by `inverse`, not a scatter.
+    Zeros cost an extra write. A row is taken at most once. `inverse` maps rows of `x` to rows of
+    the result, so the gradient is a gather by `inverse`, not a scatter.
     """
     del inverse
-    return x.at[index].get(mode="fill", fill_value=0)
+    return x.at[index].get(mode=mode, fill_value=0)
 
 
-@jax.custom_vjp
-def _take_any(
-    x: Float[Array, "N D"], index: Int[Array, " M"], inverse: Int[Array, " N"]
-) -> Float[Array, "M D"]:
-    """Take rows like `_take`, but for an index out of range take an arbitrary row of `x`.
-
-    Zeros would cost an extra write.
-    """
-    del inverse
-    return x.at[index].get(mode="clip")
+def _take_forward(mode: Any, x: Array, index: Array, inverse: Array) -> tuple[Array, Any]:
+    return _take(mode, x, index, inverse), (index, inverse)
 
 
-def _take_forward(
-    take: Callable[..., Array], x: Array, index: Array, inverse: Array
-) -> tuple[Array, tuple[Array, Array]]:
-    return take(x, index, inverse), (index, inverse)
-
-
-def _take_backward(maps: tuple[Array, Array], gradient: Array) -> tuple[Array, None, None]:
+def _take_backward(_: Any, maps: Any, gradient: Array) -> tuple[Array, None, None]:
     index, inverse = maps
-    return _take(gradient, inverse, index), None, None
+    return _take("fill", gradient, inverse, index), None, None
 
 
-for take in (_take, _take_any):
-    take.defvjp(functools.partial(_take_forward, take), _take_backward)
+_take.defvjp(_take_forward, _take_backward)
 
 
 def _find_places(
@@ -99,7 +87,8 @@ def dispatch(
     """Queue tokens at their experts; unused places hold an arbitrary token without a gradient."""
     d_model = tokens.shape[-1]
     place, token = _find_places(slot, experts, capacity)
-    return _take_any(tokens.reshape(-1, d_model), token, place).reshape(experts, -1, d_model)
+    queued = _take("clip", tokens.reshape(-1, d_model), token, place)
+    return queued.reshape(experts, -1, d_model)
 
 
 def combine(
@@ -107,7 +96,7 @@ def combine(
 ) -> Float[Array, "G S D"]:
     """Bring the experts' results back to their tokens; return zeros for tokens without a slot."""
     place, token = _find_places(slot, queues.shape[0], capacity)
-    y = _take(queues.reshape(-1, queues.shape[-1]), place, token)
+    y = _take("fill", queues.reshape(-1, queues.shape[-1]), place, token)
     return y.reshape(*slot.shape, -1)
 
 

@@ -6,7 +6,7 @@ compiled for TPUs.
 """
 
 from mswitch.models.capacity import expert_capacity, group_batch
-from mswitch.models.config import AttentionChoice, ModelConfig, Remat
+from mswitch.models.config import ModelConfig, TrainConfig
 
 #: The forward pass of a product is one product. Its backward pass is two products of this size, one
 #: per operand.
@@ -83,27 +83,19 @@ def count_training_step_flops(
 
 
 def count_recomputed_flops(
-    config: ModelConfig,
-    batch_size: int,
-    inputs_length: int,
-    targets_length: int,
-    *,
-    remat: Remat,
-    loss_chunks: int,
-    attention: AttentionChoice = "xla",
+    config: ModelConfig, train: TrainConfig, inputs_length: int, targets_length: int
 ) -> int:
     """Count the matrix-product FLOPs that memory settings add to one training step.
 
     Remat `layers` repeats the layers' forward pass. Remat `attention` and the attention kernel
     repeat the products of queries and keys. Several loss chunks repeat the logits.
     """
-    lengths = (batch_size, inputs_length, targets_length)
-    logits = count_logits_flops(config, batch_size, targets_length)
-    again = logits if loss_chunks > 1 else 0
-    if remat == "layers":
-        again += count_forward_flops(config, *lengths) - logits
-    if remat == "attention" or attention == "kernel":
+    logits = count_logits_flops(config, train.rows, targets_length)
+    again = logits if train.loss_chunks > 1 else 0
+    if train.remat == "layers":
+        again += count_forward_flops(config, train.rows, inputs_length, targets_length) - logits
+    if train.remat == "attention" or train.attention == "kernel":
         pairs = config.encoder_layers * inputs_length**2
         pairs += config.decoder_layers * targets_length * (targets_length + inputs_length)
-        again += 2 * batch_size * config.joined_kv * pairs
+        again += 2 * train.rows * config.joined_kv * pairs
     return again

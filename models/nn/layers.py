@@ -16,6 +16,8 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
+from mswitch.models.config import ModelConfig
+
 Initializer = Callable[..., Array]
 
 NORM_EPSILON = 1e-6
@@ -132,25 +134,15 @@ def split_key(key: PRNGKeyArray | None, count: int) -> Sequence[PRNGKeyArray | N
 class FeedForward(nnx.Module):
     """The dense feed-forward layer: GEGLU as in mT5, or ReLU."""
 
-    def __init__(
-        self,
-        d_model: int,
-        d_ff: int,
-        *,
-        activation: str,
-        init_scale: float,
-        dropout_rate: float,
-        dtype: jnp.dtype,
-        rngs: nnx.Rngs,
-    ):
-        init = fan_in_init(init_scale, "truncated_normal")
-        shape, axes = (d_model, d_ff), ("embed", "mlp")
-        self.wi_0 = Dense(shape, axes, init=init, dtype=dtype, rngs=rngs)
-        self.wi_1 = (
-            Dense(shape, axes, init=init, dtype=dtype, rngs=rngs) if activation == "geglu" else None
+    def __init__(self, config: ModelConfig, *, dtype: jnp.dtype, rngs: nnx.Rngs):
+        dense = functools.partial(
+            Dense, init=fan_in_init(config.init_scale, "truncated_normal"), dtype=dtype, rngs=rngs
         )
-        self.wo = Dense((d_ff, d_model), ("mlp", "embed"), init=init, dtype=dtype, rngs=rngs)
-        self.dropout_rate = dropout_rate
+        shape, axes = (config.d_model, config.d_ff), ("embed", "mlp")
+        self.wi_0 = dense(shape, axes)
+        self.wi_1 = dense(shape, axes) if config.activation == "geglu" else None
+        self.wo = dense(shape[::-1], axes[::-1])
+        self.dropout_rate = config.dropout_rate
 
     def __call__(
         self, x: Float[Array, "B L D"], *, key: PRNGKeyArray | None = None

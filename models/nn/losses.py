@@ -26,11 +26,7 @@ class Head(NamedTuple):
 
 
 def compute_token_losses(
-    x: Float[Array, "B T D"],
-    kernel: Float[Array, "D V"],
-    scale: float,
-    targets: Int[Array, "B T"],
-    chunks: int,
+    head: Head, targets: Int[Array, "B T"], chunks: int
 ) -> tuple[Float[Array, "B T"], Float[Array, "B T"]]:
     """Compute cross-entropy in nats and squared log-partition of every position, in float32.
 
@@ -40,9 +36,9 @@ def compute_token_losses(
     """
 
     def compute_part(x: Array, targets: Array) -> tuple[Array, Array]:
-        return _token_losses(_logits(x, kernel, scale), targets)
+        return _compute_each_loss(_compute_logits(x, head), targets)
 
-    return _compute_in_chunks(compute_part, chunks, x, targets)
+    return _compute_in_chunks(compute_part, chunks, head.x, targets)
 
 
 def compute_distilled_losses(
@@ -60,20 +56,20 @@ def compute_distilled_losses(
     """
 
     def compute_part(x: Array, taught: Array, targets: Array) -> tuple[Array, Array, Array]:
-        logits = _logits(x, student.kernel, student.scale)
+        logits = _compute_logits(x, student)
         log_probabilities = jax.nn.log_softmax(logits / temperature)
-        wanted = jax.nn.softmax(_logits(taught, teacher.kernel, teacher.scale) / temperature)
+        wanted = jax.nn.softmax(_compute_logits(taught, teacher) / temperature)
         soft = -(wanted * log_probabilities).sum(axis=-1)
-        return *_token_losses(logits, targets), soft * temperature**2
+        return *_compute_each_loss(logits, targets), soft * temperature**2
 
     return _compute_in_chunks(compute_part, chunks, student.x, teacher.x, targets)
 
 
-def _logits(x: Array, kernel: Array, scale: float) -> Float[Array, "B T V"]:
-    return jnp.einsum("btd,dv->btv", x.astype(jnp.float32) * scale, kernel)
+def _compute_logits(x: Array, head: Head) -> Float[Array, "B T V"]:
+    return jnp.einsum("btd,dv->btv", x.astype(jnp.float32) * head.scale, head.kernel)
 
 
-def _token_losses(logits: Array, targets: Array) -> tuple[Array, Array]:
+def _compute_each_loss(logits: Array, targets: Array) -> tuple[Array, Array]:
     log_z = jax.nn.logsumexp(logits, axis=-1)
     correct = jnp.take_along_axis(logits, targets[..., None], axis=-1)[..., 0]
     return log_z - correct, jnp.square(log_z)
@@ -102,7 +98,7 @@ def _compute_in_chunks(losses: Callable[..., Losses], chunks: int, *arrays: Arra
     )
 
 
-def balance_loss(
+def compute_balance_loss(
     counts: Int[Array, "G E"],
     mass: Float[Array, "G E"],
     tokens: Float[Array, " G"],
@@ -127,7 +123,9 @@ def balance_loss(
     return experts * (fraction * mean_probability).sum(axis=-1).mean()
 
 
-def router_z_loss(log_z: Float[Array, "G S"], weight: Float[Array, "G S"]) -> Float[Array, ""]:
+def compute_router_z_loss(
+    log_z: Float[Array, "G S"], weight: Float[Array, "G S"]
+) -> Float[Array, ""]:
     """Compute the mean square of log-sum-exp of a router's logits over routed tokens (ST-MoE)."""
     in_group = jnp.maximum(weight.sum(axis=1), 1.0)
     return ((jnp.square(log_z) * weight).sum(axis=1) / in_group).mean()

@@ -22,7 +22,7 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from mswitch.models.config import BalanceScope, ModelConfig, RouterInit
 from mswitch.models.nn.layers import Initializer, fan_in_init, parameter
-from mswitch.models.nn.losses import balance_loss, router_z_loss
+from mswitch.models.nn.losses import compute_balance_loss, compute_router_z_loss
 from mswitch.models.partitioning import BATCH_AXES
 
 #: Initialisations of a router's kernel in Flaxformer and in the paper. init_scale changes neither.
@@ -290,8 +290,8 @@ def _summarise(
     mass = jnp.einsum("gse,gs->ge", choice.probabilities, weight)
     dropped = (real & ~kept).sum()
     return RoutingStats(
-        balance_loss=balance_loss(counts, mass, weight.sum(axis=1), balance_scope),
-        z_loss=router_z_loss(choice.log_z, weight),
+        balance_loss=compute_balance_loss(counts, mass, weight.sum(axis=1), balance_scope),
+        z_loss=compute_router_z_loss(choice.log_z, weight),
         drop_fraction=dropped / total,
         entropy=(choice.entropy * weight).sum() / total,
         confidence=(choice.gate * weight).sum() / total,

@@ -16,7 +16,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from mswitch.models.capacity import WHOLE_BATCH, Groups
-from mswitch.models.config import AttentionChoice, ModelConfig, Remat
+from mswitch.models.config import AttentionChoice, ModelConfig, TrainConfig
 from mswitch.models.nn.attention import RelativePositionBias
 from mswitch.models.nn.block import Period
 from mswitch.models.nn.layers import Dense, Embedding, RMSNorm, dropout, fan_in_init, split_key
@@ -45,31 +45,27 @@ class Stack(nnx.Module):
     def __init__(
         self,
         config: ModelConfig,
+        train: TrainConfig,
         *,
         decoder: bool,
-        dtype: jnp.dtype,
         mesh: Mesh | None,
-        scan_layers: bool,
-        remat: Remat,
         rngs: nnx.Rngs,
     ):
         layers = config.decoder_layers if decoder else config.encoder_layers
         self.count = layers // config.period
+        dtype = jnp.dtype(train.dtype)
+        how: dict[str, Any] = {"decoder": decoder, "dtype": dtype, "mesh": mesh}
+        how["remat_attention"] = train.remat == "attention"
 
         @nnx.split_rngs(splits=self.count)
         @nnx.vmap(in_axes=(0,), out_axes=0)
         def create(rngs: nnx.Rngs) -> Period:
-            return Period(
-                config,
-                decoder=decoder,
-                dtype=dtype,
-                mesh=mesh,
-                remat_attention=remat == "attention",
-                rngs=rngs,
-            )
+            return Period(config, rngs=rngs, **how)
 
         stacked = create(rngs)
-        self.periods = stacked if scan_layers else nnx.List(slice_periods(stacked, self.count))
+        self.periods = (
+            stacked if train.scan_layers else nnx.List(slice_periods(stacked, self.count))
+        )
         self.position_bias = (
             RelativePositionBias(config, bidirectional=not decoder, rngs=rngs)
             if config.shared_position_bias
@@ -77,7 +73,7 @@ class Stack(nnx.Module):
         )
         self.final_norm = RMSNorm(config.d_model, dtype=dtype, rngs=rngs)
         self.dropout_rate = config.dropout_rate
-        self.remat_layers = remat == "layers"
+        self.remat_layers = train.remat == "layers"
 
     @property
     def unrolled(self) -> Sequence[Period]:
@@ -90,33 +86,20 @@ class Stack(nnx.Module):
         self,
         x: Float[Array, "B L D"],
         *,
-        real: Bool[Array, "B L"],
-        ids: Int[Array, "B L"],
         mask: Bool[Array, "#B #L L"] | KernelMask,
-        memory: Float[Array, "B M D"] | None = None,
-        memory_mask: Bool[Array, "B #L M"] | KernelMask | None = None,
-        groups: int,
-        capacity: int | None,
         key: PRNGKeyArray | None,
+        **inputs: Any,
     ) -> tuple[Float[Array, "B L D"], RoutingStats | None]:
-        """Apply all blocks; statistics have a leading axis of sparse layers."""
+        """Apply all blocks; statistics have a leading axis of sparse layers.
+
+        The other inputs are those of `Block`.
+        """
         keys = split_key(key, 3)
         length = x.shape[1]
         bias = None if self.position_bias is None else self.position_bias(length, mask)
 
         def apply(period, x, key):
-            return period(
-                x,
-                key=key,
-                real=real,
-                ids=ids,
-                mask=mask,
-                bias=bias,
-                memory=memory,
-                memory_mask=memory_mask,
-                groups=groups,
-                capacity=capacity,
-            )
+            return period(x, key=key, mask=mask, bias=bias, **inputs)
 
         x = dropout(x, self.dropout_rate, keys[0])
         layer_keys = None if keys[1] is None else jax.random.split(keys[1], self.count)
@@ -151,44 +134,21 @@ class Transformer(nnx.Module):
 
     Args:
         config: architecture.
-        dtype: compute type.
+        train: its compute type, `scan_layers`, `remat` and `attention` count.
         mesh: devices to shard over, or None for one.
-        scan_layers: loop over periods, whose parameters are in one array, instead of unrolling.
-        remat: the part that the backward pass recomputes (`TrainConfig`).
-        attention: how attention is computed (`TrainConfig`).
         rngs: randomness of initialisation.
     """
 
     def __init__(
-        self,
-        config: ModelConfig,
-        *,
-        dtype: jnp.dtype = jnp.bfloat16,
-        mesh: Mesh | None = None,
-        scan_layers: bool = False,
-        remat: Remat = "none",
-        attention: AttentionChoice = "auto",
-        rngs: nnx.Rngs,
+        self, config: ModelConfig, train: TrainConfig, *, mesh: Mesh | None, rngs: nnx.Rngs
     ):
         self.config = config
         self.mesh = mesh
-        self.attention: AttentionChoice = attention
+        self.attention: AttentionChoice = train.attention
         rows, d_model = config.vocabulary_size, config.d_model
-        self.embedding = Embedding(rows, d_model, dtype=dtype, rngs=rngs)
-
-        def make_stack(decoder: bool) -> Stack:
-            return Stack(
-                config,
-                decoder=decoder,
-                dtype=dtype,
-                mesh=mesh,
-                scan_layers=scan_layers,
-                remat=remat,
-                rngs=rngs,
-            )
-
-        self.encoder = make_stack(decoder=False)
-        self.decoder = make_stack(decoder=True)
+        self.embedding = Embedding(rows, d_model, dtype=jnp.dtype(train.dtype), rngs=rngs)
+        self.encoder = Stack(config, train, decoder=False, mesh=mesh, rngs=rngs)
+        self.decoder = Stack(config, train, decoder=True, mesh=mesh, rngs=rngs)
         self.logits = (
             None
             if config.tied_embeddings

@@ -40,7 +40,12 @@ class PlanConfig:
     @property
     def shape(self) -> tuple[int, int, int]:
         """Number of sequences in a batch, and the lengths of their inputs and targets."""
-        return self.batch_size, self.inputs_length, self.targets_length
+        return self.batch_size, *self.lengths
+
+    @property
+    def lengths(self) -> tuple[int, int]:
+        """Positions of a sequence in encoder and decoder."""
+        return self.inputs_length, self.targets_length
 
     def allows(self, name: str, value: int | Remat) -> bool:
         """Return whether a setting may have this value."""

@@ -12,7 +12,7 @@ import numpy as np
 from mswitch.models.hardware import Chip
 from mswitch.models.planning.hlo import Instruction, Module
 from mswitch.models.planning.parts import PARTS, REST, name_parts
-from mswitch.models.planning.products import count_products
+from mswitch.models.planning.products import list_products
 from mswitch.models.planning.topology import Topology, share_between_hosts
 from mswitch.models.planning.traffic import count_bytes
 
@@ -62,14 +62,15 @@ def count_costs(text: str, topology: Topology) -> Costs:
         computation = module.computations[name]
         part_names = name_parts(module, computation)
         for instruction in computation.values():
-            products = count_products(module, computation, instruction, chip.passes)
+            products = list(list_products(module, computation, instruction, chip.passes))
+            bfloat16_flops = sum(flops * passes for flops, passes in products)
             moved = count_bytes(module, computation, instruction)
             part = parts[part_names.get(instruction.name, REST)]
-            part["flops"] += products.flops * times
+            part["flops"] += sum(flops for flops, _ in products) * times
             part["memory_bytes"] += moved * times
-            compute_secs = products.bfloat16_flops / chip.flops_per_sec
+            compute_secs = bfloat16_flops / chip.flops_per_sec
             part["secs"] += times * max(compute_secs, moved / chip.hbm_bytes_per_sec)
-            in_passes += products.bfloat16_flops * times
+            in_passes += bfloat16_flops * times
     return Costs(
         flops=sum(part["flops"] for part in parts.values()),
         bfloat16_flops=in_passes,

@@ -135,15 +135,16 @@ class Module:
                 continue
             match = _INSTRUCTION.match(line)
             if match and current is not None:
-                instruction = _parse_instruction(match[2], match[3], bool(match[1]))
-                if frame := _FRAME.search(instruction.attributes):
-                    instruction = dataclasses.replace(
-                        instruction, frames=frames.get(int(frame[1]), ())
-                    )
-                current[instruction.name] = instruction
+                frame = _FRAME.search(match[3])
+                stack = frames.get(int(frame[1]), ()) if frame else ()
+                current[match[2]] = _parse_instruction(match[2], match[3], bool(match[1]), stack)
         if entry is None:
             raise ValueError("the HLO text has no ENTRY computation")
         return cls(computations, entry)
+
+    def find_fused(self, fusion: Instruction) -> Computation:
+        """Return the computation of the instructions that are fused."""
+        return self.computations[fusion.list_called()[0]]
 
     def list_fused(self) -> set[str]:
         """Return the names of computations that are fused into one instruction."""
@@ -179,24 +180,20 @@ class Module:
         if known:
             return int(known[1])
         condition = re.search(r"condition=%?([\w.\-]+)", loop.attributes)
-        bounds = (
-            [
-                int(instruction.literal)
-                for instruction in self.computations[condition[1]].values()
-                if instruction.opcode == "constant" and re.fullmatch(r"\d+", instruction.literal)
-            ]
-            if condition
-            else []
-        )
+        bounds = [
+            int(instruction.literal)
+            for instruction in (self.computations[condition[1]].values() if condition else ())
+            if instruction.opcode == "constant" and re.fullmatch(r"\d+", instruction.literal)
+        ]
         if len(bounds) != 1:
             raise ValueError(f"the trip count of the loop {loop.name} cannot be read")
         return bounds[0]
 
 
-def _parse_instruction(name: str, text: str, is_root: bool) -> Instruction:
+def _parse_instruction(name: str, text: str, is_root: bool, frames: tuple[str, ...]) -> Instruction:
     opcode = _OPCODE.search(" " + text)
     if opcode is None:
-        return Instruction(name, "", (), (), "", text, is_root)
+        return Instruction(name, "", (), (), "", text, is_root, frames)
     start = opcode.end() - 1
     result, rest = text[: opcode.start()], text[start:]
     end = _find_closing_parenthesis(rest)
@@ -208,6 +205,7 @@ def _parse_instruction(name: str, text: str, is_root: bool) -> Instruction:
         rest[:end],
         rest[end + 1 :],
         is_root,
+        frames,
     )
 
 

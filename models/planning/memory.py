@@ -83,8 +83,7 @@ class StepMemory:
 
 def count_state_memory(skeleton: Skeleton, train: TrainConfig) -> StateMemory:
     """Count the bytes of parameters and moments on each device, with training's shardings."""
-    mesh = AbstractMesh((train.data_parallel, train.expert_parallel, train.model_parallel), AXES)
-    skeleton = dataclasses.replace(skeleton, mesh=mesh)
+    skeleton = dataclasses.replace(skeleton, mesh=AbstractMesh(train.mesh, AXES))
     state = skeleton.abstract_state(make_optimizer(train))
     return StateMemory(_count_device_bytes(state.parameters), _count_device_bytes(state.moments))
 

@@ -41,14 +41,13 @@ def rank_settings(
 ) -> list[Setting]:
     """Return all settings whose mesh divides batch, experts and heads, the fastest first."""
     _check_asked(model, config, topology)
-    lengths = (config.inputs_length, config.targets_length)
     counts = count_parameters(skeleton)
     settings = []
     for mesh in _list_meshes(model, config, topology.devices):
         state = count_state_memory(skeleton, mesh)
         for train in _list_memory_settings(model, config, mesh):
-            memory = predict_step_memory(model, train, state, *lengths, topology.platform)
-            secs = _estimate_secs(model, train, lengths, topology, counts)
+            memory = predict_step_memory(model, train, state, *config.lengths, topology.platform)
+            secs = _estimate_secs(model, train, config.lengths, topology, counts)
             settings.append(Setting(train, memory, secs))
     if not settings:
         shares = "batch, routing groups, experts and heads" if model.sparse else "batch and heads"
@@ -162,36 +161,27 @@ def _estimate_secs(
 ) -> float:
     """Estimate a step's time for ranking: compute, communication, and memory traffic of weights."""
     chip, parts = topology.chip, train.microbatches
-    flops = count_training_step_flops(model, train.batch_size, *lengths) + count_recomputed_flops(
-        model,
-        train.batch_size,
-        *lengths,
-        remat=train.remat,
-        loss_chunks=train.loss_chunks,
-        attention=train.attention,
-    )
+    flops = count_training_step_flops(model, train.batch_size, *lengths)
+    flops += count_recomputed_flops(model, train, *lengths)
     experts = counts.get("experts", 0) / train.expert_parallel / train.model_parallel
     others = (sum(counts.values()) - counts.get("experts", 0)) / train.model_parallel
     passes = 3 if train.remat == "layers" else 2
     # Each pass gathers bfloat16 weights; gradients are scattered in float32.
     width, shards = train.model_parallel, train.data_parallel * train.expert_parallel
     wire = (2 * passes + 4) * parts
-    sending = _estimate_sending_secs(topology, "all-gather", others * wire, shards, width)
-    stride = width * train.expert_parallel
-    sending += _estimate_sending_secs(
-        topology, "all-gather", experts * wire, train.data_parallel, stride
-    )
-    tokens = train.batch_size * sum(lengths) / shards
+    values = train.batch_size * sum(lengths) / shards * model.d_model
     layers = model.encoder_layers + model.decoder_layers
-    if model.sparse:
-        there_and_back = 2 * (passes + 1) * model.capacity_factor
-        sent = layers // model.sparse_every * tokens * model.d_model * there_and_back
-        sending += _estimate_sending_secs(
-            topology, "all-to-all", sent, train.expert_parallel, width
-        )
+    there_and_back = 2 * (passes + 1) * model.capacity_factor
+    dispatched = layers // model.sparse_every * values * there_and_back
     # Attention and feed-forward each end with an all-reduce in each forward and backward pass.
-    sent = 2 * layers * tokens * model.d_model * 2 * 2 * passes
-    sending += _estimate_sending_secs(topology, "all-reduce", sent, width, 1)
+    reduced = 2 * layers * values * 2 * 2 * passes
+    collectives = (
+        ("all-gather", others * wire, shards, width),
+        ("all-gather", experts * wire, train.data_parallel, width * train.expert_parallel),
+        ("all-to-all", dispatched, train.expert_parallel, width),  # in a dense model by one device
+        ("all-reduce", reduced, width, 1),
+    )
+    sending = sum(_estimate_sending_secs(topology, *collective) for collective in collectives)
     # Bytes of traffic per value of a gradient, which is written and summed over devices. With
     # microbatches, each gradient is also added to a sum.
     gradient_bytes = 12 if parts == 1 else 24

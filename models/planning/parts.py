@@ -51,13 +51,10 @@ def name_parts(module: Module, computation: Computation) -> dict[str, str]:
 
 
 def _own_part(module: Module, instruction: Instruction) -> str | None:
-    inside = [
-        fused
-        for name in (instruction.list_called() if instruction.opcode == "fusion" else [])
-        for fused in module.computations[name].values()
-    ]
-    products = [fused for fused in inside if fused.opcode in ("dot", "convolution")]
-    largest = sorted(inside, key=lambda fused: -fused.bytes)
+    fused = module.find_fused(instruction) if instruction.opcode == "fusion" else {}
+    inside = list(fused.values())
+    products = [inner for inner in inside if inner.opcode in ("dot", "convolution")]
+    largest = sorted(inside, key=lambda inner: -inner.bytes)
     for candidate in (*products, instruction, *largest):
         for frame in candidate.frames:
             for part, pattern in _PATTERNS.items():

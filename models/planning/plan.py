@@ -9,6 +9,7 @@ from mswitch.models.config import AttentionChoice, ModelChanges, ModelConfig, Tr
 from mswitch.models.hardware import GIB
 from mswitch.models.nn.flops import count_recomputed_flops, count_training_step_flops
 from mswitch.models.nn.sharded_attention import choose_kernel
+from mswitch.models.partitioning import AXES
 from mswitch.models.planning.compile import CompileRequest, CompileResult
 from mswitch.models.planning.config import PlanConfig
 from mswitch.models.planning.costs import compute_roofline
@@ -67,10 +68,9 @@ def make_plan(
 def _choose_attention(
     model: ModelConfig, config: PlanConfig, topology: Topology
 ) -> AttentionChoice:
-    lengths = (config.inputs_length, config.targets_length)
     gpu = topology.chip.gpu
     kind = gpu.name if gpu else f"TPU {topology.name.partition(':')[0]}"
-    return "kernel" if choose_kernel(config.attention, model.d_kv, lengths, kind) else "xla"
+    return "kernel" if choose_kernel(config.attention, model.d_kv, config.lengths, kind) else "xla"
 
 
 def make_pair(
@@ -167,26 +167,20 @@ def _compile(
             f"device, and {topology.name} has {topology.chip.hbm_bytes / GIB:.2f}",
         )
         return CompileResult(False, None, 0.0, 0.0, 0)
-    mesh = f"{train.data_parallel} x {train.expert_parallel} x {train.model_parallel}"
+    mesh = " x ".join(map(str, train.mesh))
     say(
         "plan",
         f"compiling for {topology.devices} devices as data x expert x model = {mesh}, "
         f"{train.microbatches} microbatches, predicted {memory.total / GIB:.1f} GiB a device; "
         "this takes minutes",
     )
-    return compile_elsewhere(
-        CompileRequest(topology.name, model, train, config.inputs_length, config.targets_length)
-    )
+    return compile_elsewhere(CompileRequest(topology.name, model, train, *config.lengths))
 
 
 def _to_json(setting: Setting) -> dict[str, Any]:
     train, memory = setting.train, setting.memory
     return {
-        "mesh": {
-            "data": train.data_parallel,
-            "expert": train.expert_parallel,
-            "model": train.model_parallel,
-        },
+        "mesh": dict(zip(AXES, train.mesh, strict=True)),
         "microbatches": train.microbatches,
         "loss_chunks": train.loss_chunks,
         "remat": train.remat,
@@ -203,22 +197,13 @@ def _report_compiled(
     chosen: Setting,
     result: CompileResult,
 ) -> dict[str, Any]:
-    train = chosen.train
-    lengths = (config.inputs_length, config.targets_length)
-    analytic = count_training_step_flops(model, train.batch_size, *lengths)
-    again = count_recomputed_flops(
-        model,
-        train.batch_size,
-        *lengths,
-        remat=train.remat,
-        loss_chunks=train.loss_chunks,
-        attention=train.attention,
-    )
+    analytic = count_training_step_flops(model, *config.shape)
+    again = count_recomputed_flops(model, chosen.train, *config.lengths)
     made: dict[str, Any] = {
         "fits": result.fits,
         "peak_bytes_per_device": result.peak_bytes,
         "analytic_flops_per_step": analytic,
-        "flops_per_token": analytic / (train.batch_size * sum(lengths)),
+        "flops_per_token": analytic / (config.batch_size * sum(config.lengths)),
         "recomputed_flops_per_step": again,
         "compile_secs": round(result.compile_secs, 1),
         "compile_cpu_secs": round(result.cpu_secs, 1),
@@ -250,7 +235,5 @@ def _report_compiled(
 def _select_distinct(settings: list[Setting]) -> list[Setting]:
     best: dict[tuple[int, int, int], Setting] = {}
     for setting in settings:
-        train = setting.train
-        mesh = (train.data_parallel, train.expert_parallel, train.model_parallel)
-        best.setdefault(mesh, setting)
+        best.setdefault(setting.train.mesh, setting)
     return list(best.values())[:SUGGESTIONS]

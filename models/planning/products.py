@@ -3,30 +3,20 @@
 import json
 import math
 import re
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
 
 from mswitch.models.planning.hlo import Computation, Instruction, Module
 
 _CONFIG = "backend_config="
 
 
-class Products(NamedTuple):
-    """FLOPs of matrix products.
-
-    Attributes:
-        flops: FLOPs; a multiply-add is two.
-        bfloat16_flops: the same, with each product times its number of bfloat16 passes.
-    """
-
-    flops: int = 0
-    bfloat16_flops: int = 0
-
-
-def count_products(
+def list_products(
     module: Module, computation: Computation, instruction: Instruction, passes: Mapping[str, int]
-) -> Products:
-    """Count the FLOPs of an instruction, including instructions fused in it.
+) -> Iterator[tuple[int, int]]:
+    """Yield the FLOPs of each product of an instruction, and how many bfloat16 passes it takes.
+
+    A multiply-add is two FLOPs. A fusion has the products of the instructions fused in it.
 
     Args:
         module: the program.
@@ -35,48 +25,27 @@ def count_products(
         passes: passes of the chip (`mswitch.models.hardware.Chip`).
     """
     if instruction.opcode == "fusion":
-        inside = [module.computations[name] for name in instruction.list_called()]
-        each = [
-            count_products(module, own, inner, passes) for own in inside for inner in own.values()
-        ]
-        return Products(*map(sum, zip((0, 0), *each, strict=True)))
-    if instruction.opcode == "custom-call":
-        return _count_custom_call_products(instruction, computation, passes)
-    if instruction.opcode not in _PRODUCTS:
-        return Products()
-    flops = _PRODUCTS[instruction.opcode](instruction, computation)
-    precision = re.search(r"operand_precision=\{(\w+)", instruction.attributes)
-    return _count_passes(
-        flops, instruction, computation, passes, precision[1] if precision else None
-    )
-
-
-def _count_passes(
-    flops: int,
-    product: Instruction,
-    computation: Computation,
-    passes: Mapping[str, int],
-    precision: str | None,
-) -> Products:
-    """Count a product once for each pass; if `precision` is None, XLA uses its default."""
-    if all(computation[name].arrays[0].dtype == "bf16" for name in product.operands[:2]):
-        return Products(flops, flops)
-    return Products(flops, flops * passes[(precision or "default").lower()])
-
-
-def _count_custom_call_products(
-    call: Instruction, computation: Computation, passes: Mapping[str, int]
-) -> Products:
-    if estimate := read_estimate(call):
-        return Products(estimate["flops"], estimate["flops"])
-    if not call.target.startswith("__cublas"):
-        return Products()
-    gemm = _read_backend_config(call)["gemm_backend_config"]
-    left = computation[call.operands[0]].arrays[0].shape
-    contracted = gemm["dot_dimension_numbers"]["lhs_contracting_dimensions"]
-    flops = 2 * math.prod(call.arrays[0].shape) * math.prod(left[int(axis)] for axis in contracted)
-    precision = gemm["precision_config"]["operand_precision"][0]
-    return _count_passes(flops, call, computation, passes, precision)
+        inside = module.find_fused(instruction)
+        for inner in inside.values():
+            yield from list_products(module, inside, inner, passes)
+        return
+    if estimate := read_estimate(instruction):
+        yield estimate["flops"], 1
+        return
+    if instruction.opcode in _PRODUCTS:
+        flops = _PRODUCTS[instruction.opcode](instruction, computation)
+        named = re.search(r"operand_precision=\{(\w+)", instruction.attributes)
+        precision = named[1] if named else "default"
+    elif instruction.opcode == "custom-call" and instruction.target.startswith("__cublas"):
+        gemm = _read_backend_config(instruction)["gemm_backend_config"]
+        contracted = gemm["dot_dimension_numbers"]["lhs_contracting_dimensions"]
+        flops = _count_contracted_flops(instruction, computation, contracted)
+        precision = gemm["precision_config"]["operand_precision"][0].lower()
+    else:
+        return
+    operands = (computation[name] for name in instruction.operands[:2])
+    in_bfloat16 = all(operand.arrays[0].dtype == "bf16" for operand in operands)
+    yield flops, 1 if in_bfloat16 else passes[precision]
 
 
 def read_estimate(call: Instruction) -> dict[str, int] | None:
@@ -94,10 +63,16 @@ def _read_backend_config(call: Instruction) -> dict[str, Any]:
 
 def count_dot_flops(dot: Instruction, computation: Computation) -> int:
     """Count the FLOPs of a `dot`: two for every result value and contracted position."""
-    left = computation[dot.operands[0]].arrays[0].shape
     contracted = re.search(r"lhs_contracting_dims=\{([\d,]*)\}", dot.attributes)
-    sizes = [left[int(axis)] for axis in contracted[1].split(",") if axis] if contracted else []
-    return 2 * math.prod(dot.arrays[0].shape) * math.prod(sizes)
+    axes = [axis for axis in contracted[1].split(",") if axis] if contracted else []
+    return _count_contracted_flops(dot, computation, axes)
+
+
+def _count_contracted_flops(
+    product: Instruction, computation: Computation, axes: Iterable[str]
+) -> int:
+    left = computation[product.operands[0]].arrays[0].shape
+    return 2 * math.prod(product.arrays[0].shape) * math.prod(left[int(axis)] for axis in axes)
 
 
 def count_convolution_flops(convolution: Instruction, computation: Computation) -> int:

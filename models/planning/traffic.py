@@ -1,5 +1,7 @@
 """Count the bytes that an instruction reads from a device's memory and writes to it."""
 
+from collections.abc import Iterator
+
 from mswitch.models.planning.hlo import Computation, Instruction, Module
 from mswitch.models.planning.products import read_estimate
 
@@ -74,17 +76,19 @@ def _count_in_hbm(instruction: Instruction) -> int:
 
 def _count_fusion_bytes(module: Module, computation: Computation, fusion: Instruction) -> int:
     """Count the bytes of a fusion's operands and results, or of the parts that the fusion uses."""
-    inside = module.computations[fusion.list_called()[0]]
-    total = 0
-    for parameter in inside.values():
-        if parameter.opcode == "parameter":
-            operand = computation[fusion.operands[int(parameter.literal)]]
-            total += min(_count_in_hbm(operand), _count_bytes_read(module, inside, parameter))
-    return total + sum(
-        _count_bytes_written(module, inside, instruction)
-        for instruction in inside.values()
-        if instruction.is_root
+    inside = module.find_fused(fusion)
+    read = sum(
+        min(_count_in_hbm(computation[name]), _count_bytes_read(module, inside, parameter))
+        for name, parameter in _pair_parameters(fusion, inside)
     )
+    return read + _count_bytes_written(module, computation, fusion)
+
+
+def _pair_parameters(fusion: Instruction, inside: Computation) -> Iterator[tuple[str, Instruction]]:
+    """Yield the name of each operand of a fusion, with its parameter in the fused computation."""
+    for instruction in inside.values():
+        if instruction.opcode == "parameter":
+            yield fusion.operands[int(instruction.literal)], instruction
 
 
 def _count_bytes_read(module: Module, inside: Computation, value: Instruction) -> int:
@@ -100,12 +104,11 @@ def _count_bytes_read(module: Module, inside: Computation, value: Instruction) -
         elif user.opcode == "bitcast":
             total += _count_bytes_read(module, inside, user)
         elif user.opcode == "fusion":
-            nested = module.computations[user.list_called()[0]]
+            nested = module.find_fused(user)
             total += sum(
-                _count_bytes_read(module, nested, instruction)
-                for instruction in nested.values()
-                if instruction.opcode == "parameter"
-                and user.operands[int(instruction.literal)] == value.name
+                _count_bytes_read(module, nested, parameter)
+                for name, parameter in _pair_parameters(user, nested)
+                if name == value.name
             )
         else:
             return value.bytes
@@ -124,10 +127,7 @@ def _count_bytes_written(module: Module, inside: Computation, root: Instruction)
     if root.opcode == "dynamic-update-slice":
         return inside[root.operands[1]].bytes
     if root.opcode == "fusion":
-        nested = module.computations[root.list_called()[0]]
-        return sum(
-            _count_bytes_written(module, nested, instruction)
-            for instruction in nested.values()
-            if instruction.is_root
-        )
+        nested = module.find_fused(root)
+        inner = next(instruction for instruction in nested.values() if instruction.is_root)
+        return _count_bytes_written(module, nested, inner)
     return _count_in_hbm(root)

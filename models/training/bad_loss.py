@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from mswitch.models.config import BadLossPolicy
+from mswitch.models.training.distributed import JobError, say_once
 
 #: Maximum and minimum number of earlier losses that a loss is compared with.
 WINDOW_STEPS = 100
@@ -53,11 +54,8 @@ class LossWatch:
             policy: `skip` ends a run after `PATIENCE` skipped steps, `stop` at the first bad one.
             checkpoint: path of the newest checkpoint, if any.
         """
-        # Import these late: they import JAX, which a report on losses does not need.
-        from mswitch.models.training.distributed import JobError, say_once
-
         step = int(metrics["step"])
-        if fault := self.fault(metrics):
+        if fault := self.find_fault(metrics):
             if policy == "stop" or self.skipped >= PATIENCE:
                 raise JobError(_explain_stop(step, fault, policy, checkpoint))
             say_once("train", f"step {step:,}: {fault}; its update is skipped")
@@ -74,7 +72,7 @@ class LossWatch:
         self.last_loss = float(metrics["train/loss"])
         self._losses.append((int(metrics["step"]), self.last_loss))
 
-    def limit(self, step: int) -> float:
+    def find_limit(self, step: int) -> float:
         """Return the largest loss that is not a spike at `step`.
 
         The step before does not count: its loss is not yet known when `step` begins.
@@ -87,10 +85,10 @@ class LossWatch:
         # Round to float32, because the device compares float32 values.
         return float(np.float32(np.mean(before) + self._spike * np.std(before)))
 
-    def fault(self, metrics: Mapping[str, Any]) -> str | None:
+    def find_fault(self, metrics: Mapping[str, Any]) -> str | None:
         """Return what is wrong with a step, or None."""
         loss, norm = float(metrics["train/loss"]), float(metrics["train/gradient_norm"])
-        limit = self.limit(int(metrics["step"]))
+        limit = self.find_limit(int(metrics["step"]))
         if not math.isfinite(loss):
             return f"the loss became {loss}"
         if not math.isfinite(norm):

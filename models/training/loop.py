@@ -16,7 +16,7 @@ from mswitch.models.training.bad_loss import HISTORY_STEPS, LossWatch
 from mswitch.models.training.checkpoint import Checkpoints
 from mswitch.models.training.distributed import JobError, meet, on_first, say_once
 from mswitch.models.training.initial_parameters import make_teaching, prepare_state
-from mswitch.models.training.metrics import METRICS, MetricsWriter, written
+from mswitch.models.training.metrics import METRICS, MetricsWriter, select_written
 from mswitch.models.training.optimizer import make_optimizer
 from mswitch.models.training.run_directory import CHECKPOINTS, read_run
 from mswitch.models.training.run_files import RunFiles
@@ -54,7 +54,7 @@ def run_training(
 
     with contextlib.ExitStack() as stack:
         stack.callback(checkpoints.wait)
-        recorder = stack.enter_context(Recorder(plan, batches, out, start))
+        recorder = stack.enter_context(contextlib.closing(Recorder(plan, batches, out, start)))
         upcoming = stack.enter_context(contextlib.closing(make_ahead(load, range(start, steps))))
         if start == steps:  # the run was killed before it was marked finished
             checkpoints.prune()
@@ -70,7 +70,7 @@ def run_training(
         stop_is_due = stack.enter_context(stop_requests())
         pending, evaluated = None, plan.evaluation_steps
         for step in range(start + 1, steps + 1):
-            state, metrics = train_step(state, batch, recorder.watch.limit(step), teacher)
+            state, metrics = train_step(state, batch, recorder.watch.find_limit(step), teacher)
             # While the device works on this step, judge and record the step before.
             if pending is not None:
                 recorder.record(*pending)
@@ -154,10 +154,8 @@ class Recorder:
 
         self.watch = LossWatch(plan.train.loss_spike, on_first(open_writer))
 
-    def __enter__(self) -> "Recorder":
-        return self
-
-    def __exit__(self, *_: object) -> None:
+    def close(self) -> None:
+        """Close the records."""
         if self._writer is not None:
             self._writer.close()
 
@@ -174,7 +172,7 @@ class Recorder:
 
     def record(self, step: int, arrays: dict[str, jax.Array]) -> None:
         """Record one step, unless it is so bad that the run stops."""
-        metrics = {"step": step, **jax.device_get(written(step, arrays))}
+        metrics = {"step": step, **jax.device_get(select_written(step, arrays))}
         now = time.monotonic()
         secs, self._clock = now - self._clock, now
         checkpoint = f"{self._out / CHECKPOINTS}/{self.saved}" if self.saved else None

@@ -84,7 +84,7 @@ def _replace_infinite(value: Any) -> Any:
     return value if math.isfinite(value) else None
 
 
-def written(step: int, metrics: Mapping[str, Any]) -> dict[str, Any]:
+def select_written(step: int, metrics: Mapping[str, Any]) -> dict[str, Any]:
     """Select the metrics that a step records, so that only these are copied from the device."""
     matrices = step == 1 or step % MATRICES_EVERY == 0
     return {name: value for name, value in metrics.items() if matrices or value.ndim < 2}

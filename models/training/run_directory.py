@@ -38,6 +38,8 @@ SELECTED = "selected.json"
 #: File beside a task's predictions: how often its test split was read.
 TEST_READS = "test_reads.json"
 
+#: What to do if examples have another vocabulary than the run.
+BUILD_EXAMPLES = "build examples with the vocabulary of the run (`mswitch examples build --vocab`)"
 Config = TypeVar("Config", ModelConfig, TrainConfig)
 
 
@@ -250,39 +252,34 @@ def read_marker(run: Path) -> dict[str, Any] | None:
 
 
 def check_vocabulary(
-    run: str | Path, described: Mapping[str, Any], examples: str | Path, manifest: Mapping[str, Any]
+    run: str | Path,
+    described: Mapping[str, Any],
+    place: str | Path,
+    manifest: Mapping[str, Any],
+    advice: str = BUILD_EXAMPLES,
 ) -> None:
-    """Check that a run has the examples' vocabulary; an imported run only needs a row per piece."""
-    size, sha256 = manifest["vocabulary_size"], manifest["vocabulary_sha256"]
-    advice = "build examples with the vocabulary of the run (`mswitch examples build --vocab`)"
-    _check_pieces(run, described, examples, size, sha256, advice)
+    """Check that a run has the vocabulary of examples; an imported run only needs a row per piece.
+
+    `place` and `manifest` are those of the examples; `advice` is what to do otherwise.
+    """
+    rows, trained_on = described["model"]["vocabulary_size"], described["examples"]
+    size = manifest["vocabulary_size"]
+    if rows < size:
+        raise UserError(f"{run} has {rows:,} rows for the {size:,} pieces of {place}: {advice}")
+    if trained_on and trained_on["vocabulary_sha256"] != manifest["vocabulary_sha256"]:
+        raise UserError(
+            f"{run} was trained with another vocabulary than {place} has: {advice}; the run's is "
+            f"in {trained_on['path']} (relative to the run)"
+        )
 
 
 def check_model_file(
     run: str | Path, described: Mapping[str, Any], vocabulary: "VocabularyModel"
 ) -> None:
     """Check that a run has this vocabulary; an imported run only needs a row per piece."""
+    sizes = {"vocabulary_size": vocabulary.size, "vocabulary_sha256": vocabulary.model_sha256}
     advice = "give the vocabulary that the model was trained with"
-    model_file = vocabulary.path, vocabulary.size, vocabulary.model_sha256
-    _check_pieces(run, described, *model_file, advice)
-
-
-def _check_pieces(
-    run: str | Path,
-    described: Mapping[str, Any],
-    place: str | Path,
-    size: int,
-    sha256: str,
-    advice: str,
-) -> None:
-    rows, trained_on = described["model"]["vocabulary_size"], described["examples"]
-    if rows < size:
-        raise UserError(f"{run} has {rows:,} rows for the {size:,} pieces of {place}: {advice}")
-    if trained_on and trained_on["vocabulary_sha256"] != sha256:
-        raise UserError(
-            f"{run} was trained with another vocabulary than {place} has: {advice}; the run's is "
-            f"in {trained_on['path']} (relative to the run)"
-        )
+    check_vocabulary(run, described, vocabulary.path, sizes, advice)
 
 
 def parse_model(config: Mapping[str, Any]) -> ModelConfig:

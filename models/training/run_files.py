@@ -18,7 +18,7 @@ import re
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -124,14 +124,13 @@ class RunFiles:
         yield
 
 
-class BucketFiles(RunFiles):
+class BucketFiles(WorkingCopy, RunFiles):
     """A run directory in a bucket, with its working copy."""
 
     is_copy = True
 
     def __init__(self, place: str, directory: Path):
         super().__init__(place, directory)
-        self._copy = WorkingCopy(place, directory)
         self._is_first = True
         self._lease: Lease | None = None
         self._steps: set[int] = set()
@@ -150,7 +149,7 @@ class BucketFiles(RunFiles):
 
             def hold() -> str:
                 if not part:
-                    self._copy.list_names()
+                    self.list_names()
                 held.append(stack.enter_context(hold_lease(place, _STAGES[part])))
                 return held[0].key
 
@@ -177,7 +176,7 @@ class BucketFiles(RunFiles):
         return self._lease is not None
 
     def _download_newest(self) -> None:
-        names = self._copy.list_names()
+        names = self.list_names()
         parts: dict[int, set[str]] = {}
         for match in filter(None, map(_CHECKPOINT.fullmatch, names)):
             parts.setdefault(int(match[1]), set()).add(match[2])
@@ -189,7 +188,7 @@ class BucketFiles(RunFiles):
         if MARKER not in names and self._steps:
             newest = f"{CHECKPOINTS}/{max(self._steps)}/"
             wanted |= {name for name in names if name.startswith(newest)}
-        self._copy.download(wanted)
+        self.download(wanted)
         if stored := objects.read_version(storage.join(self.place, METRICS)):
             self._versions[METRICS] = stored[1]
 
@@ -198,19 +197,17 @@ class BucketFiles(RunFiles):
         if self._lease is not None:
             self._lease.check()
 
-    def refresh(self, *, metrics: bool = False, predictions: bool = False) -> None:
-        """Download files that are missing here or have changed in size."""
-        self._copy.refresh(metrics=metrics, predictions=predictions)
-
     def publish(self, *names: str) -> None:
         """Upload files, several at a time."""
+        self._send(names, objects.upload)
 
-        def upload(name: str) -> None:
+    def _send(self, names: Iterable[str], send: Callable[[Path, str], None]) -> None:
+        def check_and_send(name: str) -> None:
             self.check()
-            objects.upload(self.directory / name, storage.join(self.place, name))
+            send(self.directory / name, storage.join(self.place, name))
 
         with ThreadPoolExecutor(REQUESTS) as pool:
-            list(pool.map(upload, names))
+            list(pool.map(check_and_send, names))
 
     def reopen(self) -> None:
         """Let the run continue; download its newest checkpoint, which `lock` did not download."""
@@ -225,29 +222,12 @@ class BucketFiles(RunFiles):
             storage.remove([url])
         super()._withdraw(name)
 
-    def _create(self, *names: str) -> None:
-        """Upload files of a checkpoint without replacing any.
-
-        If this machine stalls, the lease may expire between its check and the upload.
-        """
-
-        def upload(name: str) -> None:
-            path, url = self.directory / name, storage.join(self.place, name)
-            self.check()
-            try:
-                objects.create(path, url)
-            except objects.ChangedError:
-                _require_same(url, path.read_bytes())
-
-        with ThreadPoolExecutor(REQUESTS) as pool:
-            list(pool.map(upload, names))
-
     def publish_records(self) -> None:
         """Upload the metrics and TensorBoard events so far.
 
         Each file may only replace the version that this process uploaded before.
         """
-        for name in (METRICS, *sorted(self._copy.list_local(TENSORBOARD))):
+        for name in (METRICS, *sorted(self.list_local(TENSORBOARD))):
             self.check()
             url, data = storage.join(self.place, name), (self.directory / name).read_bytes()
             try:
@@ -263,16 +243,16 @@ class BucketFiles(RunFiles):
         def upload() -> None:
             wait()
             metadata = f"{CHECKPOINTS}/{step}/{METADATA}"
-            names = self._copy.list_local(f"{CHECKPOINTS}/{step}") - {metadata}
+            names = self.list_local(f"{CHECKPOINTS}/{step}") - {metadata}
             if not self._is_first:
                 names = {name for name in names if not _COMMON.fullmatch(Path(name).name)}
-            self._create(*names)
+            self._send(names, _create)
             if self._is_first:
                 self.publish_records()
             fault_point("train.during_upload")
             meet_in_background(f"{self.place}: step {step} is sent")
             if self._is_first:
-                self._create(metadata)
+                self._send([metadata], _create)
             self._steps.add(step)
             fault_point("train.after_upload")
 
@@ -295,11 +275,16 @@ class BucketFiles(RunFiles):
                 storage.remove([metadata])
             storage.remove_tree(directory)
 
-    @contextlib.contextmanager
-    def checkpoint(self, step: int, part: str = PARAMETERS) -> Iterator[None]:
-        """Download a part of a checkpoint; remove it afterwards, to save space."""
-        with self._copy.checkpoint(step, part):
-            yield
+
+def _create(path: Path, url: str) -> None:
+    """Upload a file of a checkpoint, but replace none.
+
+    If this machine stalls, the lease may expire between its check and the upload.
+    """
+    try:
+        objects.create(path, url)
+    except objects.ChangedError:
+        _require_same(url, path.read_bytes())
 
 
 def _require_same(url: str, data: bytes) -> str:

@@ -19,10 +19,9 @@ from flax import nnx
 from jax.sharding import Mesh, NamedSharding
 from jaxtyping import Array, Int
 
-from mswitch.models.config import ModelConfig, TrainConfig
+from mswitch.models.config import Freeze, ModelConfig, TrainConfig
 from mswitch.models.nn.transformer import Transformer
 from mswitch.models.partitioning import shard_parameter
-from mswitch.models.training.frozen_parameters import find_group, is_frozen
 from mswitch.models.training.optimizer import Moment, Optimizer, find_moment_axes
 
 Parameters = dict[str, Array]
@@ -175,15 +174,7 @@ def _trace_tree(
 
 
 def _create(config: ModelConfig, train: TrainConfig, mesh: Mesh | None) -> Transformer:
-    return Transformer(
-        config,
-        dtype=jnp.dtype(train.dtype),
-        mesh=mesh,
-        scan_layers=train.scan_layers,
-        remat=train.remat,
-        attention=train.attention,
-        rngs=nnx.Rngs(params=train.seed),
-    )
+    return Transformer(config, train, mesh=mesh, rngs=nnx.Rngs(params=train.seed))
 
 
 def unroll(parameters: Mapping[str, Array]) -> Parameters:
@@ -209,6 +200,30 @@ def find_dense_name(name: str, period: int) -> str:
     if rest.startswith("switch."):
         rest = f"feed_forward.{rest.removeprefix('switch.')}.kernel"
     return f"{stack}.periods.{layer}.blocks.0.{rest}"
+
+
+def is_frozen(name: str, freeze: Freeze) -> bool:
+    """Return whether `--freeze` keeps a parameter unchanged.
+
+    The option freezes the experts' parameters, all others, or none.
+    """
+    return freeze != "none" and (find_group(name) == "experts") == (freeze == "experts")
+
+
+def find_group(name: str) -> str:
+    """Return the group of a parameter: embedding, logits, attention, experts and so on."""
+    parts = name.split(".")
+    if parts[0] in ("embedding", "logits"):
+        return parts[0]
+    if "router" in parts:
+        return "routers"
+    if "switch" in parts:
+        return "experts"
+    if any(part.endswith("norm") for part in parts):
+        return "norms"
+    if "feed_forward" in parts:
+        return "feed_forward"
+    return "attention"
 
 
 def count_parameters(skeleton: Skeleton) -> dict[str, int]:

@@ -1,12 +1,12 @@
 """Write the tables of a run as Parquet, each with the settings that it was made with."""
 
 import json
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from mswitch.models.training.run_files import RunFiles
 from mswitch.pipelines import storage
 from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.faults import fault_point
@@ -14,25 +14,30 @@ from mswitch.pipelines.outputs import canonical_json
 
 
 def write_table(
-    path: Path, table: pa.Table, key: bytes, settings: dict[str, Any], stage: str
+    files: RunFiles, name: str, table: pa.Table, key: bytes, settings: dict[str, Any], stage: str
 ) -> None:
-    """Write a table, with its settings as `key` in the metadata of its schema."""
+    """Write a table of a run, with its settings as `key` in the metadata of its schema."""
     noted = table.replace_schema_metadata({key: canonical_json(settings)})
+    path = files.directory / name
+    path.parent.mkdir(exist_ok=True)
     with storage.publish(path, sync=True) as temporary:
         pq.write_table(noted, temporary, compression="zstd")
         fault_point(f"{stage}.before_rename")
+    fault_point(f"{stage}.after_rename")
+    files.publish(name)
 
 
-def is_written(path: Path, place: str, key: bytes, settings: dict[str, Any], fix: str) -> bool:
+def is_written(files: RunFiles, name: str, key: bytes, settings: dict[str, Any], fix: str) -> bool:
     """Return whether a table exists; refuse one that was made with other settings.
 
     Args:
-        path: its file.
-        place: its path or URL, for messages.
+        files: its run.
+        name: its name in the run.
         key: the metadata key of its settings.
         settings: the settings that it should have.
         fix: options that may differ, and what to do then.
     """
+    path, place = files.directory / name, storage.join(files.place, name)
     if not path.is_file():
         return False
     try:

@@ -103,7 +103,7 @@ def compute_batch_loss(
         head, stats = run_model(skeleton, parameters, batch, groups=groups, key=key)
         targets, soft = batch["decoder_target_tokens"], None
         if teaching is None:
-            losses, log_z_squared = compute_token_losses(*head, targets, train.loss_chunks)
+            losses, log_z_squared = compute_token_losses(head, targets, train.loss_chunks)
         else:
             assert teacher is not None
             losses, log_z_squared, soft = compute_distilled_losses(

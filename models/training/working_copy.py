@@ -37,8 +37,8 @@ class WorkingCopy:
         directory: the directory.
     """
 
-    def __init__(self, place: str, directory: Path):
-        self.place, self.directory = place, directory
+    place: str
+    directory: Path
 
     def list_sizes(self, part: str = "") -> dict[str, int]:
         """Return the sizes of the run's files by name, except names that point outside the copy."""

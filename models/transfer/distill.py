@@ -11,9 +11,11 @@ from typing import Any
 
 from mswitch.models.capacity import Groups
 from mswitch.models.config import (
+    OF_EXPERTS,
     TUNABLE,
     JobConfig,
     ModelChanges,
+    ModelConfig,
     TrainConfig,
     TuningChanges,
 )
@@ -37,20 +39,8 @@ from mswitch.tasks.batches.multitask import open_task_mixture
 from mswitch.tasks.batches.training import TaskBatches
 
 PAPER = DistillConfig()
-#: Settings that must be equal if the student begins with the teacher's parameters.
-_SHAPES = (
-    "encoder_layers",
-    "decoder_layers",
-    "d_model",
-    "d_ff",
-    "heads",
-    "d_kv",
-    "activation",
-    "tied_embeddings",
-    "relative_buckets",
-    "relative_max_distance",
-    "shared_position_bias",
-)
+#: Settings that may differ if the student begins with the teacher's parameters.
+_FREE = {"vocabulary_size", "experts", "sparse_every", "init_scale", *TUNABLE, *OF_EXPERTS}
 
 
 def distill(
@@ -170,10 +160,10 @@ def _check_student(who_teaches: str, taught_by: Teacher, plan: RunPlan) -> None:
         )
     if not taught_by.init:
         return
-    for name in _SHAPES:
-        ours, theirs = getattr(student, name), getattr(teacher, name)
-        if ours != theirs:
+    for field in dataclasses.fields(ModelConfig):
+        ours, theirs = getattr(student, field.name), getattr(teacher, field.name)
+        if field.name not in _FREE and ours != theirs:
             raise UserError(
-                f"{who_teaches} has {name} {theirs} and {who} has {ours}: give a preset that "
+                f"{who_teaches} has {field.name} {theirs} and {who} has {ours}: give a preset that "
                 "differs only in experts, or --no-init"
             )

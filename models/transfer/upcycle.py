@@ -249,7 +249,7 @@ def _make_measurer(
         with skeleton.matmul_precision():
             capacities = (DROPLESS, DROPLESS) if skeleton.config.sparse else None
             head, stats = run_model(skeleton, parameters, batch, capacities=capacities)
-            losses, _ = compute_token_losses(*head, batch["decoder_target_tokens"], 1)
+            losses, _ = compute_token_losses(head, batch["decoder_target_tokens"], 1)
         weights = batch["decoder_loss_weights"]
         routing = sum_routing(stats) if stats else {"confidence": 0.0, "tokens": 1.0}
         result = ((losses * weights).sum(), weights.sum())

@@ -71,7 +71,7 @@ def format_stats(corpus: str | Path) -> str:
     for stage in [*stats["stages"], {"name": "(lines)", **stats["lines"]}]:
         counts = (_format_cell(stage["in"]), _format_cell(stage["out"]))
         stages.append([stage["name"], *counts, _format_drops(stage["dropped"])])
-    return _align(table, text_columns={0, 1, 6}) + "\n\n" + _align(stages, text_columns={0, 3})
+    return align(table, text_columns={0, 1, 6}) + "\n\n" + align(stages, text_columns={0, 3})
 
 
 def _format_drops(dropped: Mapping[str, int]) -> str:
@@ -82,7 +82,8 @@ def _format_cell(value: int | str) -> str:
     return value if isinstance(value, str) else f"{value:,}"
 
 
-def _align(table: Sequence[Sequence[str]], text_columns: Iterable[int]) -> str:
+def align(table: Sequence[Sequence[str]], text_columns: Iterable[int]) -> str:
+    """Format a table with columns of equal width; text is left, numbers are right."""
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     left = set(text_columns)
     lines = []

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from mswitch.models.config import ModelConfig
 from mswitch.models.nn.layers import FeedForward
 
 ROWS, LENGTH, D_MODEL, D_FF = 3, 5, 4, 8
@@ -14,15 +15,8 @@ RATE = 0.25
 
 @pytest.fixture(params=["relu", "geglu"])
 def layer(request) -> FeedForward:
-    return FeedForward(
-        D_MODEL,
-        D_FF,
-        activation=request.param,
-        init_scale=1.0,
-        dropout_rate=RATE,
-        dtype=jnp.float32,
-        rngs=nnx.Rngs(0),
-    )
+    config = ModelConfig(d_model=D_MODEL, d_ff=D_FF, activation=request.param, dropout_rate=RATE)
+    return FeedForward(config, dtype=jnp.dtype("float32"), rngs=nnx.Rngs(0))
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import train_child as child
 
 from mswitch.models.capacity import Groups, group_batch
 from mswitch.models.config import TrainConfig
-from mswitch.models.nn.losses import compute_token_losses
+from mswitch.models.nn.losses import Head, compute_token_losses
 from mswitch.models.training.optimizer import make_optimizer
 from mswitch.models.training.state import Skeleton, unroll
 from mswitch.models.training.step import make_train_step
@@ -112,15 +112,15 @@ def test_chunked_losses_equal_whole_ones():
     rng = np.random.default_rng(0)
     x = jnp.array(rng.normal(size=(2, 7, 5)), jnp.float32)
     kernel = jnp.array(rng.normal(size=(5, 11)), jnp.float32)
-    targets = jnp.array(rng.integers(0, 11, (2, 7)))
-    whole = compute_token_losses(x, kernel, 0.5, targets, chunks=1)
+    head, targets = Head(x, kernel, 0.5), jnp.array(rng.integers(0, 11, (2, 7)))
+    whole = compute_token_losses(head, targets, chunks=1)
     logits = np.asarray(x) @ np.asarray(kernel) * 0.5
     log_z = np.log(np.exp(logits).sum(-1))
     picked = np.take_along_axis(logits, np.asarray(targets)[..., None], -1)[..., 0]
     np.testing.assert_allclose(whole[0], log_z - picked, rtol=1e-5)
     np.testing.assert_allclose(whole[1], log_z**2, rtol=1e-4)
     for chunks in (2, 3, 7):
-        parts = compute_token_losses(x, kernel, 0.5, targets, chunks)
+        parts = compute_token_losses(head, targets, chunks)
         for one, other in zip(whole, parts, strict=True):
             np.testing.assert_allclose(one, other, rtol=1e-6)
 

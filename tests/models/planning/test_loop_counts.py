@@ -48,12 +48,8 @@ def deep_sparse(sparse):
 def test_a_loops_body_counts_as_often_as_it_runs(deep_sparse, settings):
     """Scanned, unrolled, in parts: the analytic FLOPs (the rest are sums over probabilities)."""
     lengths = (ROWS, INPUTS, TARGETS)
-    again = count_recomputed_flops(
-        deep_sparse,
-        *lengths,
-        remat=settings.get("remat", "none"),
-        loss_chunks=settings.get("loss_chunks", 1),
-    )
+    train = TrainConfig(batch_size=ROWS, **settings)
+    again = count_recomputed_flops(deep_sparse, train, INPUTS, TARGETS)
     analytic = count_training_step_flops(deep_sparse, *lengths) + again
     assert step_costs(deep_sparse, **settings).flops == pytest.approx(analytic, rel=1e-4)
 

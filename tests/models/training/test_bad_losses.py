@@ -138,12 +138,12 @@ def losses(values, first=1):
 def test_a_spike_stands_out_of_the_losses_before_it():
     quiet = losses(3 + 0.1 * (-1) ** n for n in range(50))
     watch = LossWatch(6.0, quiet)
-    assert watch.limit(52) == pytest.approx(3.6)
+    assert watch.find_limit(52) == pytest.approx(3.6)
     [spike, slope] = losses([3.7, 3.5], 52)
     assert "jumped to 3.7000 (--loss-spike allows 3.6000)" in str(watch.fault(spike))
     assert watch.fault(slope) is None
-    assert LossWatch(None, quiet).fault(spike) is None
-    assert LossWatch(6.0, quiet[: MIN_STEPS - 1]).limit(99) == math.inf
+    assert LossWatch(None, quiet).find_fault(spike) is None
+    assert LossWatch(6.0, quiet[: MIN_STEPS - 1]).find_limit(99) == math.inf
 
 
 def test_the_verdict_is_the_same_after_a_resume():
@@ -158,13 +158,13 @@ def test_the_verdict_is_the_same_after_a_resume():
     for metrics in made:
         step = metrics["step"]
         resumed = LossWatch(6.0, made[max(0, step - 1 - HISTORY_STEPS) : step - 1])
-        assert resumed.limit(step) == running.limit(step)
+        assert resumed.find_limit(step) == running.find_limit(step)
         # A step's verdict does not depend on whether the step before it is known.
-        assert LossWatch(6.0, made[: step - 2]).limit(step) == running.limit(step)
+        assert LossWatch(6.0, made[: step - 2]).find_limit(step) == running.find_limit(step)
         loss = metrics["train/loss"]
         running.add({**metrics, "train/loss": None if loss is None else np.float32(loss)})
 
 
 def test_a_gradient_that_is_no_number_is_bad_though_the_loss_is_one():
     metrics = {"step": 5, "train/loss": 2.0, "train/gradient_norm": math.inf}
-    assert "gradient became inf" in str(LossWatch(None).fault(metrics))
+    assert "gradient became inf" in str(LossWatch(None).find_fault(metrics))

@@ -10,7 +10,7 @@ from trained_runs import lines
 
 from mswitch.models.capacity import Groups
 from mswitch.models.config import JobConfig, TrainConfig
-from mswitch.models.nn.losses import compute_token_losses
+from mswitch.models.nn.losses import Head, compute_token_losses
 from mswitch.models.training.run_directory import read_run
 from mswitch.models.training.state import Skeleton
 from mswitch.models.training.total_loss import FEATURES, SEGMENTS, compute_batch_loss
@@ -55,8 +55,8 @@ def losses(skeleton: Skeleton, batch: dict[str, np.ndarray], names=FEATURES + SE
         model = skeleton.merge(parameters)
         segments = {name: batch[name] for name in SEGMENTS if name in batch}
         x, stats = model(*(batch[name] for name in FEATURES[:3]), **segments)
-        kernel, scale = model.find_logits_kernel()
-        found, _ = compute_token_losses(x, kernel, scale, batch["decoder_target_tokens"], 1)
+        head = Head(x, *model.find_logits_kernel())
+        found, _ = compute_token_losses(head, batch["decoder_target_tokens"], 1)
         return found, None if stats is None else [part.dropped.sum() for part in stats]
 
     parameters = jax.jit(skeleton.initial_parameters)()

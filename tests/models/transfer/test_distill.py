@@ -220,7 +220,7 @@ def test_chunks_change_no_loss_and_no_gradient(chunks):
     whole, parts = losses(x, kernel, 1), losses(x, kernel, chunks)
     for one, other in zip(whole, parts, strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-5)
-    own = compute_token_losses(x, kernel, 1.0, targets, chunks=1)
+    own = compute_token_losses(Head(x, kernel, 1.0), targets, chunks=1)
     for one, other in zip(whole[:2], own, strict=True):
         assert np.array_equal(one, other)
     logits, wanted = x @ kernel / 2, jax.nn.softmax(taught @ of_teacher * 0.5 / 2)
