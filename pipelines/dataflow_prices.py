@@ -1,8 +1,8 @@
 """Prices of Dataflow jobs: what a job will need, and what it costs by a table of unit prices.
 
-dataflow_prices.csv has unit prices of one region and date, and assumptions about workers. They are
-examples, not offers: users give a file of their own. Each row has the values for a low and for a
-high estimate.
+dataflow_prices.csv has examples of unit prices, whose source nobody has checked, and assumptions
+about workers. They are not offers: users replace them by a file of their own. Each row has the
+values for a low and for a high estimate.
 """
 
 import csv
@@ -32,7 +32,7 @@ class Cost:
 
     Attributes:
         max_cost_usd: USD by Dataflow's meters at which the build stops, saved; None for no limit.
-        prices: a CSV of unit prices in place of mswitch's examples, which may be out of date.
+        prices: a CSV of unit prices in place of mswitch's examples, whose source is not checked.
     """
 
     max_cost_usd: Annotated[float, Gt(0)] | None = None
