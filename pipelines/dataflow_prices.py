@@ -7,7 +7,6 @@ values for a low and for a high estimate.
 
 import csv
 import dataclasses
-import importlib.resources
 import itertools
 import math
 from collections import defaultdict
@@ -19,6 +18,7 @@ from annotated_types import Gt
 from mswitch.pipelines import storage
 from mswitch.pipelines.config_checks import check_fields
 from mswitch.pipelines.errors import UserError
+from mswitch.pipelines.own_tables import read_own_table
 
 #: Ways to run a job, which have their own prices.
 MODES = ("batch", "flexrs")
@@ -132,11 +132,10 @@ class Prices:
 
 def read_prices(path: str = "") -> Prices:
     """Read a table of prices; by default the table of this package."""
-    own = importlib.resources.files("mswitch.pipelines").joinpath(_TABLE)
     rows: dict[tuple[str, str], list[tuple[float, ...]]] = defaultdict(list)
     try:
-        text = (storage.read_bytes(path) if path else own.read_bytes()).decode("utf-8-sig")
-        for row in csv.DictReader(text.splitlines()):
+        text = storage.read_bytes(path).decode("utf-8-sig") if path else ""
+        for row in csv.DictReader(text.splitlines()) if path else read_own_table(_TABLE):
             numbers = tuple(float(row[name]) for name in _NUMBERS)
             positive = row["name"] == "busy_share"
             if not all(0 <= number < math.inf for number in numbers) or (

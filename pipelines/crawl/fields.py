@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from mswitch.pipelines.crawl.columns import Column
 from mswitch.pipelines.errors import UserError
+from mswitch.pipelines.own_tables import read_own_table
 
 #: Fields to search for each part of a page; the first field with a value counts. A dot leads to a
 #: field within an object, such as datatrove's `metadata`.
@@ -34,34 +35,19 @@ class Form(NamedTuple):
 
     name: str
     marks: frozenset[str]
-    fields: Mapping[str, tuple[str, ...]] = MappingProxyType({})
-    only: bool = False
+    fields: Mapping[str, tuple[str, ...]]
+    only: bool
 
-
-def _make_form(
-    name: str, marks: str, fields: Mapping[str, str] = MappingProxyType({}), *, only: bool = False
-) -> Form:
-    paths = {part: (path,) for part, path in fields.items()}
-    return Form(name, frozenset(marks.split()), MappingProxyType(paths), only)
-
-
-_WARC_FIELDS = {"url": "warc-target-uri", "timestamp": "warc-date", "record_id": "warc-record-id"}
-_OSCAR = {part: f"warc_headers.{name}" for part, name in _WARC_FIELDS.items()}
-_OSCAR_HF = {part: f"meta.{path}" for part, path in _OSCAR.items()}
 
 #: Published corpora; the first corpus whose fields fit counts.
-PUBLISHED = (
-    _make_form("FineWeb2", "text id dump url date file_path language_script minhash_cluster_size"),
-    _make_form("FineWeb", "text id dump url date file_path language_score token_count"),
-    _make_form("HPLT", "text id f o s u ts", {"url": "u", "timestamp": "ts"}),
-    _make_form("HPLT 1.2", "text id document_lang langs url collection"),
-    _make_form("OSCAR", "content warc_headers metadata", {"text": "content", **_OSCAR}),
-    _make_form("OSCAR of Hugging Face", "text id meta meta.warc_headers", _OSCAR_HF),
-    _make_form("OSCAR 2019", "text id", only=True),
-    _make_form("CulturaX", "text timestamp url source", only=True),
-    _make_form("mC4", "text timestamp url", only=True),
-    _make_form("MADLAD-400", "text", only=True),
-    _make_form("datatrove", "text id metadata"),
+PUBLISHED = tuple(
+    Form(
+        row["name"],
+        frozenset(row["marks"].split()),
+        MappingProxyType({part: (row[part],) for part in STANDARD_FIELDS if row[part]}),
+        row["only"] == "true",
+    )
+    for row in read_own_table("published_corpora.csv")
 )
 #: Beginning of a URL made for a row that has none; file and row follow this.
 MADE_URL = "file:///made/"

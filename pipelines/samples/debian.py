@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 
 from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.outputs import file_sha256, stage_output
+from mswitch.pipelines.own_tables import read_own_table
 from mswitch.pipelines.progress import Progress, say
 from mswitch.pipelines.samples.crawl_writer import CrawlWriter, Format, SamplePage
 from mswitch.pipelines.samples.documents import (
@@ -47,36 +48,13 @@ MESSAGE_DOCUMENTATION = "qqq"
 PACKAGE_NAME = re.compile(r"[a-z0-9][a-z0-9+.-]+")
 URI_LINE = re.compile(r"'(?P<uri>[^']+)' (?P<name>[^ /]+) (?P<size>\d+) SHA256:(?P<sha256>\w+)")
 
-#: English comes first, so that untranslated text can be left out of other languages.
-_LIBREOFFICE = (
-    "en-us ca cs da de el es et eu fi fr gl hi hu id it ja km ko nl pl pt ru sl sv tr vi zh-cn"
-)
-DEFAULT_PACKAGES = (
-    *(f"libreoffice-help-{lang}" for lang in _LIBREOFFICE.split()),
-    *(f"debian-reference-{lang}" for lang in ["de", "fr", "ja", "zh-cn"]),
-    *(f"debian-faq-{lang}" for lang in ["de", "fr", "it", "nl", "ru"]),
-    "gnome-user-docs",
-    "mediawiki",
-)
-_MANUALS = (
-    "cs da de el es fi fr hu id it ja mk nb nl pl pt-br ro ru sr sv tr uk vi zh "
-    "cs-dev da-dev de-dev es-dev fr-dev it-dev ja-dev nl-dev pl-dev pt-br-dev ru-dev uk-dev"
-)
+#: Packages in the order in which they are read. English comes first, so that untranslated text can
+#: be left out of other languages.
+_PACKAGES = read_own_table("debian_packages.csv")
+DEFAULT_PACKAGES = tuple(row["package"] for row in _PACKAGES if row["debian"] == "true")
 #: Help, handbooks and manual pages: prose without interface messages, in about 50 languages.
-DOCUMENTATION_PACKAGES = (
-    *DEFAULT_PACKAGES[:-1],
-    *(f"libreoffice-help-{lang}" for lang in ["pt-br", "zh-tw"]),
-    *(f"gimp-help-{lang}" for lang in ["en", "fa", "hr", "lt", "nn", "ro"]),
-    # Help of GNOME's programs, for languages with little other text.
-    *("anjuta-common", "epiphany-browser-data", "evince-common", "evolution-common", "eog"),
-    *("gedit-common", "gnome-calculator", "gnome-devel-docs", "gnome-terminal-data", "gnote"),
-    *("gthumb-data", "orca", "seahorse", "totem-common", "zenity-common"),
-    *(f"manpages-{lang}" for lang in _MANUALS.split()),
-    *(f"debian-reference-{lang}" for lang in ["es", "id", "it", "pt", "pt-br", "zh-tw"]),
-    *(f"debian-faq-{lang}" for lang in ["ja", "ko", "pt", "zh-cn"]),
-    *(f"aptitude-doc-{lang}" for lang in ["cs", "es", "fi", "fr", "it", "ja", "nl", "ru"]),
-    "debian-handbook",
-    "installation-guide-amd64",
+DOCUMENTATION_PACKAGES = tuple(
+    row["package"] for row in _PACKAGES if row["documentation"] == "true"
 )
 
 

@@ -19,13 +19,13 @@ import gcld3
 
 from mswitch.pipelines.corpus.rules import south_slavic
 from mswitch.pipelines.corpus.rules.language_rule import LanguageRule
-from mswitch.pipelines.corpus.rules.list_files import read_own_table
 from mswitch.pipelines.corpus.rules.text_script import (
     count_scripts,
     find_main_script,
     measure_script_share,
 )
 from mswitch.pipelines.languages import UNDETERMINED, languages
+from mswitch.pipelines.own_tables import read_own_table
 from mswitch.pipelines.records import Page
 
 #: Why the language of a text is undetermined; "" if it is known.
@@ -91,7 +91,7 @@ def read_language_policies() -> Mapping[str, LanguagePolicy]:
             row["code"]: LanguagePolicy(
                 row["decided_by"], float(row["cld3_probability"]), float(row["cld2_points"])
             )
-            for row in read_own_table("language_policy.csv")
+            for row in read_own_table("corpus/rules/language_policy.csv")
         }
     )
 
