@@ -30,7 +30,6 @@ from mswitch.pipelines.examples.directory import (
     write_missing,
     write_vocabulary,
 )
-from mswitch.pipelines.examples.rehydration import read_weights
 from mswitch.pipelines.examples.shards import ExampleShard, write_shard
 from mswitch.pipelines.file_tasks import Engine
 from mswitch.pipelines.identities import identifying_settings
@@ -124,9 +123,7 @@ def build_examples(
             write_shard,
             model=write_vocabulary(directory, opened),
             config=config,
-            rehydration=read_weights(config.weights, config.cluster_size)
-            if config.weights
-            else None,
+            rehydration=config.read_rehydration(),
         )
         finished = write_missing(plan_shards(source), directory, write, engine, "shards")
         if not any(shard["split"] == "train" and shard["records"] for shard in finished):
