@@ -5,16 +5,19 @@ Responses in WARC and ARC have headers and HTML; WET records have neither.
 
 import dataclasses
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import ClassVar
 
 from mswitch.pipelines.corpus.rules.base import Rule
-from mswitch.pipelines.crawl.html.metas import find_metas
 from mswitch.pipelines.errors import UserError
 
 #: Names of the opt-out signals of publishers.
 SIGNALS = ("tdm_reservation", "noai", "train_ai", "noimageai", "noindex")
 
+#: A tag ends at the next ">" outside quotes, or at the next "<" even within quotes.
+_META = re.compile(
+    r"""<[mM][eE][tT][aA](?![\w-])((?:[^<>"']++|"[^"<]{0,2000}+"|'[^'<]{0,2000}+'|["'])*+)"""
+)
 _ATTRIBUTE = re.compile(
     r"""(?<![\w-])(name|content)\s{0,9}=\s{0,9}(?:"([^"]{0,1000})"|'([^']{0,1000})'|([^\s"'>]{1,1000}))""",
     re.IGNORECASE,
@@ -90,7 +93,7 @@ def find_opt_outs(
             signals.add("tdm_reservation")
         elif lowered == "content-usage" and _TRAIN_AI.search(value):
             signals.add("train_ai")
-    for tag in find_metas(html, ("robots", "tdm-reservation", *robots)):
+    for tag in _find_metas(html, ("robots", "tdm-reservation", *robots)):
         attributes = {
             match[1].lower(): match[2] or match[3] or match[4] or ""
             for match in reversed([*_ATTRIBUTE.finditer(tag)])  # a name's first value counts
@@ -102,6 +105,21 @@ def find_opt_outs(
         elif name == "tdm-reservation" and content.strip() == "1":
             signals.add("tdm_reservation")
     return frozenset(signals)
+
+
+def _find_metas(html: str, words: tuple[str, ...]) -> Iterator[str]:
+    """Yield the attributes of each meta tag that contains any of `words`, ignoring case.
+
+    Tags in a comment, a script or the value of an attribute count too.
+
+    Args:
+        html: the page.
+        words: words in lower case; most tags contain none (descriptions, character sets).
+    """
+    for match in _META.finditer(html):
+        attributes = match[1].lower()
+        if any(word in attributes for word in words):
+            yield match[1]
 
 
 def _list_directives(value: str, robots: Sequence[str]) -> set[str]:

@@ -18,10 +18,13 @@ from mswitch.pipelines.compiled import get_random_seed
 from mswitch.pipelines.config_checks import Share, check_fields
 from mswitch.pipelines.corpus.rules.base import Limits, ListRule
 from mswitch.pipelines.corpus.rules.list_files import read_table
-from mswitch.pipelines.corpus.rules.repetition import count_repeated_characters
 from mswitch.pipelines.corpus.rules.segmenter import LANGUAGES, find_locale, load_icu
 from mswitch.pipelines.corpus.rules.stop_words import STOP_WORDS, hash_stop_words, read_stop_words
-from mswitch.pipelines.corpus.rules.word_counts import count_distinct, count_words
+from mswitch.pipelines.corpus.rules.word_counts import (
+    count_distinct,
+    count_repeated_characters,
+    count_words,
+)
 from mswitch.pipelines.corpus.rules.words import CLOSER, TERMINAL, Words, cut, cut_pages, mix
 from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.records import Page
