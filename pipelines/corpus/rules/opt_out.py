@@ -5,7 +5,7 @@ Responses in WARC and ARC have headers and HTML; WET records have neither.
 
 import dataclasses
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from typing import ClassVar
 
 from mswitch.pipelines.corpus.rules.base import Rule
@@ -14,7 +14,7 @@ from mswitch.pipelines.errors import UserError
 #: Names of the opt-out signals of publishers.
 SIGNALS = ("tdm_reservation", "noai", "train_ai", "noimageai", "noindex")
 
-#: A tag ends at the next ">" outside quotes, or at the next "<" even within quotes.
+#: A meta tag ends at the next ">" outside quotes, or at the next "<" even within quotes.
 _META = re.compile(
     r"""<[mM][eE][tT][aA](?![\w-])((?:[^<>"']++|"[^"<]{0,2000}+"|'[^'<]{0,2000}+'|["'])*+)"""
 )
@@ -93,7 +93,11 @@ def find_opt_outs(
             signals.add("tdm_reservation")
         elif lowered == "content-usage" and _TRAIN_AI.search(value):
             signals.add("train_ai")
-    for tag in _find_metas(html, ("robots", "tdm-reservation", *robots)):
+    words = ("robots", "tdm-reservation", *robots)
+    for (tag,) in map(re.Match.groups, _META.finditer(html)):
+        lowered = tag.lower()
+        if not any(word in lowered for word in words):  # such as descriptions, character sets
+            continue
         attributes = {
             match[1].lower(): match[2] or match[3] or match[4] or ""
             for match in reversed([*_ATTRIBUTE.finditer(tag)])  # a name's first value counts
@@ -105,21 +109,6 @@ def find_opt_outs(
         elif name == "tdm-reservation" and content.strip() == "1":
             signals.add("tdm_reservation")
     return frozenset(signals)
-
-
-def _find_metas(html: str, words: tuple[str, ...]) -> Iterator[str]:
-    """Yield the attributes of each meta tag that contains any of `words`, ignoring case.
-
-    Tags in a comment, a script or the value of an attribute count too.
-
-    Args:
-        html: the page.
-        words: words in lower case; most tags contain none (descriptions, character sets).
-    """
-    for match in _META.finditer(html):
-        attributes = match[1].lower()
-        if any(word in attributes for word in words):
-            yield match[1]
 
 
 def _list_directives(value: str, robots: Sequence[str]) -> set[str]:
