@@ -106,18 +106,14 @@ def run_job(
         if error.result.state == PipelineState.CANCELLED:
             end = "was cancelled"
         else:
-            end = f"failed ({_find_reason(str(error))})"
+            # As in tracebacks, the last line of Dataflow's error names the cause.
+            readable = as_user_error(RuntimeError(str(error)))
+            end = f"failed ({readable or str(error).strip().splitlines()[-1].strip()})"
         raise UserError(
             f"job {service.name} {end}; the same command starts it again: {link}"
         ) from error
     meter.read(result.job_id(), ended=True)
     return result
-
-
-def _find_reason(text: str) -> str:
-    """Return the line of Dataflow's error that names the cause: the last line, as in tracebacks."""
-    readable = as_user_error(RuntimeError(text))
-    return str(readable) if readable else text.strip().splitlines()[-1].strip()
 
 
 def cancel_jobs(directory: str, options: "PipelineOptions") -> list[str]:

@@ -24,6 +24,7 @@ from mswitch.pipelines.corpus.job import Job
 from mswitch.pipelines.corpus.ledger import ERROR, REMOVED, Ledger
 from mswitch.pipelines.corpus.recipe import READ, Recipe
 from mswitch.pipelines.corpus.removed import load_removed
+from mswitch.pipelines.corpus.rules.base import Edit
 from mswitch.pipelines.corpus.rules.words import chunks
 from mswitch.pipelines.corpus.validation_split import is_validation
 from mswitch.pipelines.crawl.columns import LOST
@@ -51,7 +52,8 @@ def ingest_shard(numbered: tuple[int, CrawlFile], job: Job) -> dict[str, Any]:
     """
     shard, file = numbered
     recipe = job.recipe
-    ledger = Ledger(job.config.rejected_per_reason, recipe.stages, _make_mask(recipe))
+    mask = partial(_mask, edits=recipe.edits)
+    ledger = Ledger(job.config.rejected_per_reason, recipe.stages, mask)
     pages = lines = text_bytes = undated = made = corrected = 0
     form = ""
     lost = collections.Counter[str]()
@@ -96,15 +98,11 @@ def ingest_shard(numbered: tuple[int, CrawlFile], job: Job) -> dict[str, Any]:
     return {**sizes, "ledger": ledger.to_json(), "places": places}
 
 
-def _make_mask(recipe: Recipe) -> Any:
-    """Return the function that masks samples of dropped pages, because samples are published."""
-
-    def mask(beginning: str) -> str:
-        for edit in recipe.edits:
-            beginning = edit.mask(beginning)
-        return beginning
-
-    return mask
+def _mask(beginning: str, edits: Sequence[Edit]) -> str:
+    """Mask a sample of a dropped page, because samples are published."""
+    for edit in edits:
+        beginning = edit.mask(beginning)
+    return beginning
 
 
 def _read(file: CrawlFile, job: Job, ledger: Ledger) -> Iterator[Page]:

@@ -1,7 +1,7 @@
 """Settings for reading files; finds the text, URL, date and record id of a page in a row."""
 
 import itertools
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -76,7 +76,9 @@ class Reading(NamedTuple):
 
     def recognize(self, names: Iterable[str]) -> "Reading":
         """Return settings for these fields; `PUBLISHED` maps parts that the user did not map."""
-        present = {outer for name in names for outer in _list_outer(name)}
+        # A path such as `a.b.c` shows that there are objects `a` and `a.b`.
+        outer = (itertools.accumulate(name.split("."), "{}.{}".format) for name in names)
+        present = set(itertools.chain.from_iterable(outer))
         for form in PUBLISHED:
             if form.marks <= present and not (form.only and present - form.marks):
                 own = {part for part in form.fields if self.fields[part] == STANDARD_FIELDS[part]}
@@ -87,11 +89,6 @@ class Reading(NamedTuple):
                 }
                 return self._replace(form=form.name, fields={**self.fields, **paths})
         return self
-
-
-def _list_outer(path: str) -> Iterator[str]:
-    """Yield a path such as `a.b.c` and the paths of the objects that contain it."""
-    return itertools.accumulate(path.split("."), "{}.{}".format)
 
 
 def map_fields(given: Sequence[str] | None) -> Mapping[str, tuple[str, ...]]:

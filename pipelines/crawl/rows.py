@@ -58,8 +58,12 @@ def make_page_from_fields(row: Mapping[str, Any], source: str, reading: Reading)
     utf8 = normalize_lines(utf8, reading.drop_metadata_lines)
     if not utf8 or is_source(utf8):
         return reject("page_source" if utf8 else "no_content", utf8.decode())
-    dated = [path for path in fields["timestamp"] if not _is_other_dump(row, path)]
-    moments = (dates.parse_date(find_value(row, path)) for path in dated)
+    values = ((path, find_value(row, path)) for path in fields["timestamp"])
+    moments = (
+        dates.parse_date(value)
+        for path, value in values
+        if path.rpartition(".")[2] != "dump" or dates.is_dump(value)
+    )
     moment = next(filter(None, moments), dates.EPOCH)
     _, record_id = _find_first_value(row, fields["record_id"])
     timestamp = dates.format_date(moment)
@@ -89,11 +93,6 @@ def _find_url(row: Mapping[str, Any], path: str, reading: Reading) -> str:
     if path not in standard or tuple(reading.fields["url"][-len(standard) :]) != standard:
         return url  # the user or a published form maps this field
     return "" if _HASH.fullmatch(url) or (path == "id" and "://" not in url) else url
-
-
-def _is_other_dump(row: Mapping[str, Any], path: str) -> bool:
-    """Return whether a field is called `dump` but does not name a Common Crawl dump."""
-    return path.rpartition(".")[2] == "dump" and not dates.is_dump(find_value(row, path))
 
 
 def _find_first_value(row: Mapping[str, Any], paths: Sequence[str]) -> tuple[str, Any]:

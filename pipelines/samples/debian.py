@@ -147,8 +147,9 @@ def read_files(archive: Path, wanted: re.Pattern[str] = DOCUMENTS) -> dict[str, 
             with process, tarfile.open(fileobj=process.stdout, mode="r|") as tar:
                 for member in tar:
                     name = member.name.removeprefix("./")
-                    file = tar.extractfile(member) if _is_wanted(name, member, wanted) else None
-                    if file is not None:
+                    is_wanted = wanted.fullmatch(name) and member.size <= MAX_FILE_BYTES
+                    is_wanted = is_wanted and member.isreg() and name.isprintable()
+                    if is_wanted and (file := tar.extractfile(member)):
                         contents[name] = file.read()
             failed = process.returncode != 0
         except tarfile.TarError:
@@ -160,11 +161,6 @@ def read_files(archive: Path, wanted: re.Pattern[str] = DOCUMENTS) -> dict[str, 
                 f"dpkg-deb cannot read {archive.name} ({reason}): remove it and start again"
             )
     return contents
-
-
-def _is_wanted(name: str, member: tarfile.TarInfo, wanted: re.Pattern[str]) -> bool:
-    kind = wanted.fullmatch(name) is not None
-    return kind and member.isreg() and member.size <= MAX_FILE_BYTES and name.isprintable()
 
 
 def open_packages(

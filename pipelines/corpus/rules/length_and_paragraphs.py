@@ -101,11 +101,7 @@ class ParagraphsByScript(Paragraphs):
         longest = third_longest_line(page.utf8, limit)
         if longest >= limit:
             return None
-        if longest < _least(limit):
+        if longest < round(limit * LEAST_LENGTH_FACTOR):
             return "short_lines"
         factor = find_length_factor(find_writing_system(page.text[:_SCRIPT_CHARACTERS]))
         return "short_lines" if longest < round(limit * factor) else None
-
-
-def _least(limit: int) -> int:
-    return round(limit * LEAST_LENGTH_FACTOR)
