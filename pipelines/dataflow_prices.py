@@ -111,22 +111,19 @@ class Prices:
 
     def estimate(self, phases: Mapping[str, Phase], workers: int) -> dict[str, dict[str, list]]:
         """Return the lowest and highest amounts and prices (USD) of each phase, and their sums."""
-        found: dict[str, dict[str, list]] = {}
+        ranges: dict[str, dict[str, list[float]]] = {}
         for name, phase in phases.items():
-            ends = []
-            for end in (0, 1):
-                used = self.foresee(phase, workers, end)
-                prices = {f"{mode}_usd": self.usd(used, mode, end) for mode in MODES}
-                ends.append({**used, **prices})
-            low, high = ends
-            found[name] = {key: [low[key], high[key]] for key in low}
-        parts = list(found.values())
-        found["all"] = {
+            ends = [self.foresee(phase, workers, end) for end in (0, 1)]
+            for end, used in enumerate(ends):
+                used |= {f"{mode}_usd": self.usd(used, mode, end) for mode in MODES}
+            ranges[name] = {key: [used[key] for used in ends] for key in ends[0]}
+        parts = [*ranges.values()]
+        ranges["all"] = {
             key: [sum(part[key][end] for part in parts) for end in (0, 1)] for key in parts[0]
         }
         return {
             name: {key: [float(f"{value:.4g}") for value in ends] for key, ends in part.items()}
-            for name, part in found.items()
+            for name, part in ranges.items()
         }
 
 
