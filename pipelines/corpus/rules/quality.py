@@ -32,21 +32,10 @@ from mswitch.pipelines.records import Page
 TOP_NGRAMS = (2, 3, 4)
 DUPLICATE_NGRAMS = (5, 6, 7, 8, 9, 10)
 
-#: Columns and their types. All shares are between 0 and 1.
-#: words: words of the page (in scripts without spaces, letters divided by the letters per word).
-#: mean_word_length: characters per word; 0 where most of the page is in a script without spaces.
-#: symbol_ratio: number signs and ellipses per word.
-#: bullet_line_share, ellipsis_line_share, terminal_line_share: lines that start with a bullet,
-#:   end with an ellipsis, end with the end of a sentence (quotes and brackets after it allowed).
-#: alphabetic_word_share: words with a letter in them.
-#: third_longest_line: characters of this line; with fewer than three lines, of the shortest line.
-#: stop_words: distinct stop words of the language on the page; -1 if they are unknown.
-#: duplicate_line_share, duplicate_line_character_share: lines that occurred earlier on the page,
-#:   and characters in them. Pages have no blank lines, so lines are paragraphs.
-#: top_<n>gram_share: word characters in the n-gram of words that covers most of the page, among
-#:   n-grams that occur at least twice.
-#: duplicate_<n>gram_share: word characters in n-grams that occurred earlier on the page.
-#: digit_share: digits among the characters other than spaces.
+#: Columns and their types; columns.csv has their meanings. All shares are between 0 and 1. Where
+#: most of a page is in a script without spaces, letters are divided by the letters per word. Pages
+#: have no blank lines, so lines are paragraphs. N-grams cover characters of words; those in `top_`
+#: occur at least twice.
 COLUMNS: Mapping[str, type] = {
     "words": np.int32,
     "mean_word_length": np.float32,
