@@ -54,7 +54,7 @@ def ingest_shard(numbered: tuple[int, CrawlFile], job: Job) -> dict[str, Any]:
     recipe = job.recipe
     mask = partial(_mask, edits=recipe.edits)
     ledger = Ledger(job.config.rejected_per_reason, recipe.stages, mask)
-    pages = lines = text_bytes = undated = made = corrected = 0
+    counts = collections.Counter(pages=0, lines=0, text_bytes=0)
     form = ""
     lost = collections.Counter[str]()
     columns = {name: _COMPRESSION.get(name, "none") for name in recipe.pages.names}
@@ -70,7 +70,8 @@ def ingest_shard(numbered: tuple[int, CrawlFile], job: Job) -> dict[str, Any]:
         ) as writer,
     ):
         for batch in _make_batches(_read(file, job, ledger)):
-            corrected += sum(page.declared_charset not in ("", page.charset) for page in batch)
+            corrected = sum(page.declared_charset not in ("", page.charset) for page in batch)
+            counts["corrected_charsets"] += corrected
             form = form or batch[0].form
             for page in batch if recipe.kept else ():
                 lost.update(page.columns.get(LOST, ()))
@@ -79,23 +80,16 @@ def ingest_shard(numbered: tuple[int, CrawlFile], job: Job) -> dict[str, Any]:
                 continue
             table = _make_table(rows, recipe)
             writer.write_table(table, row_group_size=len(rows))
-            pages += len(rows)
-            lines += sum(row.get("lines", 0) for row in rows)
-            text_bytes += table["text"].nbytes
-            undated += sum(row["timestamp"] == UNDATED for row in rows)
-            made += sum(row["url"].startswith(MADE_URL) for row in rows)
-    sizes = {
-        "pages": pages,
-        "lines": lines,
-        "text_bytes": text_bytes,
-        "undated": undated,
-        "made_urls": made,
-        "form": form,
-        "lost_values": dict(sorted(lost.items())),
-        "corrected_charsets": corrected,
-    }
+            counts.update(
+                pages=len(rows),
+                lines=sum(row.get("lines", 0) for row in rows),
+                text_bytes=table["text"].nbytes,
+                undated=sum(row["timestamp"] == UNDATED for row in rows),
+                made_urls=sum(row["url"].startswith(MADE_URL) for row in rows),
+            )
+    kept = {"form": form, "lost_values": dict(sorted(lost.items()))}
     places = {reason: ledger.places[reason] for reason in sorted(ledger.places)}
-    return {**sizes, "ledger": ledger.to_json(), "places": places}
+    return {**counts, **kept, "ledger": ledger.to_json(), "places": places}
 
 
 def _mask(beginning: str, edits: Sequence[Edit]) -> str:
