@@ -45,13 +45,12 @@ _NOTED = ("weights", "objective", "validation_spans", "window_bytes")
 
 def plan_shards(corpus: Corpus) -> list[ExampleShard]:
     """Return one shard per corpus shard, numbered within its language and split."""
-    planned = []
-    for split in SPLITS:
-        for shards in corpus.select(split).values():
-            planned += [
-                ExampleShard(shard, number, len(shards)) for number, shard in enumerate(shards)
-            ]
-    return planned
+    return [
+        ExampleShard(shard, number, len(shards))
+        for split in SPLITS
+        for shards in corpus.select(split).values()
+        for number, shard in enumerate(shards)
+    ]
 
 
 def _find_longest_targets(

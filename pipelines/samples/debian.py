@@ -270,28 +270,6 @@ def make_pages(
             yield form, page
 
 
-def _write_packages(
-    directory: Path, packages: Sequence[str], wanted: re.Pattern[str], max_text_bytes: int | None
-) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """Fetch, read and write every package; return the manifests of crawl and packages."""
-    progress = Progress(STAGE, "packages", len(packages), "packages")
-    described, english = [], set[bytes]()
-    with CrawlWriter(directory, "debian", FILES_PER_FORMAT) as writer:
-        for download, files in open_packages(directory, packages, wanted):
-            before = sum(writer.records.values())
-            for form, page in make_pages(files, download.package, max_text_bytes, english):
-                writer.write(form, page)
-            pages = sum(writer.records.values()) - before
-            if not pages:
-                raise UserError(
-                    f"package {download.package} has no HTML, Mallard, manual or message files: "
-                    "leave it out with --packages"
-                )
-            described.append({**download._asdict(), "pages": pages})
-            progress.add(note=f"{sum(writer.records.values()):,} pages")
-    return writer.manifest(), described
-
-
 def write_sample(out: str | Path, packages: Sequence[str] | None = None) -> dict[str, Any]:
     """Write documentation of Debian packages as a crawl; a killed run keeps its downloads."""
     chosen = DEFAULT_PACKAGES if packages is None else packages
@@ -320,8 +298,22 @@ def _write_sample(
         if staged.complete:
             say(STAGE, f"already complete: {out}, nothing to do")
             return read_summary(out, reused=True)
-        crawl, described = _write_packages(staged.directory, chosen, wanted, max_text_bytes)
-        staged.publish({**crawl, "packages": described})
+        progress = Progress(STAGE, "packages", len(chosen), "packages")
+        described, english = [], set[bytes]()
+        with CrawlWriter(staged.directory, "debian", FILES_PER_FORMAT) as writer:
+            for download, files in open_packages(staged.directory, chosen, wanted):
+                before = sum(writer.records.values())
+                for form, page in make_pages(files, download.package, max_text_bytes, english):
+                    writer.write(form, page)
+                pages = sum(writer.records.values()) - before
+                if not pages:
+                    raise UserError(
+                        f"package {download.package} has no HTML, Mallard, manual or message "
+                        "files: leave it out with --packages"
+                    )
+                described.append({**download._asdict(), "pages": pages})
+                progress.add(note=f"{sum(writer.records.values()):,} pages")
+        staged.publish({**writer.manifest(), "packages": described})
     result = read_summary(out, reused=False)
     say(STAGE, f"{result['pages']:,} pages in {out}")
     return result
