@@ -7,8 +7,7 @@ from mswitch.pipelines.crawl.charsets import Decoded
 from mswitch.pipelines.crawl.fields import Reading
 from mswitch.pipelines.crawl.html.text import UnreadableError, html_to_text
 from mswitch.pipelines.crawl.http_response import Reserved, extract_html
-from mswitch.pipelines.crawl.page_source import is_source
-from mswitch.pipelines.crawl.text_lines import normalize_lines
+from mswitch.pipelines.crawl.text_lines import is_source, normalize_lines
 from mswitch.pipelines.crawl.warc import Damage, Record
 from mswitch.pipelines.records import Page, Rejected
 

@@ -14,8 +14,7 @@ from mswitch.pipelines.crawl.fields import (
     find_value,
     list_field_names,
 )
-from mswitch.pipelines.crawl.page_source import is_source
-from mswitch.pipelines.crawl.text_lines import normalize_lines
+from mswitch.pipelines.crawl.text_lines import is_source, normalize_lines
 from mswitch.pipelines.records import Page, Rejected
 
 #: Form of document `id`s in some corpora.
