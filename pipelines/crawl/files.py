@@ -141,7 +141,7 @@ def _find_files(given: str) -> list[CrawlFile]:
 
 def _find_paths(given: str) -> list[str]:
     if storage.is_http(given):
-        if not storage.name_of(given):
+        if not storage.get_name(given):
             raise UserError(
                 f"input {storage.hide_secrets(given)} names no file: give the URL of a file"
             )
@@ -162,13 +162,13 @@ def _list_files(given: str) -> list[CrawlFile]:
     """
     if given.startswith(hub.SCHEME):
         return [
-            CrawlFile(file.url, storage.name_of(file.url), file.size_bytes, file.digest)
+            CrawlFile(file.url, storage.get_name(file.url), file.size_bytes, file.digest)
             for file in hub.find_files(given)
         ]
     return [
         CrawlFile(
             status.path,
-            storage.name_of(status.path),
+            storage.get_name(status.path),
             status.size_bytes,
             hashlib.sha256(f"{status.size_bytes} {status.updated}".encode()).hexdigest(),
         )
@@ -197,7 +197,7 @@ def _inspect(path: str) -> CrawlFile:
         shown = storage.hide_secrets(path)
         raise UserError(f"cannot read input {shown}: {reason}; check its permissions") from error
     digest = hashlib.sha256(head[:DIGEST_BYTES] + tail[-DIGEST_BYTES:]).hexdigest()
-    return CrawlFile(path, storage.name_of(path), size, digest, _detect(head))
+    return CrawlFile(path, storage.get_name(path), size, digest, _detect(head))
 
 
 def detect_format(path: str | Path) -> FileFormat:

@@ -60,7 +60,7 @@ def plan_examples(
         "stage": "examples-plan",
         "shards": count,
         "bytes_in": size,
-        "sampled": storage.name_of(middle.corpus_shard.path),
+        "sampled": storage.get_name(middle.corpus_shard.path),
         "workers": workers,
         "estimated": {
             "cpu_hours": round(cpu_secs / 3600, 4),

@@ -90,7 +90,7 @@ def read_file(
     Returns:
         The result of `write_part`.
     """
-    name, renderer = storage.name_of(file.source), Renderer(task)
+    name, renderer = storage.get_name(file.source), Renderer(task)
     named = {"lang": file.lang, "split": file.split}
     file_fields = {field: value for field, value in named.items() if value not in ("", BY_HASH)}
 
@@ -223,7 +223,7 @@ class SupervisedShard:
             own = wanted
             if left_out:
                 with storage.fetch(left_out) as local:
-                    named = pc.field("part") == storage.name_of(part)
+                    named = pc.field("part") == storage.get_name(part)
                     numbers = pq.read_table(local, filters=named)["number"].combine_chunks()
                 own = wanted & ~pc.field("number").isin(numbers)
             with storage.fetch(part) as local:

@@ -138,7 +138,7 @@ def _ensure_sentinels(model: bytes, path: str) -> tuple[bytes, bool]:
 def _find_model_file(path: str | Path) -> tuple[str, str | None]:
     """Return the model file at or in `path`, and its SHA-256 from the manifest or None."""
     remote = storage.is_remote(path)
-    is_file = storage.name_of(path).endswith(".model") if remote else Path(path).is_file()
+    is_file = storage.get_name(path).endswith(".model") if remote else Path(path).is_file()
     # A directory in a bucket does not exist as such.
     if (is_file or not remote) and not storage.exists(path):
         raise UserError(

@@ -93,7 +93,7 @@ def read_evaluation_sets(paths: Sequence[str | Path]) -> Iterator[EvaluationItem
 
 
 def _name_and_kind(path: str | Path) -> tuple[str, str]:
-    name = storage.name_of(path).removesuffix(".gz")
+    name = storage.get_name(path).removesuffix(".gz")
     for kind in ("jsonl", "txt"):
         if name.endswith(f".{kind}"):
             return name.removesuffix(f".{kind}"), kind
