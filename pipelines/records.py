@@ -106,3 +106,8 @@ class Rejected:
         if self.find_detail is None:
             return self
         return dataclasses.replace(self, detail=self.find_detail(), find_detail=None)
+
+
+def reject_record(reason: str, source: str, detail: str = "", url: str = "") -> Rejected:
+    """Return the rejection of a record while its file is read."""
+    return Rejected("read", reason, source, url, detail)

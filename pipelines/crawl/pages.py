@@ -10,7 +10,7 @@ from mswitch.pipelines.crawl.fields import MADE_URL, Reading
 from mswitch.pipelines.crawl.files import CONVERT, CrawlFile, detect_format
 from mswitch.pipelines.crawl.http_response import Reserved
 from mswitch.pipelines.crawl.warc import Damage, Record, read_archive
-from mswitch.pipelines.records import Page, Rejected
+from mswitch.pipelines.records import Page, Rejected, reject_record
 
 #: Formats that are not read, and the reason under which such files are counted.
 UNREAD = {
@@ -52,8 +52,7 @@ def read_pages(
     with storage.fetch(file.path) as path:
         format = file.format or detect_format(path)
         if format in UNREAD:
-            detail = CONVERT.get(format, "")
-            yield Rejected("read", UNREAD[format], f"{file.name}@0", detail=detail)
+            yield reject_record(UNREAD[format], f"{file.name}@0", CONVERT.get(format, ""))
             return
         if format in ("jsonl", "parquet"):
             reading = reading._replace(made_url=f"{MADE_URL}{file.digest[:16]}/")
@@ -93,4 +92,4 @@ def _get_url(record: Record | Damage) -> str:
 
 def reject_blocked_page(listed: str, source: str, url: str) -> Rejected:
     """Return the rejection of a page whose URL is on a blocklist."""
-    return Rejected("read", BLOCKED, source, url, f"blocked by {listed}")
+    return reject_record(BLOCKED, source, f"blocked by {listed}", url)
