@@ -10,22 +10,20 @@ from mswitch.pipelines.own_tables import read_own_table
 
 SPLITS = ("train", "validation")
 
-#: Columns of a corpus, one row per document, sorted by `id` within a shard.
-DOCUMENT_SCHEMA = pa.schema(
-    [
-        pa.field("id", pa.string(), nullable=False),
-        pa.field("url", pa.string(), nullable=False),
-        pa.field("text", pa.string(), nullable=False),
-        pa.field("lang", pa.string(), nullable=False),
-        pa.field("lang_score", pa.float32(), nullable=False),
-        pa.field("timestamp", pa.string(), nullable=False),
-        pa.field("source", pa.string(), nullable=False),
-        pa.field("record_id", pa.string(), nullable=False),
-    ]
-)
-
+_COLUMNS = read_own_table("columns.csv")
 #: Meaning of each column of a document, for the data card.
-COLUMN_MEANINGS = {row["column"]: row["meaning"] for row in read_own_table("columns.csv")}
+COLUMN_MEANINGS = {row["column"]: row["meaning"] for row in _COLUMNS}
+
+
+def list_columns(step: str) -> dict[str, str]:
+    """Return the columns that a step adds to documents, with their Arrow types (columns.csv)."""
+    return {row["column"]: row["type"] for row in _COLUMNS if row["step"] == step}
+
+
+#: Columns of every corpus, one row per document, sorted by `id` within a shard.
+DOCUMENT_SCHEMA = pa.schema(
+    [pa.field(name, kind, nullable=False) for name, kind in list_columns("document").items()]
+)
 
 
 #: Maximum characters of a dropped page's text to keep, for people who look at samples.

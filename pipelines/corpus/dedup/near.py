@@ -28,7 +28,7 @@ from mswitch.pipelines.config_checks import check_fields
 from mswitch.pipelines.corpus.dedup.base import Dedup, make_binary_field, rank_newest_first
 from mswitch.pipelines.corpus.fingerprints import md5, unpack
 from mswitch.pipelines.corpus.rules.words import Words, cut_pages, mix
-from mswitch.pipelines.records import Page
+from mswitch.pipelines.records import Page, list_columns
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -45,7 +45,7 @@ class NearDedup(Dedup):
     name: ClassVar[str] = "near_dedup"
     kind: ClassVar[str] = "bands"
     width: ClassVar[int] = 3
-    columns: ClassVar[Mapping[str, str]] = {"cluster_size": "int32"}
+    columns: ClassVar[Mapping[str, str]] = list_columns("near_dedup")
     stored: ClassVar[tuple[pa.Field, ...]] = (
         pa.field("characters", pa.int32(), nullable=False),
         make_binary_field("band_keys"),

@@ -26,7 +26,7 @@ from mswitch.pipelines.corpus.rules.text_script import (
 )
 from mswitch.pipelines.languages import UNDETERMINED, languages
 from mswitch.pipelines.own_tables import read_own_table
-from mswitch.pipelines.records import Page
+from mswitch.pipelines.records import Page, list_columns
 
 #: Why the language of a text is undetermined; "" if it is known.
 Reason = Literal[
@@ -287,11 +287,7 @@ def _find_code(code: str, latin: bool) -> str:
 class IdentifyLanguageAndScript(LanguageRule):
     """Labels pages by CLD2, by CLD3 if CLD2 is in doubt, and by their script."""
 
-    columns: ClassVar[Mapping[str, str]] = {
-        "lang_second": "string",
-        "lang_second_score": "float32",
-        "script": "string",
-    }
+    columns: ClassVar[Mapping[str, str]] = list_columns("language")
 
     @functools.cached_property
     def _identifiers(self) -> TwoIdentifiers:

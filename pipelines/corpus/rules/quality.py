@@ -27,7 +27,7 @@ from mswitch.pipelines.corpus.rules.word_counts import (
 )
 from mswitch.pipelines.corpus.rules.words import CLOSER, TERMINAL, Words, cut, cut_pages, mix
 from mswitch.pipelines.errors import UserError
-from mswitch.pipelines.records import Page
+from mswitch.pipelines.records import Page, list_columns
 
 TOP_NGRAMS = (2, 3, 4)
 DUPLICATE_NGRAMS = (5, 6, 7, 8, 9, 10)
@@ -37,20 +37,8 @@ DUPLICATE_NGRAMS = (5, 6, 7, 8, 9, 10)
 #: have no blank lines, so lines are paragraphs. N-grams cover characters of words; those in `top_`
 #: occur at least twice.
 COLUMNS: Mapping[str, type] = {
-    "words": np.int32,
-    "mean_word_length": np.float32,
-    "symbol_ratio": np.float32,
-    "bullet_line_share": np.float32,
-    "ellipsis_line_share": np.float32,
-    "terminal_line_share": np.float32,
-    "third_longest_line": np.int32,
-    "alphabetic_word_share": np.float32,
-    "stop_words": np.int16,
-    "duplicate_line_share": np.float32,
-    "duplicate_line_character_share": np.float32,
-    **{f"top_{n}gram_share": np.float32 for n in TOP_NGRAMS},
-    **{f"duplicate_{n}gram_share": np.float32 for n in DUPLICATE_NGRAMS},
-    "digit_share": np.float32,
+    column.removeprefix("q_"): np.dtype(kind).type
+    for column, kind in list_columns("quality").items()
 }
 
 #: Lowest and highest values of columns, by language.
@@ -244,9 +232,7 @@ class GopherQuality(ListRule):
     """
 
     name: ClassVar[str] = "quality"
-    columns: ClassVar[Mapping[str, str]] = {
-        column: np.dtype(COLUMNS[name]).name for column, name in CORPUS_COLUMNS.items()
-    }
+    columns: ClassVar[Mapping[str, str]] = list_columns("quality")
     files: ClassVar[tuple[str, ...]] = ("stop_words", "thresholds")
     preload: ClassVar[tuple[str, ...]] = ("mswitch.pipelines.corpus.rules.warm_up",)
 
