@@ -7,19 +7,10 @@ from mswitch.pipelines.crawl import json_lines, parquet
 from mswitch.pipelines.crawl.arc import read_arc
 from mswitch.pipelines.crawl.extract import record_to_page
 from mswitch.pipelines.crawl.fields import MADE_URL, Reading
-from mswitch.pipelines.crawl.files import CONVERT, CrawlFile, detect_format
+from mswitch.pipelines.crawl.files import CONVERT, UNREAD, CrawlFile, detect_format
 from mswitch.pipelines.crawl.http_response import Reserved
 from mswitch.pipelines.crawl.warc import Damage, Record, read_archive
 from mswitch.pipelines.records import Page, Rejected, reject_record
-
-#: Formats that are not read, and the reason under which such files are counted.
-UNREAD = {
-    "json_array": "json_array",
-    "pretty_json": "pretty_json",
-    **{name: f"{name}_file" for name in ("csv", "bzip2", "xz", "zip")},
-    "empty": "empty_file",
-    "other": "unknown_format",
-}
 
 #: Reason of pages whose URL is on a blocklist.
 BLOCKED = "blocked_url"
