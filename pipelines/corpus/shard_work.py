@@ -162,7 +162,8 @@ def _make_rows(pages: Sequence[Page], recipe: Recipe) -> Iterator[dict[str, Any]
             # A marked page is dropped later, but URL deduplication still sees it. Keep only a
             # sample of its text.
             shown = page.columns.get(ERROR, "").encode(errors="replace") or page.utf8
-            row |= {"text": _cut_beginning(shown), "lines": 0, "line_hashes": b""}
+            sample = shown[: 4 * DETAIL_CHARACTERS].decode(errors="ignore")[:DETAIL_CHARACTERS]
+            row |= {"text": sample.encode(), "lines": 0, "line_hashes": b""}
             for field in recipe.added_columns:
                 row.setdefault(field.name, _make_placeholder(field.type))
         yield row
@@ -198,12 +199,6 @@ def _make_placeholder(kind: pa.DataType) -> Any:
         return []
     zeros = [pa.py_buffer(bytes(64))] * (kind.num_buffers - 1)
     return pa.Array.from_buffers(kind, 1, [None, *zeros])[0].as_py()
-
-
-def _cut_beginning(utf8: bytes) -> bytes:
-    """Return the beginning of a text, as samples show it."""
-    longest = 4 * DETAIL_CHARACTERS
-    return utf8[:longest].decode(errors="ignore")[:DETAIL_CHARACTERS].encode()
 
 
 def _make_table(rows: Sequence[dict[str, Any]], recipe: Recipe) -> pa.Table:

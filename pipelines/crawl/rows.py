@@ -68,18 +68,12 @@ def make_page_from_fields(row: Mapping[str, Any], source: str, reading: Reading)
     timestamp = dates.format_date(moment)
     micros = dates.to_micros(moment)
     page = Page(url, utf8, timestamp, micros, source, _clean(record_id), form=reading.form)
-    if reading.keep:
-        _keep_columns(page, row, reading)
-    return page
-
-
-def _keep_columns(page: Page, row: Mapping[str, Any], reading: Reading) -> None:
-    """Add the values of kept columns to a page; note the columns whose value is dropped."""
     for column in reading.keep:
         value = find_value(row, column.path)
         page.columns[column.name] = kept = convert_value(value, column.kind)
         if kept is None and value is not None:
             page.columns.setdefault(LOST, []).append(column.name)
+    return page
 
 
 def _find_url(row: Mapping[str, Any], path: str, reading: Reading) -> str:
