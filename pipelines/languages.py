@@ -77,11 +77,8 @@ def languages() -> MappingProxyType[str, Language]:
     """Return all languages by code, sorted by code."""
     table: dict[str, Language] = {}
     for row in read_own_table("languages.csv"):
-        if row["direction"] not in ("ltr", "rtl") or row["mc4"] not in ("true", "false"):
-            raise ValueError(f"languages.csv: bad row for {row['code']!r}")
-        values: dict[str, Any] = {**row, "mc4": row["mc4"] == "true"}
-        for name in ("mc4_train_pages", "mc4_validation_pages"):
-            values[name] = int(row[name])
+        pages = {name: int(row[name]) for name in row if name.endswith("_pages")}
+        values: dict[str, Any] = {**row, "mc4": row["mc4"] == "true", **pages}
         table[row["code"]] = Language(**values)
     return MappingProxyType(table)
 
