@@ -174,8 +174,10 @@ def fit_limits(
                 **_fit_on_reference(reference[lang], reference[ENGLISH], limits),
                 **_fit_on_crawl(crawl[lang], crawl[ENGLISH], limits),
             }
-            if LANG_SCORE in crawl[lang]:
-                own[LANG_SCORE] = _find_least_score(crawl[lang][LANG_SCORE]), np.inf
+            if (scores := crawl[lang].get(LANG_SCORE)) is not None:
+                # Penedo et al. 2025, section 4.2. It holds for this crawl and identifier only.
+                least = float(np.clip(np.median(scores) - scores.std(), 0.3, 0.9))
+                own[LANG_SCORE] = least, np.inf
             fitted[lang] = {n: own[n] for n in (*COLUMNS, LANG_SCORE) if n in own}
     return fitted
 
@@ -372,14 +374,6 @@ def read_columns(
         lang: {name: np.concatenate(arrays) for name, arrays in lang_parts.items()}
         for lang, lang_parts in parts.items()
     }
-
-
-def _find_least_score(scores: np.ndarray) -> float:
-    """Return the lowest score to accept: median minus standard deviation, within 0.3 to 0.9.
-
-    Penedo et al. 2025, section 4.2. It holds for this crawl and language identifier only.
-    """
-    return float(np.clip(np.median(scores) - scores.std(), 0.3, 0.9))
 
 
 def _fit_on_reference(

@@ -85,7 +85,12 @@ def verify_corpus(corpus: str | Path) -> dict[str, Any]:
         problems.append(
             f"{path} was left by a killed command: run that command again, or remove the path"
         )
-    problems += [*_check_chain(removals), *_check_accounts(directory, manifest["shards"])]
+    before = ""
+    for path, sha256 in removals:
+        if storage.read_json(path)["previous"] != before:
+            problems.append(f"{path} does not name the record before it")
+        before = sha256
+    problems += _check_accounts(directory, manifest["shards"])
     return {
         **result,
         "files": len(entries),
@@ -164,12 +169,3 @@ def _check_accounts(directory: str, shards: Sequence[Mapping[str, Any]]) -> Iter
         yield str(error)
     except (RuntimeError, LookupError, TypeError, AttributeError) as error:
         yield f"{STATS}: {error}"
-
-
-def _check_chain(removals: Records) -> Iterator[str]:
-    """Check the chain of removals: yield a message for each that does not name the one before."""
-    before = ""
-    for path, sha256 in removals:
-        if storage.read_json(path)["previous"] != before:
-            yield f"{path} does not name the record before it"
-        before = sha256
