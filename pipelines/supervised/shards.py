@@ -126,14 +126,11 @@ def _make_part_row(row: Row, number: int, name: str, split: str) -> dict[str, An
     inputs = f"{row.lang}\0{fold(row.inputs)}"
     inputs_key = key64(inputs)
     return {
-        "lang": row.lang,
+        **row._asdict(),
         "split": choose_split(group) if split == BY_HASH else split,
         "order": key64(own),
         "id": own,
         "group": group,
-        "inputs": row.inputs,
-        "targets": row.targets,
-        "answers": row.answers,
         "number": number,
         "group_key": inputs_key if row.group == row.inputs else key64(group),
         "inputs_key": inputs_key,
