@@ -63,8 +63,10 @@ def _check(option: str, value: Any, bounds: list[_Bound], choices: list[Any]) ->
     if isinstance(value, float) and not math.isfinite(value):
         raise UserError(f"{option} must be a finite number, not {value}")
     is_word = isinstance(value, str)  # bounds apply to numbers; text has only choices
-    if not is_word and not all(_holds(bound, value) for bound in bounds):
-        raise UserError(f"{option} must be {' and '.join(map(_describe, bounds))}, not {value}")
+    limits = [(*_BOUNDS[type(bound)], *dataclasses.astuple(bound)) for bound in bounds]
+    if not is_word and not all(compare(value, limit) for compare, _, limit in limits):
+        words = " and ".join(f"{name} {limit:,}" for _, name, limit in limits)
+        raise UserError(f"{option} must be {words}, not {value}")
     if choices and (is_word or not bounds) and value not in choices:
         known = " or ".join([*map(str, choices), *(["a number"] if bounds else [])])
         raise UserError(f"{option} {value} is unknown: choose {known}")
@@ -106,13 +108,3 @@ def _list_parts(hint: Any) -> Iterator[Any]:
             yield from _list_parts(part)
     else:
         yield hint
-
-
-def _holds(bound: _Bound, value: Any) -> bool:
-    [limit] = dataclasses.astuple(bound)
-    return _BOUNDS[type(bound)][0](value, limit)
-
-
-def _describe(bound: _Bound) -> str:
-    [limit] = dataclasses.astuple(bound)
-    return f"{_BOUNDS[type(bound)][1]} {limit:,}"

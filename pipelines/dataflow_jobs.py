@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from mswitch.pipelines import storage
 from mswitch.pipelines.dataflow_prices import MODES, Cost, read_prices
 from mswitch.pipelines.errors import UserError, as_user_error
-from mswitch.pipelines.progress import say
+from mswitch.pipelines.progress import in_background, say
 
 if TYPE_CHECKING:
     from apache_beam.options.pipeline_options import PipelineOptions
@@ -106,18 +106,14 @@ def run_job(
         if error.result.state == PipelineState.CANCELLED:
             end = "was cancelled"
         else:
-            end = f"failed ({_find_reason(str(error))})"
+            # As in tracebacks, the last line of Dataflow's error names the cause.
+            readable = as_user_error(RuntimeError(str(error)))
+            end = f"failed ({readable or str(error).strip().splitlines()[-1].strip()})"
         raise UserError(
             f"job {service.name} {end}; the same command starts it again: {link}"
         ) from error
     meter.read(result.job_id(), ended=True)
     return result
-
-
-def _find_reason(text: str) -> str:
-    """Return the line of Dataflow's error that names the cause: the last line, as in tracebacks."""
-    readable = as_user_error(RuntimeError(text))
-    return str(readable) if readable else text.strip().splitlines()[-1].strip()
 
 
 def cancel_jobs(directory: str, options: "PipelineOptions") -> list[str]:
@@ -146,19 +142,16 @@ class _Meter:
         self.prices = read_prices(cost.prices)
         self.mode = MODES[bool(service.cloud.flexrs_goal)]
 
-    @contextlib.contextmanager
-    def watch(self, job_id: str, stopped: list[OverLimitError]) -> Iterator[None]:
+    def watch(
+        self, job_id: str, stopped: list[OverLimitError]
+    ) -> contextlib.AbstractContextManager[None]:
         """Read the meters of a job while the body waits for it, if the build has a limit.
 
         `stopped` gets the error for which the job was cancelled.
         """
-        if self.limit is None:
-            yield
-            return
-        over = threading.Event()
 
-        def look() -> None:
-            while not over.wait(_METER_SECS):
+        def look(ended: threading.Event) -> None:
+            while not ended.wait(_METER_SECS):
                 try:
                     self.read(job_id)
                 except OverLimitError as error:
@@ -167,13 +160,7 @@ class _Meter:
                 except Exception as error:  # A network error: the next reading may succeed.
                     say("dataflow", f"the meters of {job_id} cannot be read now: {error}")
 
-        watcher = threading.Thread(target=look, daemon=True)
-        watcher.start()
-        try:
-            yield
-        finally:
-            over.set()
-            watcher.join()
+        return contextlib.nullcontext() if self.limit is None else in_background(look)
 
     def read(self, job_id: str = "", *, ended: bool = False) -> None:
         """Read the meters of a job, and of earlier jobs whose end no command has seen.

@@ -1,13 +1,12 @@
 """Prices of Dataflow jobs: what a job will need, and what it costs by a table of unit prices.
 
-dataflow_prices.csv has unit prices of one region and date, and assumptions about workers. They are
-examples, not offers: users give a file of their own. Each row has the values for a low and for a
-high estimate.
+dataflow_prices.csv has examples of unit prices, whose source nobody has checked, and assumptions
+about workers. They are not offers: users replace them by a file of their own. Each row has the
+values for a low and for a high estimate.
 """
 
 import csv
 import dataclasses
-import importlib.resources
 import itertools
 import math
 from collections import defaultdict
@@ -19,6 +18,7 @@ from annotated_types import Gt
 from mswitch.pipelines import storage
 from mswitch.pipelines.config_checks import check_fields
 from mswitch.pipelines.errors import UserError
+from mswitch.pipelines.own_tables import read_own_table
 
 #: Ways to run a job, which have their own prices.
 MODES = ("batch", "flexrs")
@@ -32,7 +32,7 @@ class Cost:
 
     Attributes:
         max_cost_usd: USD by Dataflow's meters at which the build stops, saved; None for no limit.
-        prices: a CSV of unit prices in place of mswitch's examples, which may be out of date.
+        prices: a CSV of unit prices in place of mswitch's examples, whose source is not checked.
     """
 
     max_cost_usd: Annotated[float, Gt(0)] | None = None
@@ -111,32 +111,28 @@ class Prices:
 
     def estimate(self, phases: Mapping[str, Phase], workers: int) -> dict[str, dict[str, list]]:
         """Return the lowest and highest amounts and prices (USD) of each phase, and their sums."""
-        found: dict[str, dict[str, list]] = {}
+        ranges: dict[str, dict[str, list[float]]] = {}
         for name, phase in phases.items():
-            ends = []
-            for end in (0, 1):
-                used = self.foresee(phase, workers, end)
-                prices = {f"{mode}_usd": self.usd(used, mode, end) for mode in MODES}
-                ends.append({**used, **prices})
-            low, high = ends
-            found[name] = {key: [low[key], high[key]] for key in low}
-        parts = list(found.values())
-        found["all"] = {
+            ends = [self.foresee(phase, workers, end) for end in (0, 1)]
+            for end, used in enumerate(ends):
+                used |= {f"{mode}_usd": self.usd(used, mode, end) for mode in MODES}
+            ranges[name] = {key: [used[key] for used in ends] for key in ends[0]}
+        parts = [*ranges.values()]
+        ranges["all"] = {
             key: [sum(part[key][end] for part in parts) for end in (0, 1)] for key in parts[0]
         }
         return {
             name: {key: [float(f"{value:.4g}") for value in ends] for key, ends in part.items()}
-            for name, part in found.items()
+            for name, part in ranges.items()
         }
 
 
 def read_prices(path: str = "") -> Prices:
     """Read a table of prices; by default the table of this package."""
-    own = importlib.resources.files("mswitch.pipelines").joinpath(_TABLE)
     rows: dict[tuple[str, str], list[tuple[float, ...]]] = defaultdict(list)
     try:
-        text = (storage.read_bytes(path) if path else own.read_bytes()).decode("utf-8-sig")
-        for row in csv.DictReader(text.splitlines()):
+        text = storage.read_bytes(path).decode("utf-8-sig") if path else ""
+        for row in csv.DictReader(text.splitlines()) if path else read_own_table(_TABLE):
             numbers = tuple(float(row[name]) for name in _NUMBERS)
             positive = row["name"] == "busy_share"
             if not all(0 <= number < math.inf for number in numbers) or (

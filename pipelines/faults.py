@@ -7,76 +7,46 @@ import signal
 VARIABLE = "MSWITCH_FAULT"
 
 
-def _list_publication_points(stage: str) -> tuple[str, ...]:
-    """Return the fault points of `mswitch.pipelines.outputs.StagedOutput.publish`."""
-    return tuple(
-        f"{stage}.{moment}" for moment in ("before_marker", "before_publish", "after_publish")
-    )
+def _list_points(stage: str, moments: str) -> tuple[str, ...]:
+    return tuple(f"{stage}.{moment}" for moment in moments.split())
 
 
+#: Moments of `mswitch.pipelines.outputs.StagedOutput.publish`, in any stage.
+_PUBLICATION = "before_marker before_publish after_publish"
 #: Fault points of changes to a corpus: a crawl is added, or pages are removed.
-CHANGE_POINTS = tuple(
-    f"corpus.{moment}_change" for moment in ("after_deciding", "during", "before", "after")
+CHANGE_POINTS = _list_points(
+    "corpus", "after_deciding_change during_change before_change after_change"
 )
 #: Fault points that only removals pass.
-REMOVAL_POINTS = ("corpus.after_removal",)
-
+REMOVAL_POINTS = _list_points("corpus", "after_removal")
 #: Fault points that only profile `modern` passes.
-MODERN_POINTS = (
-    *(f"corpus.after_near_{what}" for what in ("keys", "matches", "clusters")),
-    "corpus.after_bands_fingerprints",
+MODERN_POINTS = _list_points(
+    "corpus", "after_near_keys after_near_matches after_near_clusters after_bands_fingerprints"
 )
-
 #: Fault points that only supervised examples pass, between reading rows and writing shards.
-SUPERVISED_POINTS = ("examples.after_rows",)
-
+SUPERVISED_POINTS = _list_points("examples", "after_rows")
 #: Fault points of a training whose run is in a bucket.
-BUCKET_POINTS = ("train.during_upload", "train.after_upload")
-
+BUCKET_POINTS = _list_points("train", "during_upload after_upload")
 #: Fault points of a training that is extended.
-EXTENSION_POINTS = ("train.after_reopening",)
-
+EXTENSION_POINTS = _list_points("train", "after_reopening")
 #: Fault points of a process that follows a job (`mswitch.flows.jobs`).
-LAUNCH_POINTS = tuple(
-    f"launch.{moment}"
-    for moment in (
-        "before_submit",
-        "before_host",
-        "after_submit",
-        "after_record",
-        "before_outcome",
-        "after_outcome",
-    )
+LAUNCH_POINTS = _list_points(
+    "launch", "before_submit before_host after_submit after_record before_outcome after_outcome"
 )
-
 #: Fault points that are not listed above, in the order in which a demo reaches them.
 FAULT_POINTS = (
-    *_list_publication_points("sample"),
-    "corpus.after_ingest",
-    "corpus.before_note",
-    "corpus.after_url_keys",
-    "corpus.after_url_choice",
-    "corpus.after_line_keys",
-    "corpus.after_line_choice",
-    "corpus.after_finish",
-    "corpus.after_shards",
-    "corpus.after_urls_fingerprints",
-    "corpus.after_lines_fingerprints",
-    *_list_publication_points("corpus"),
-    *_list_publication_points("vocabulary"),
-    "examples.before_note",
-    "examples.after_shards",
-    *_list_publication_points("examples"),
-    "train.before_checkpoint",
-    "train.during_checkpoint",
-    "train.after_checkpoint",
-    "train.after_metrics",
-    "train.before_marker",
-    "evaluate.before_rename",
-    "evaluate.after_rename",
-    "predict.before_rename",
-    *_list_publication_points("downstream"),
-    *_list_publication_points("report"),
+    *_list_points("sample", _PUBLICATION),
+    *_list_points("corpus", "after_ingest before_note after_url_keys after_url_choice"),
+    *_list_points("corpus", "after_line_keys after_line_choice after_finish after_shards"),
+    *_list_points("corpus", f"after_urls_fingerprints after_lines_fingerprints {_PUBLICATION}"),
+    *_list_points("vocabulary", _PUBLICATION),
+    *_list_points("examples", f"before_note after_shards {_PUBLICATION}"),
+    *_list_points("train", "before_checkpoint during_checkpoint after_checkpoint after_metrics"),
+    *_list_points("train", "before_marker"),
+    *_list_points("evaluate", "before_rename after_rename"),
+    *_list_points("predict", "before_rename"),
+    *_list_points("downstream", _PUBLICATION),
+    *_list_points("report", _PUBLICATION),
 )
 
 
@@ -91,7 +61,7 @@ def fault_point(name: str, *, of_any_stage: bool = False) -> None:
     """
     known = FAULT_POINTS + CHANGE_POINTS + MODERN_POINTS + LAUNCH_POINTS
     known += REMOVAL_POINTS + SUPERVISED_POINTS + BUCKET_POINTS + EXTENSION_POINTS
-    known += _list_publication_points(name.partition(".")[0])
+    known += _list_points(name.partition(".")[0], _PUBLICATION)
     if name not in known and not of_any_stage:
         raise ValueError(
             f"unknown fault point {name!r}: add it to the points of its stage in faults.py"

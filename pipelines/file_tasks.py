@@ -6,7 +6,6 @@ the task is done. So a killed build continues where it stopped. A list gets the 
 before from files.
 """
 
-import contextlib
 import dataclasses
 import functools
 import pickle
@@ -19,7 +18,7 @@ from mswitch.pipelines import storage
 from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.faults import fault_point
 from mswitch.pipelines.local_pool import call_each, longest_note
-from mswitch.pipelines.progress import INTERVAL_SECS, Progress
+from mswitch.pipelines.progress import INTERVAL_SECS, Progress, in_background
 from mswitch.pipelines.runners import Engine, run_pipeline
 
 if TYPE_CHECKING:
@@ -85,7 +84,7 @@ def run_tasks(lists: Sequence[Tasks], engine: Engine, job: str = "") -> None:
         return
     for tasks in lists:
         storage.make_directory(tasks.notes)
-    with _print_progress(lists, engine.stage):
+    with in_background(functools.partial(_watch, lists, engine.stage)):
         if engine.runner == "local":
             for tasks in lists:
                 items = [(n, tasks.items[n]) for n in todo[tasks.name]]
@@ -169,21 +168,11 @@ def _read_items(path: str, _before: int = 0) -> list[tuple[int, Any]]:
     return pickle.loads(storage.read_bytes(path))  # noqa: S301, of this build's own directory
 
 
-@contextlib.contextmanager
-def _print_progress(lists: Sequence[Tasks], stage: str) -> Iterator[None]:
-    """While the body runs, print progress, which is read from the notes of finished tasks."""
-    stop = threading.Event()
-    watcher = threading.Thread(target=_watch, args=(lists, stage, stop), daemon=True)
-    watcher.start()
-    try:
-        yield
-    finally:
-        stop.set()
-        watcher.join()
-
-
 def _watch(lists: Sequence[Tasks], stage: str, stop: threading.Event) -> None:
-    """Report slow tasks and the first unfinished list's progress; when stopped, report again."""
+    """Report slow tasks and the first unfinished list's progress, as the notes of tasks show it.
+
+    When stopped, report again.
+    """
     for tasks in lists:
         sizes, scale, unit = [1] * len(tasks.items), 1, tasks.unit
         if unit == "bytes":

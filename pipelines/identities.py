@@ -1,11 +1,11 @@
 """Settings that identify an output; a field added later is omitted at its default value."""
 
-import csv
 import dataclasses
 import functools
-import importlib.resources
 from collections.abc import Mapping
 from typing import Any
+
+from mswitch.pipelines.own_tables import read_own_table
 
 
 def identifying_settings(value: Any) -> Any:
@@ -48,6 +48,4 @@ def _get_default(field: dataclasses.Field[Any]) -> Any:
 
 @functools.cache
 def _read_first_fields() -> dict[str, list[str]]:
-    file = importlib.resources.files("mswitch.pipelines").joinpath("first_fields.csv")
-    rows = csv.DictReader(file.read_text("utf-8").splitlines())
-    return {row["class"]: row["fields"].split() for row in rows}
+    return {row["class"]: row["fields"].split() for row in read_own_table("first_fields.csv")}

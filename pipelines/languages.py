@@ -6,54 +6,19 @@ have a second code for their romanised form, such as `ru-Latn`). Page counts are
 that mC4 lacks (Croatian, Bosnian, Serbian in Latin letters) are in the same table with `mc4` false.
 """
 
-import csv
 import dataclasses
 import functools
-import importlib.resources
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import MappingProxyType
 from typing import Any, Literal
 
 from mswitch.pipelines.errors import UserError
+from mswitch.pipelines.own_tables import read_own_table
 
 UNDETERMINED = "und"
 #: Minimum number of pages in mC4's training split for a language of each resource tier.
 TIER_PAGES = {"high": 10_000_000, "mid": 1_000_000, "low": 1}
-#: English names of scripts by ISO 15924 code, for languages and pages.
-SCRIPTS = {
-    "Arab": "Arabic",
-    "Armn": "Armenian",
-    "Beng": "Bengali",
-    "Bopo": "Bopomofo",
-    "Cyrl": "Cyrillic",
-    "Deva": "Devanagari",
-    "Ethi": "Ethiopic",
-    "Geor": "Georgian",
-    "Grek": "Greek",
-    "Gujr": "Gujarati",
-    "Guru": "Gurmukhi",
-    "Hang": "Hangul",
-    "Hani": "Han",
-    "Hebr": "Hebrew",
-    "Hira": "Hiragana",
-    "Jpan": "Japanese",
-    "Kana": "Katakana",
-    "Khmr": "Khmer",
-    "Knda": "Kannada",
-    "Kore": "Korean",
-    "Laoo": "Lao",
-    "Latn": "Latin",
-    "Mlym": "Malayalam",
-    "Mymr": "Myanmar",
-    "Sinh": "Sinhala",
-    "Taml": "Tamil",
-    "Telu": "Telugu",
-    "Thai": "Thai",
-    "Zzzz": "other",
-}
-
-
 #: Form of a code: the form of BCP 47, but with longer parts, as in Wikipedia's `zh-classical`.
 _CODE = re.compile(r"[a-z]{2,3}(-[A-Za-z0-9]{1,16}){0,3}")
 
@@ -110,16 +75,10 @@ class Language:
 @functools.cache
 def languages() -> MappingProxyType[str, Language]:
     """Return all languages by code, sorted by code."""
-    text = (
-        importlib.resources.files("mswitch.pipelines").joinpath("languages.csv").read_text("utf-8")
-    )
     table: dict[str, Language] = {}
-    for row in csv.DictReader(text.splitlines()):
-        if row["direction"] not in ("ltr", "rtl") or row["mc4"] not in ("true", "false"):
-            raise ValueError(f"languages.csv: bad row for {row['code']!r}")
-        values: dict[str, Any] = {**row, "mc4": row["mc4"] == "true"}
-        for name in ("mc4_train_pages", "mc4_validation_pages"):
-            values[name] = int(row[name])
+    for row in read_own_table("languages.csv"):
+        pages = {name: int(row[name]) for name in row if name.endswith("_pages")}
+        values: dict[str, Any] = {**row, "mc4": row["mc4"] == "true", **pages}
         table[row["code"]] = Language(**values)
     return MappingProxyType(table)
 
@@ -186,4 +145,22 @@ def parse_codes(
 
 def script_name(code: str) -> str:
     """Return the English name of a script, or its code."""
-    return SCRIPTS.get(code, code)
+    return read_scripts().get(code, {}).get("name") or code
+
+
+@functools.cache
+def read_scripts() -> Mapping[str, Mapping[str, str]]:
+    """Return the rows of scripts.csv by ISO 15924 code.
+
+    `letters` has Unicode's blocks of the script, for scripts in use on the web, without their
+    digits and signs if there are many; Zzzz stands for all other scripts. `units` has the blocks in
+    which each letter counts, because there are no spaces between words.
+    """
+    return {row["code"]: row for row in read_own_table("scripts.csv")}
+
+
+def list_code_points(script: str, column: str) -> Iterator[slice]:
+    """Yield the ranges of code points in a column of scripts.csv."""
+    for piece in read_scripts()[script][column].split():
+        first, last = piece.split("-")
+        yield slice(int(first, 16), int(last, 16) + 1)

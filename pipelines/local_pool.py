@@ -163,11 +163,7 @@ def note(work: str) -> None:
 
 def longest_note() -> str:
     """Return the longest current work of any worker and its duration, or ""."""
-    notes = (
-        [(current.since, current.work) for current in _pools[0].notes if current.work]
-        if _pools
-        else []
-    )
+    notes = [(now.since, now.work) for pool in _pools for now in pool.notes if now.work]
     if not notes:
         return ""
     since, work = min(notes)

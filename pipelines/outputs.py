@@ -326,7 +326,7 @@ class RemoteOutput:
             # Look for two files. A single file may be the lease of a writer that ended and left
             # nothing else.
             anything = storage.match(storage.join(self.out, "**"), limit=2)
-            names.update(file.path for file in anything if storage.name_of(file.path) != LEASE)
+            names.update(file.path for file in anything if storage.get_name(file.path) != LEASE)
         self._claim = storage.join(self.out, CLAIM)
         if MARKER not in names and CLAIM in names:
             if storage.read_json(self._claim)["config_hash"] != self.hash:

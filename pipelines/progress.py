@@ -3,6 +3,7 @@
 import contextlib
 import contextvars
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 
@@ -50,6 +51,19 @@ def lines_to(listener: Callable[[Sequence[str]], None]) -> Iterator[None]:
         yield
     finally:
         _listener.reset(token)
+
+
+@contextlib.contextmanager
+def in_background(work: Callable[[threading.Event], None]) -> Iterator[None]:
+    """Run `work` in a thread while the body runs; its event is set when the body ends."""
+    ended = threading.Event()
+    thread = threading.Thread(target=work, args=(ended,), daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
 
 
 class Progress:

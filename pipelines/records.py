@@ -6,60 +6,24 @@ from typing import Any
 
 import pyarrow as pa
 
+from mswitch.pipelines.own_tables import read_own_table
+
 SPLITS = ("train", "validation")
 
-#: Columns of a corpus, one row per document, sorted by `id` within a shard.
-DOCUMENT_SCHEMA = pa.schema(
-    [
-        pa.field("id", pa.string(), nullable=False),
-        pa.field("url", pa.string(), nullable=False),
-        pa.field("text", pa.string(), nullable=False),
-        pa.field("lang", pa.string(), nullable=False),
-        pa.field("lang_score", pa.float32(), nullable=False),
-        pa.field("timestamp", pa.string(), nullable=False),
-        pa.field("source", pa.string(), nullable=False),
-        pa.field("record_id", pa.string(), nullable=False),
-    ]
-)
-
+_COLUMNS = read_own_table("columns.csv")
 #: Meaning of each column of a document, for the data card.
-COLUMN_MEANINGS = {
-    "id": "MD5 of the normalised URL, in hex; shards are sorted by it",
-    "url": "address of the page, as in the crawl",
-    "text": "text of the page, one paragraph per line",
-    "lang": "language code of mC4 (Hebrew is iw); und if the language is uncertain",
-    "lang_score": "score of the language identifier, 0 to 1: CLD3's probability, or in profile "
-    "modern mostly the share of the language's usual CLD2 points",
-    "timestamp": "time at which the page was fetched (WARC-Date)",
-    "source": "crawl file and byte offset of the record, as name@offset",
-    "record_id": "WARC-Record-ID, empty if the record has none",
-    "cluster_size": "number of pages that this one represents: near-duplicates and itself",
-    "lang_second": "best other guess of the language, empty if there is none",
-    "lang_second_score": "score of that guess, 0 to 1",
-    "script": "script of most letters (ISO 15924)",
-    "charset": "Python's name of the encoding of its HTML; empty without HTML",
-    "declared_charset": "encoding that its HTML declares, right or wrong; empty if none",
-    "masked_emails": "number of masked e-mail addresses",
-    "masked_ips": "number of masked public IP addresses",
-    "masked_phones": "number of masked phone numbers",
-    "q_words": "words; letters count as parts of words if spaces do not separate words",
-    "q_mean_word_length": "characters per word; 0 if spaces do not separate words",
-    "q_symbol_ratio": "number signs and ellipses per word",
-    "q_bullet_line_share": "share of lines that start with a bullet",
-    "q_ellipsis_line_share": "share of lines that end with an ellipsis",
-    "q_terminal_line_share": "share of lines that end with the end of a sentence",
-    "q_third_longest_line": "characters of the third-longest line; of the shortest if fewer lines",
-    "q_alphabetic_word_share": "share of words with a letter",
-    "q_stop_words": "distinct stop words of the language; -1 if they are unknown",
-    "q_duplicate_line_share": "share of lines that occurred earlier on the page",
-    "q_duplicate_line_character_share": "share of characters in such lines",
-    **{f"q_top_{n}gram_share": f"share of the most frequent {n} words in a row" for n in (2, 3, 4)},
-    **{
-        f"q_duplicate_{n}gram_share": f"share in {n} words in a row that occurred earlier"
-        for n in range(5, 11)
-    },
-    "q_digit_share": "share of digits among the characters other than spaces",
-}
+COLUMN_MEANINGS = {row["column"]: row["meaning"] for row in _COLUMNS}
+
+
+def list_columns(step: str) -> dict[str, str]:
+    """Return the columns that a step adds to documents, with their Arrow types (columns.csv)."""
+    return {row["column"]: row["type"] for row in _COLUMNS if row["step"] == step}
+
+
+#: Columns of every corpus, one row per document, sorted by `id` within a shard.
+DOCUMENT_SCHEMA = pa.schema(
+    [pa.field(name, kind, nullable=False) for name, kind in list_columns("document").items()]
+)
 
 
 #: Maximum characters of a dropped page's text to keep, for people who look at samples.
@@ -140,3 +104,8 @@ class Rejected:
         if self.find_detail is None:
             return self
         return dataclasses.replace(self, detail=self.find_detail(), find_detail=None)
+
+
+def reject_record(reason: str, source: str, detail: str = "", url: str = "") -> Rejected:
+    """Return the rejection of a record while its file is read."""
+    return Rejected("read", reason, source, url, detail)

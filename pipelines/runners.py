@@ -67,7 +67,7 @@ def pipeline_options(
     """
     if runner not in get_args(RunnerName):
         raise UserError(f"unknown runner {runner!r}: choose {', '.join(get_args(RunnerName))}")
-    given = _list_names(beam_options)
+    given = {option[2:].split("=")[0] for option in beam_options if option.startswith("--")}
     if "runner" in given:
         raise UserError("Beam option --runner: choose the runner with mswitch's own --runner")
     defaults = [f"--runner={_CLASSES[runner]}"] if runner in _CLASSES else []
@@ -160,10 +160,6 @@ def _count_workers(beam_options: Sequence[str]) -> int | None:
         if name == "--direct_num_workers" and value.isdigit():
             return int(value)
     return None
-
-
-def _list_names(beam_options: Sequence[str]) -> set[str]:
-    return {option[2:].split("=")[0] for option in beam_options if option.startswith("--")}
 
 
 def _require(given: set[str], runner: str, needs: dict[str, str]) -> None:

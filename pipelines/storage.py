@@ -64,7 +64,7 @@ def hide_secrets(path: str | Path) -> str:
     return SECRETS.sub("", str(path)) if is_http(path) else str(path)
 
 
-def name_of(path: str | Path) -> str:
+def get_name(path: str | Path) -> str:
     """Return the last part of a path or URL."""
     path = str(path)
     return os.path.basename(urllib.parse.urlsplit(path).path if is_http(path) else path)

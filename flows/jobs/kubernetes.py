@@ -268,7 +268,7 @@ class Kubernetes:
         codes, there = enumerate(self._list_code_files(job, attempt)), _list_files(job)
         with reaching(str(job.out)):
             left = {
-                i: storage.read_json(code) for i, code in codes if storage.name_of(code) in there
+                i: storage.read_json(code) for i, code in codes if storage.get_name(code) in there
             }
         status = read_status(own_job, pods, left, stopped=job.file(attempt, STOP).exists())
         if status.phase == "pending" and not status.reason:
@@ -294,8 +294,8 @@ class Kubernetes:
                 job
             )  # list files before reading logs: an exit code is written after its log
             for code, start_of_new in zip(codes, read, strict=False):
-                over = storage.name_of(code) in there
-                size_there = there.get(f"{storage.name_of(code)}.log", 0)
+                over = storage.get_name(code) in there
+                size_there = there.get(f"{storage.get_name(code)}.log", 0)
                 lines, end = _read_log(f"{code}.log", start_of_new, size_there, over=over)
                 file.write("".join(f"{line}\n" for line in lines).encode())
                 ends.append(end)

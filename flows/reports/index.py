@@ -58,7 +58,7 @@ def write_index(directory: str | Path) -> dict[str, Any]:
         rows=[shown for _, shown in reports],
         downstream=[shown for _, shown in downstream],
         data=data,
-        name=_shown(storage.name_of(str(directory).rstrip("/")) or str(directory)),
+        name=_shown(storage.get_name(str(directory).rstrip("/")) or str(directory)),
     )
     write_atomically(storage.join(directory, PAGE), page)
     storage.write_json(storage.join(directory, DATA), data)

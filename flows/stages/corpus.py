@@ -128,7 +128,7 @@ def plan(
     It shows dropped and kept pages by language, shuffled fingerprints (at most), buckets, shards,
     temporary storage and CPU hours. For each job on Dataflow it shows hours of vCPUs, memory and
     disk, shuffled bytes, requests, and the price in batch and with FlexRS, from the lowest to the
-    highest. The unit prices are examples of one region and date, not offers.
+    highest. The unit prices are examples whose source is not checked: give yours by --prices.
 
         mswitch corpus plan --input 'gs://bucket/crawl/*.gz' --workers 500 --prices mine.csv
 

@@ -337,21 +337,14 @@ def _make_absolute(directory: str | Path) -> str:
 
 
 def _identify_input(file: CrawlFile, out: str | Path) -> dict[str, Any]:
-    return {
-        "path": _name_input(file.path, str(out)),
-        "bytes": file.size_bytes,
-        "digest": file.digest,
-    }
+    """Return an input's entry, whose path is relative to `out` if both paths are local.
 
-
-def _name_input(path: str, out: str) -> str:
-    """Return an input's name, which is relative to `out` if both paths are local.
-
-    So input and output can move together. A URL with a new signature is the same
-    input while its content is the same (`digest`).
+    So input and output can move together. A URL with a new signature is the same input while its
+    content is the same (`digest`).
     """
-    local = not storage.is_remote(path) and not storage.is_remote(out)
-    return os.path.relpath(path, out) if local else storage.hide_secrets(path)
+    local = not storage.is_remote(file.path) and not storage.is_remote(out)
+    path = os.path.relpath(file.path, out) if local else storage.hide_secrets(file.path)
+    return {"path": path, "bytes": file.size_bytes, "digest": file.digest}
 
 
 def _count_changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, Any]:

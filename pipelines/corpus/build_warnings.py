@@ -18,8 +18,8 @@ from mswitch.pipelines.corpus.rules.language_rule import LanguageRule
 from mswitch.pipelines.crawl.columns import MAX_VALUE_BYTES
 from mswitch.pipelines.crawl.dates import ACCEPTED
 from mswitch.pipelines.crawl.fields import PUBLISHED, map_fields
-from mswitch.pipelines.crawl.files import CONVERT, CrawlFile
-from mswitch.pipelines.crawl.pages import UNREAD, read_field_kinds
+from mswitch.pipelines.crawl.files import CONVERT, UNREAD, CrawlFile
+from mswitch.pipelines.crawl.pages import read_field_kinds
 from mswitch.pipelines.errors import printable
 from mswitch.pipelines.progress import say
 

@@ -61,5 +61,5 @@ def unpack_column(column: pa.ChunkedArray) -> np.ndarray:
 
 
 def order_keys(keys: np.ndarray) -> np.ndarray:
-    """Return the indices of 128-bit keys [n, 2] in numeric order."""
-    return np.lexsort((keys[:, 1], keys[:, 0]))
+    """Return the indices of keys [n, columns] in numeric order; the first column is the highest."""
+    return np.lexsort(keys.T[::-1])

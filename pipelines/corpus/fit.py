@@ -17,9 +17,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 
-from mswitch.pipelines.corpus.reader import Corpus, open_corpus
+from mswitch.pipelines.corpus.reader import open_corpus
 from mswitch.pipelines.corpus.rules.quality import (
     COLUMNS,
     CORPUS_COLUMNS,
@@ -175,8 +174,10 @@ def fit_limits(
                 **_fit_on_reference(reference[lang], reference[ENGLISH], limits),
                 **_fit_on_crawl(crawl[lang], crawl[ENGLISH], limits),
             }
-            if LANG_SCORE in crawl[lang]:
-                own[LANG_SCORE] = _find_least_score(crawl[lang][LANG_SCORE]), np.inf
+            if (scores := crawl[lang].get(LANG_SCORE)) is not None:
+                # Penedo et al. 2025, section 4.2. It holds for this crawl and identifier only.
+                least = float(np.clip(np.median(scores) - scores.std(), 0.3, 0.9))
+                own[LANG_SCORE] = least, np.inf
             fitted[lang] = {n: own[n] for n in (*COLUMNS, LANG_SCORE) if n in own}
     return fitted
 
@@ -343,55 +344,36 @@ def read_columns(
             "--set quality.drop=false, which only measures"
         )
     opened = open_corpus(corpus)
+    columns = {**CORPUS_COLUMNS, LANG_SCORE: LANG_SCORE} | {name: name for name in more}
     progress = Progress("fit", "read", len(opened.shards), "shards")
-    parts: dict[str, list[Columns]] = collections.defaultdict(list)
+    parts: dict[str, dict[str, list[np.ndarray]]] = collections.defaultdict(
+        lambda: {name: [] for name in columns.values()}
+    )
     rows: collections.Counter[str] = collections.Counter()
-    for lang, columns in _read(opened, more):
-        if rows[lang] < MOST_DOCUMENTS:
-            parts[lang].append(columns)
-            rows[lang] += len(columns["words"])
-        progress.add(1, lang)
+    for shard in opened.shards:
+        is_wanted = rows[shard.lang] < MOST_DOCUMENTS
+        for batch in shard.batches(list(columns)) if is_wanted else ():
+            if missing := columns.keys() - {*batch.schema.names}:
+                raise UserError(
+                    f"{corpus} has no column {min(missing)}: another version built it; "
+                    f"`mswitch corpus build --profile modern --from {corpus}`, with its settings, "
+                    "measures again"
+                )
+            for column, name in columns.items():
+                # A document without a cluster size is a single page.
+                values = batch[column].fill_null(1) if batch[column].null_count else batch[column]
+                parts[shard.lang][name].append(values.to_numpy())
+        rows[shard.lang] += shard.rows
+        progress.add(1, shard.lang)
     limits: dict[str, Any] = {
         name: tuple(value) if isinstance(value, list) else value
         for name, value in own.items()
         if name not in ("drop", "stop_words", "thresholds", "icu_version")
     }
     return GopherQuality(**limits), {
-        lang: {name: np.concatenate([part[name] for part in lang_parts]) for name in lang_parts[0]}
+        lang: {name: np.concatenate(arrays) for name, arrays in lang_parts.items()}
         for lang, lang_parts in parts.items()
     }
-
-
-def _read(corpus: Corpus, more: Sequence[str]) -> Iterator[tuple[str, Columns]]:
-    columns = {**CORPUS_COLUMNS, LANG_SCORE: LANG_SCORE} | {name: name for name in more}
-    for shard in corpus.shards:
-        batches = list(shard.batches(list(columns)))
-        if batches and (missing := columns.keys() - {*batches[0].schema.names}):
-            raise UserError(
-                f"{corpus.directory} has no column {min(missing)}: another version built it; "
-                f"`mswitch corpus build --profile modern --from {corpus.directory}`, with its "
-                "settings, measures again"
-            )
-        yield (
-            shard.lang,
-            {
-                name: np.concatenate([_to_numpy(batch[column]) for batch in batches])
-                for column, name in columns.items()
-            },
-        )
-
-
-def _to_numpy(column: pa.Array) -> np.ndarray:
-    """Return a column as an array; a missing cluster size becomes 1 (only the page itself)."""
-    return (column.fill_null(1) if column.null_count else column).to_numpy()
-
-
-def _find_least_score(scores: np.ndarray) -> float:
-    """Return the lowest score to accept: median minus standard deviation, within 0.3 to 0.9.
-
-    Penedo et al. 2025, section 4.2. It holds for this crawl and language identifier only.
-    """
-    return float(np.clip(np.median(scores) - scores.std(), 0.3, 0.9))
 
 
 def _fit_on_reference(

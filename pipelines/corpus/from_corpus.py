@@ -129,7 +129,10 @@ def open_source(
     before, after = base.manifest["config"], json.loads(canonical_json(settings))
     if "steps" not in before:
         raise UserError(f"{corpus} was built by another version of mswitch: build it again")
-    was, now = map(_name_origin, (before, after))
+    was, now = (
+        "--recipe" if "recipe" in config else f"--profile {config['profile']}"
+        for config in (before, after)
+    )
     if was != now:
         raise UserError(
             f"--from {corpus}: it was built with {was}, and {now} has other rules, which need "
@@ -149,10 +152,6 @@ def open_source(
             raise _make_error(corpus, "the input", {name: before.get(name)}, after, why)
     _say_what_is_judged(changes, recipe)
     return base, {name: frozenset(was) for name, was in changes.items()}
-
-
-def _name_origin(config: Mapping[str, Any]) -> str:
-    return "--recipe" if "recipe" in config else f"--profile {config['profile']}"
 
 
 def _find_changes(

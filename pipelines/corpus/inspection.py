@@ -72,7 +72,7 @@ def find_page(
     files = find_crawl_files(inputs)
     if place:
         # Samples contain names of files without folders.
-        files = [file for file in files if file.name == storage.name_of(place[1])]
+        files = [file for file in files if file.name == storage.get_name(place[1])]
     config = resolve_columns(config, files)
     for file in files:
         for page in read_file(file, config, asking("response_reason"), asking("url_reason")):

@@ -201,11 +201,8 @@ class Places:
         """Return the positions of the documents that belong to a shard."""
         chosen = self._validation == (spec.split == "validation")
         if spec.count > 1:
-            chosen &= _assign_shards(self._halves, spec.count) == spec.index
+            # Parts of the id space are equal.
+            edges = [((i << 64) + spec.count - 1) // spec.count for i in range(1, spec.count)]
+            part = np.searchsorted(np.array(edges, np.uint64), self._halves[:, 0], side="right")
+            chosen &= part == spec.index
         return np.flatnonzero(chosen)
-
-
-def _assign_shards(halves: np.ndarray, count: int) -> np.ndarray:
-    """Return the index of each id's part if `count` equal parts divide the id space."""
-    edges = [((i << 64) + count - 1) // count for i in range(1, count)]
-    return np.searchsorted(np.array(edges, np.uint64), halves[:, 0], side="right")

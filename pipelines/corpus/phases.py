@@ -9,11 +9,11 @@ from typing import Any
 from mswitch.pipelines.corpus import output_shards
 from mswitch.pipelines.corpus.change import Base
 from mswitch.pipelines.corpus.dedup.exchange import Exchange, Group, group_shards, write_groups
-from mswitch.pipelines.corpus.dedup.fingerprint_store import gather_keys
 from mswitch.pipelines.corpus.dedup.key_files import (
     MOST_SORTING_BYTES,
     choose_bits,
     choose_shared_bits,
+    gather_keys,
 )
 from mswitch.pipelines.corpus.dedup.minimum_per_key import MinimumPerKey
 from mswitch.pipelines.corpus.dedup.near import NearDedup

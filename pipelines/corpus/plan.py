@@ -1,6 +1,5 @@
 """Estimates the cost of a build from a listing of its input and a build of one file."""
 
-import collections
 import dataclasses
 import functools
 import itertools
@@ -72,11 +71,10 @@ def build_sample(file: CrawlFile, config: CorpusConfig, source: RecipeSource | N
             lang: [sum(sizes) for sizes in zip(*index.totals.values(), strict=True)]
             for lang, index in finished.languages.items()
         }
-        dropped = collections.Counter(sum_drops(ingested.ledger.stages()))
-        dropped.update(sum_drops(finished.ledger.stages()))
+        stages = [*ingested.ledger.stages(), *finished.ledger.stages()]
         return {
             "records": ingested.ledger.count_entered(READ),
-            "dropped": dict(dropped.most_common()),
+            "dropped": sum_drops(stages),
             "pages": sum(ingested.pages),
             "lines": sum(ingested.lines),
             "text_bytes": sum(ingested.text_bytes),

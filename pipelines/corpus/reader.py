@@ -111,7 +111,7 @@ def hash_corpus(shards: Sequence[Mapping[str, Any]]) -> str:
 def open_corpus(directory: str | Path) -> Corpus:
     """Read the manifest of a corpus, local or in a bucket; leave out text of unknown language."""
     manifest = read_manifest(directory, "corpus")
-    rows = sorted(manifest["shards"], key=lambda row: row["path"])
+    rows = manifest["shards"]
     shards = [
         CorpusShard(
             path=storage.join(directory, row["path"]),
@@ -121,14 +121,13 @@ def open_corpus(directory: str | Path) -> Corpus:
             size_bytes=row["bytes"],
             sha256=row["sha256"],
         )
-        for row in rows
+        for row in sorted(rows, key=lambda row: (row["lang"], row["split"], row["path"]))
         if row["rows"] and row["lang"] != UNDETERMINED and row["split"] in SPLITS
     ]
     if not shards:
         raise UserError(
             f"{directory} has no document of a known language: look into its stats.json"
         )
-    ordered = sorted(shards, key=lambda shard: (shard.lang, shard.split, shard.path))
     stats = read_json_object(storage.join(directory, "stats.json"))
     characters = {
         (lang, split): counts["characters"]
@@ -136,4 +135,4 @@ def open_corpus(directory: str | Path) -> Corpus:
         for split, counts in by_split.items()
     }
     undetermined = sum(row["rows"] for row in rows if row["lang"] == UNDETERMINED)
-    return Corpus(str(directory), tuple(ordered), hash_corpus(rows), characters, undetermined)
+    return Corpus(str(directory), tuple(shards), hash_corpus(rows), characters, undetermined)

@@ -200,7 +200,7 @@ class Recipe:
 
     @property
     def kinds(self) -> tuple[str, ...]:
-        """Kinds of keys that a corpus keeps (`dedup.fingerprint_store`)."""
+        """Kinds of keys that a corpus keeps (`dedup.key_files`)."""
         return tuple(step.kind for step in self.dedups)
 
     @property

@@ -63,6 +63,8 @@ class RecipeSource:
         return recipes[0]
 
     def _run(self) -> dict[str, Any]:
+        from mswitch.pipelines.corpus import recipes
+
         name = f"mswitch_recipe_{self.sha256[:16]}"
         if name not in sys.modules:
             # Register the source's lines for tracebacks, and the module for dataclasses, which look
@@ -79,9 +81,10 @@ class RecipeSource:
                 raise UserError(
                     f"recipe {self.origin}{_describe_place(error, self.origin)}"
                 ) from error
-        imported = vars(sys.modules[name])
         # Leave out built-in recipes that the source imports.
-        return {key: value for key, value in imported.items() if not _is_built_in(value)}
+        built_in = {id(value) for value in vars(recipes).values()}
+        values = vars(sys.modules[name])
+        return {key: value for key, value in values.items() if id(value) not in built_in}
 
 
 def read_source(origin: str) -> RecipeSource:
@@ -129,9 +132,3 @@ def _describe_place(error: Exception, origin: str) -> str:
             "package"
         )
     return f"{f', line {line}' if line else ''}: {type(error).__name__}: {error}{advice}"
-
-
-def _is_built_in(value: object) -> bool:
-    from mswitch.pipelines.corpus import recipes
-
-    return any(value is built_in for built_in in vars(recipes).values())

@@ -11,7 +11,7 @@ from typing import Any
 from mswitch.pipelines.corpus.job import Job
 from mswitch.pipelines.corpus.ledger import Ledger
 from mswitch.pipelines.corpus.recipe import READ
-from mswitch.pipelines.crawl.pages import UNREAD
+from mswitch.pipelines.crawl.files import UNREAD
 from mswitch.pipelines.records import SPLITS
 
 #: Facts to note about an input file. `form` is the published corpus whose fields the file has.

@@ -24,6 +24,7 @@ from mswitch.pipelines.corpus.job import Job
 from mswitch.pipelines.corpus.ledger import ERROR, REMOVED, Ledger
 from mswitch.pipelines.corpus.recipe import READ, Recipe
 from mswitch.pipelines.corpus.removed import load_removed
+from mswitch.pipelines.corpus.rules.base import Edit
 from mswitch.pipelines.corpus.rules.words import chunks
 from mswitch.pipelines.corpus.validation_split import is_validation
 from mswitch.pipelines.crawl.columns import LOST
@@ -51,8 +52,9 @@ def ingest_shard(numbered: tuple[int, CrawlFile], job: Job) -> dict[str, Any]:
     """
     shard, file = numbered
     recipe = job.recipe
-    ledger = Ledger(job.config.rejected_per_reason, recipe.stages, _make_mask(recipe))
-    pages = lines = text_bytes = undated = made = corrected = 0
+    mask = partial(_mask, edits=recipe.edits)
+    ledger = Ledger(job.config.rejected_per_reason, recipe.stages, mask)
+    counts = collections.Counter(pages=0, lines=0, text_bytes=0)
     form = ""
     lost = collections.Counter[str]()
     columns = {name: _COMPRESSION.get(name, "none") for name in recipe.pages.names}
@@ -68,7 +70,8 @@ def ingest_shard(numbered: tuple[int, CrawlFile], job: Job) -> dict[str, Any]:
         ) as writer,
     ):
         for batch in _make_batches(_read(file, job, ledger)):
-            corrected += sum(page.declared_charset not in ("", page.charset) for page in batch)
+            corrected = sum(page.declared_charset not in ("", page.charset) for page in batch)
+            counts["corrected_charsets"] += corrected
             form = form or batch[0].form
             for page in batch if recipe.kept else ():
                 lost.update(page.columns.get(LOST, ()))
@@ -77,34 +80,23 @@ def ingest_shard(numbered: tuple[int, CrawlFile], job: Job) -> dict[str, Any]:
                 continue
             table = _make_table(rows, recipe)
             writer.write_table(table, row_group_size=len(rows))
-            pages += len(rows)
-            lines += sum(row.get("lines", 0) for row in rows)
-            text_bytes += table["text"].nbytes
-            undated += sum(row["timestamp"] == UNDATED for row in rows)
-            made += sum(row["url"].startswith(MADE_URL) for row in rows)
-    sizes = {
-        "pages": pages,
-        "lines": lines,
-        "text_bytes": text_bytes,
-        "undated": undated,
-        "made_urls": made,
-        "form": form,
-        "lost_values": dict(sorted(lost.items())),
-        "corrected_charsets": corrected,
-    }
+            counts.update(
+                pages=len(rows),
+                lines=sum(row.get("lines", 0) for row in rows),
+                text_bytes=table["text"].nbytes,
+                undated=sum(row["timestamp"] == UNDATED for row in rows),
+                made_urls=sum(row["url"].startswith(MADE_URL) for row in rows),
+            )
+    kept = {"form": form, "lost_values": dict(sorted(lost.items()))}
     places = {reason: ledger.places[reason] for reason in sorted(ledger.places)}
-    return {**sizes, "ledger": ledger.to_json(), "places": places}
+    return {**counts, **kept, "ledger": ledger.to_json(), "places": places}
 
 
-def _make_mask(recipe: Recipe) -> Any:
-    """Return the function that masks samples of dropped pages, because samples are published."""
-
-    def mask(beginning: str) -> str:
-        for edit in recipe.edits:
-            beginning = edit.mask(beginning)
-        return beginning
-
-    return mask
+def _mask(beginning: str, edits: Sequence[Edit]) -> str:
+    """Mask a sample of a dropped page, because samples are published."""
+    for edit in edits:
+        beginning = edit.mask(beginning)
+    return beginning
 
 
 def _read(file: CrawlFile, job: Job, ledger: Ledger) -> Iterator[Page]:
@@ -170,7 +162,8 @@ def _make_rows(pages: Sequence[Page], recipe: Recipe) -> Iterator[dict[str, Any]
             # A marked page is dropped later, but URL deduplication still sees it. Keep only a
             # sample of its text.
             shown = page.columns.get(ERROR, "").encode(errors="replace") or page.utf8
-            row |= {"text": _cut_beginning(shown), "lines": 0, "line_hashes": b""}
+            sample = shown[: 4 * DETAIL_CHARACTERS].decode(errors="ignore")[:DETAIL_CHARACTERS]
+            row |= {"text": sample.encode(), "lines": 0, "line_hashes": b""}
             for field in recipe.added_columns:
                 row.setdefault(field.name, _make_placeholder(field.type))
         yield row
@@ -206,12 +199,6 @@ def _make_placeholder(kind: pa.DataType) -> Any:
         return []
     zeros = [pa.py_buffer(bytes(64))] * (kind.num_buffers - 1)
     return pa.Array.from_buffers(kind, 1, [None, *zeros])[0].as_py()
-
-
-def _cut_beginning(utf8: bytes) -> bytes:
-    """Return the beginning of a text, as samples show it."""
-    longest = 4 * DETAIL_CHARACTERS
-    return utf8[:longest].decode(errors="ignore")[:DETAIL_CHARACTERS].encode()
 
 
 def _make_table(rows: Sequence[dict[str, Any]], recipe: Recipe) -> pa.Table:

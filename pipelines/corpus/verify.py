@@ -1,5 +1,6 @@
 """Checks a finished corpus: every file matches the manifest, and the manifest lists every file."""
 
+import collections
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
@@ -84,7 +85,12 @@ def verify_corpus(corpus: str | Path) -> dict[str, Any]:
         problems.append(
             f"{path} was left by a killed command: run that command again, or remove the path"
         )
-    problems += [*_check_chain(removals), *_check_accounts(directory, manifest["shards"])]
+    before = ""
+    for path, sha256 in removals:
+        if storage.read_json(path)["previous"] != before:
+            problems.append(f"{path} does not name the record before it")
+        before = sha256
+    problems += _check_accounts(directory, manifest["shards"])
     return {
         **result,
         "files": len(entries),
@@ -123,38 +129,29 @@ def _check_file(entry: Mapping[str, Any], *, directory: str, removals: Records) 
 
 def _check_rows(path: str, entry: Mapping[str, Any], removals: Records) -> Iterator[str]:
     removed = load_removed(removals)
-    rows, last, wrong = 0, "", dict.fromkeys(("language", "id", "order", "removed"), 0)
+    rows, last, wrong = 0, "", collections.Counter[str]()
+    foreign = f"rows of another language than {entry['lang']}"
     with open_shard(path) as shard:
         for batch in shard.iter_batches(columns=["id", "url", "lang"]):
             for page_id, url, lang in zip(
                 *(batch[n].to_pylist() for n in batch.schema.names), strict=True
             ):
-                wrong["language"] += lang != entry["lang"]
-                wrong["id"] += page_id != make_document_id(url).hex()
-                wrong["order"] += page_id <= last
-                wrong["removed"] += bool(removed and removed.match(url, page_id))
+                wrong[foreign] += lang != entry["lang"]
+                is_other = page_id != make_document_id(url).hex()
+                wrong["rows whose id is not that of their URL"] += is_other
+                wrong["rows that are not in the order of their ids"] += page_id <= last
+                is_removed = bool(removed and removed.match(url, page_id))
+                wrong["rows that were removed"] += is_removed
                 last, rows = page_id, rows + 1
     if rows != entry["rows"]:
         yield f"has {rows} rows; the manifest says {entry['rows']}"
-    for count, problem in zip(
-        wrong.values(),
-        (
-            f"rows of another language than {entry['lang']}",
-            "rows whose id is not that of their URL",
-            "rows that are not in the order of their ids",
-            "rows that were removed",
-        ),
-        strict=True,
-    ):
-        if count:
-            yield f"has {count} {problem}"
+    yield from (f"has {count} {problem}" for problem, count in wrong.items() if count)
 
 
 def _check_accounts(directory: str, shards: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-    documents: dict[tuple[str, str], int] = {}
+    documents = collections.Counter[tuple[str, str]]()
     for shard in shards:
-        key = (shard["lang"], shard["split"])
-        documents[key] = documents.get(key, 0) + shard["rows"]
+        documents[shard["lang"], shard["split"]] += shard["rows"]
     try:
         stats = read_json_object(storage.join(directory, STATS))
         counted = {
@@ -163,23 +160,12 @@ def _check_accounts(directory: str, shards: Sequence[Mapping[str, Any]]) -> Iter
             for split, counts in splits.items()
         }
         for lang, split in sorted(documents.keys() | counted.keys()):
-            key = (lang, split)
-            if documents.get(key, 0) != counted.get(key, 0):
-                yield (
-                    f"{STATS} counts {counted.get(key, 0)} documents of {lang} in {split}; "
-                    f"the shards have {documents.get(key, 0)}"
-                )
-        check_accounts(stats["stages"], sum(documents.values()))
+            there, count = documents[lang, split], counted.get((lang, split), 0)
+            if there != count:
+                counts = f"counts {count} documents of {lang} in {split}; the shards have {there}"
+                yield f"{STATS} {counts}"
+        check_accounts(stats["stages"], documents.total())
     except UserError as error:
         yield str(error)
     except (RuntimeError, LookupError, TypeError, AttributeError) as error:
         yield f"{STATS}: {error}"
-
-
-def _check_chain(removals: Records) -> Iterator[str]:
-    """Check the chain of removals: yield a message for each that does not name the one before."""
-    before = ""
-    for path, sha256 in removals:
-        if storage.read_json(path)["previous"] != before:
-            yield f"{path} does not name the record before it"
-        before = sha256

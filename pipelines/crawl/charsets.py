@@ -14,6 +14,8 @@ from typing import NamedTuple
 import pycld2
 from resiliparse.parse.encoding import detect_encoding, map_encoding_to_html5
 
+from mswitch.pipelines.own_tables import read_own_table
+
 #: A page is in an encoding if at most this share of its characters beyond ASCII is broken. If text
 #: in 21 legacy encodings is read as UTF-8, the share is 0.62 to 1.00 in any 100 characters.
 MAX_BROKEN_SHARE = 0.2
@@ -71,20 +73,7 @@ _SUPERSETS = {
 #: Encodings in which text can be valid UTF-8 by chance: multi-byte encodings, and Thai.
 _LIKE_UTF8 = frozenset(("euc_jp", "gb18030", "johab", *_SUPERSETS))
 #: Names of encodings that the standard lacks or refuses, with Python's names.
-_OTHER_NAMES = {
-    **{
-        f"{vendor}{page}": f"cp{page}"
-        for page in (437, 737, 775, 850, 852, 855, 857, 858, 860, 861, 862, 863, 865)
-        for vendor in ("ibm", "cp")
-    },
-    "hz-gb-2312": "hz",
-    "iso-2022-kr": "iso2022_kr",
-    "johab": "johab",
-    "kz-1048": "kz1048",
-    "ptcp154": "ptcp154",
-    "utf-7": "utf-7",
-    "x-mac-cyrillic": "mac-cyrillic",
-}
+_OTHER_NAMES = {row["label"]: row["codec"] for row in read_own_table("encodings.csv")}
 _OTHER_META = re.compile(
     rb"<meta\s[^>]{0,200}?charset\s*=\s*[\"']?\s*(%s)\b" % "|".join(_OTHER_NAMES).encode(), re.I
 )

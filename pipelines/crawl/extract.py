@@ -7,10 +7,9 @@ from mswitch.pipelines.crawl.charsets import Decoded
 from mswitch.pipelines.crawl.fields import Reading
 from mswitch.pipelines.crawl.html.text import UnreadableError, html_to_text
 from mswitch.pipelines.crawl.http_response import Reserved, extract_html
-from mswitch.pipelines.crawl.page_source import is_source
-from mswitch.pipelines.crawl.text_lines import normalize_lines
+from mswitch.pipelines.crawl.text_lines import is_source, normalize_lines
 from mswitch.pipelines.crawl.warc import Damage, Record
-from mswitch.pipelines.records import Page, Rejected
+from mswitch.pipelines.records import Page, Rejected, reject_record
 
 
 def parse_timestamp(timestamp: str) -> int | None:
@@ -42,9 +41,9 @@ def record_to_page(
     """
     source, max_bytes = f"{file_name}@{record.offset}", reading.max_record_bytes
     if isinstance(record, Damage):
-        return _reject("damaged", source, "", record.error)
+        return reject_record("damaged", source, record.error)
     if record.kind == "other":
-        return _reject("not_a_page", source)
+        return reject_record("not_a_page", source)
     url = ""
     html = Decoded("")
     try:
@@ -60,9 +59,9 @@ def record_to_page(
             html = extract_html(utf8, max_bytes, reserved)
             utf8 = html_to_text(html.text, reading.html_main_content).encode() if html.text else b""
     except UnicodeDecodeError as error:
-        return _reject("bad_utf8", source, url, str(error))
+        return reject_record("bad_utf8", source, str(error), url)
     except UnreadableError as error:
-        return _reject(error.reason, source, url, str(error))
+        return reject_record(error.reason, source, str(error), url)
     utf8 = normalize_lines(utf8, reading.drop_metadata_lines)
     micros = parse_timestamp(timestamp)
     for lacks, reason in (
@@ -73,7 +72,7 @@ def record_to_page(
         (micros is None, "bad_timestamp"),
     ):
         if lacks:
-            return _reject(reason, source, url, utf8.decode() or timestamp)
+            return reject_record(reason, source, utf8.decode() or timestamp, url)
     assert micros is not None
     return Page(
         url,
@@ -85,7 +84,3 @@ def record_to_page(
         charset=html.charset,
         declared_charset=html.declared,
     )
-
-
-def _reject(reason: str, source: str, url: str = "", detail: str = "") -> Rejected:
-    return Rejected("read", reason, source, url, detail)

@@ -1,12 +1,13 @@
 """Settings for reading files; finds the text, URL, date and record id of a page in a row."""
 
 import itertools
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from mswitch.pipelines.crawl.columns import Column
 from mswitch.pipelines.errors import UserError
+from mswitch.pipelines.own_tables import read_own_table
 
 #: Fields to search for each part of a page; the first field with a value counts. A dot leads to a
 #: field within an object, such as datatrove's `metadata`.
@@ -34,34 +35,19 @@ class Form(NamedTuple):
 
     name: str
     marks: frozenset[str]
-    fields: Mapping[str, tuple[str, ...]] = MappingProxyType({})
-    only: bool = False
+    fields: Mapping[str, tuple[str, ...]]
+    only: bool
 
-
-def _make_form(
-    name: str, marks: str, fields: Mapping[str, str] = MappingProxyType({}), *, only: bool = False
-) -> Form:
-    paths = {part: (path,) for part, path in fields.items()}
-    return Form(name, frozenset(marks.split()), MappingProxyType(paths), only)
-
-
-_WARC_FIELDS = {"url": "warc-target-uri", "timestamp": "warc-date", "record_id": "warc-record-id"}
-_OSCAR = {part: f"warc_headers.{name}" for part, name in _WARC_FIELDS.items()}
-_OSCAR_HF = {part: f"meta.{path}" for part, path in _OSCAR.items()}
 
 #: Published corpora; the first corpus whose fields fit counts.
-PUBLISHED = (
-    _make_form("FineWeb2", "text id dump url date file_path language_script minhash_cluster_size"),
-    _make_form("FineWeb", "text id dump url date file_path language_score token_count"),
-    _make_form("HPLT", "text id f o s u ts", {"url": "u", "timestamp": "ts"}),
-    _make_form("HPLT 1.2", "text id document_lang langs url collection"),
-    _make_form("OSCAR", "content warc_headers metadata", {"text": "content", **_OSCAR}),
-    _make_form("OSCAR of Hugging Face", "text id meta meta.warc_headers", _OSCAR_HF),
-    _make_form("OSCAR 2019", "text id", only=True),
-    _make_form("CulturaX", "text timestamp url source", only=True),
-    _make_form("mC4", "text timestamp url", only=True),
-    _make_form("MADLAD-400", "text", only=True),
-    _make_form("datatrove", "text id metadata"),
+PUBLISHED = tuple(
+    Form(
+        row["name"],
+        frozenset(row["marks"].split()),
+        MappingProxyType({part: (row[part],) for part in STANDARD_FIELDS if row[part]}),
+        row["only"] == "true",
+    )
+    for row in read_own_table("published_corpora.csv")
 )
 #: Beginning of a URL made for a row that has none; file and row follow this.
 MADE_URL = "file:///made/"
@@ -90,7 +76,9 @@ class Reading(NamedTuple):
 
     def recognize(self, names: Iterable[str]) -> "Reading":
         """Return settings for these fields; `PUBLISHED` maps parts that the user did not map."""
-        present = {outer for name in names for outer in _list_outer(name)}
+        # A path such as `a.b.c` shows that there are objects `a` and `a.b`.
+        outer = (itertools.accumulate(name.split("."), "{}.{}".format) for name in names)
+        present = set(itertools.chain.from_iterable(outer))
         for form in PUBLISHED:
             if form.marks <= present and not (form.only and present - form.marks):
                 own = {part for part in form.fields if self.fields[part] == STANDARD_FIELDS[part]}
@@ -101,11 +89,6 @@ class Reading(NamedTuple):
                 }
                 return self._replace(form=form.name, fields={**self.fields, **paths})
         return self
-
-
-def _list_outer(path: str) -> Iterator[str]:
-    """Yield a path such as `a.b.c` and the paths of the objects that contain it."""
-    return itertools.accumulate(path.split("."), "{}.{}".format)
 
 
 def map_fields(given: Sequence[str] | None) -> Mapping[str, tuple[str, ...]]:

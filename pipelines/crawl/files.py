@@ -22,6 +22,7 @@ from mswitch.pipelines.crawl.decompression import (
 )
 from mswitch.pipelines.crawl.warc import find_gzip_record
 from mswitch.pipelines.errors import UserError
+from mswitch.pipelines.own_tables import read_own_table
 
 DIGEST_BYTES = 64 << 10
 PARQUET_MAGIC = b"PAR1"
@@ -34,24 +35,17 @@ _SEARCH_BYTES = 64 << 10
 _REQUESTS = 32
 
 #: Formats of files. "damaged" files are compressed and cannot be read from the start. Nothing is
-#: read from "empty" files, files in formats of `CONVERT`, and "other" files.
+#: read from files in formats of `UNREAD`.
 FileFormat = Literal[
     "warc", "arc", "jsonl", "parquet", "empty", "damaged", "json_array", "pretty_json", "csv",
     "bzip2", "xz", "zip", "other",
 ]  # fmt: skip
 
+_UNREAD = read_own_table("unread_formats.csv")
+#: Formats that are not read, and the reason under which such files are counted.
+UNREAD = {row["format"]: row["reason"] for row in _UNREAD}
 #: Formats that users must convert first: what such a file is, and how to convert it.
-CONVERT: Mapping[str, str] = MappingProxyType(
-    {
-        "json_array": "a JSON array, not JSON Lines: convert it with jq -c '.[]'",
-        "pretty_json": "JSON over several lines, not JSON Lines: convert it with jq -c .",
-        "csv": "a table of text (CSV): convert it to Parquet, for example with "
-        "`pandas.read_csv('IN.csv').to_parquet('OUT.parquet')`",
-        "bzip2": "compressed with bzip2: use gzip instead, as in `bzcat IN.bz2 | gzip > OUT.gz`",
-        "xz": "compressed with xz: use gzip instead, as in `xzcat IN.xz | gzip > OUT.gz`",
-        "zip": "a ZIP archive: unpack it with unzip",
-    }
-)
+CONVERT = {row["format"]: row["convert"] for row in _UNREAD if row["convert"]}
 #: Beginnings of files that are not decompressed here.
 _BEGINNINGS: Mapping[bytes, FileFormat] = MappingProxyType(
     {PARQUET_MAGIC: "parquet", b"BZh": "bzip2", b"\xfd7zXZ\0": "xz", b"PK\x03\x04": "zip"}
@@ -141,7 +135,7 @@ def _find_files(given: str) -> list[CrawlFile]:
 
 def _find_paths(given: str) -> list[str]:
     if storage.is_http(given):
-        if not storage.name_of(given):
+        if not storage.get_name(given):
             raise UserError(
                 f"input {storage.hide_secrets(given)} names no file: give the URL of a file"
             )
@@ -162,13 +156,13 @@ def _list_files(given: str) -> list[CrawlFile]:
     """
     if given.startswith(hub.SCHEME):
         return [
-            CrawlFile(file.url, storage.name_of(file.url), file.size_bytes, file.digest)
+            CrawlFile(file.url, storage.get_name(file.url), file.size_bytes, file.digest)
             for file in hub.find_files(given)
         ]
     return [
         CrawlFile(
             status.path,
-            storage.name_of(status.path),
+            storage.get_name(status.path),
             status.size_bytes,
             hashlib.sha256(f"{status.size_bytes} {status.updated}".encode()).hexdigest(),
         )
@@ -197,7 +191,7 @@ def _inspect(path: str) -> CrawlFile:
         shown = storage.hide_secrets(path)
         raise UserError(f"cannot read input {shown}: {reason}; check its permissions") from error
     digest = hashlib.sha256(head[:DIGEST_BYTES] + tail[-DIGEST_BYTES:]).hexdigest()
-    return CrawlFile(path, storage.name_of(path), size, digest, _detect(head))
+    return CrawlFile(path, storage.get_name(path), size, digest, _detect(head))
 
 
 def detect_format(path: str | Path) -> FileFormat:

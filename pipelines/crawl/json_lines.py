@@ -15,7 +15,7 @@ from mswitch.pipelines.crawl.decompression import (
 from mswitch.pipelines.crawl.fields import Reading, find_value, list_field_names
 from mswitch.pipelines.crawl.files import BYTE_ORDER_MARK
 from mswitch.pipelines.crawl.rows import make_page_from_fields
-from mswitch.pipelines.records import Page, Rejected
+from mswitch.pipelines.records import Page, Rejected, reject_record
 
 _SKIP_BYTES = 1 << 20
 #: Maximum number of lists and objects in a line, because each takes up to 30 times its bytes in
@@ -43,7 +43,7 @@ def read_json_lines(path: str, name: str, reading: Reading) -> Iterator[Page | R
                 source = f"{name}@{offset}"
                 if line is None:
                     detail = f"a line of more than {reading.max_record_bytes} bytes"
-                    yield Rejected("read", "too_large", source, detail=detail)
+                    yield reject_record("too_large", source, detail)
                 elif isinstance(row := _parse(line, source), Rejected):
                     yield row
                 else:
@@ -51,7 +51,7 @@ def read_json_lines(path: str, name: str, reading: Reading) -> Iterator[Page | R
                     yield make_page_from_fields(row, source, known)
         except DamagedStreamError as damaged:
             detail = f"what follows byte {damaged.offset} of the file is not read: {damaged}"
-            yield Rejected("read", "damaged", f"{name}@{stream.tell()}", detail=detail)
+            yield reject_record("damaged", f"{name}@{stream.tell()}", detail)
 
 
 def read_field_kinds(path: str, max_bytes: int, rows: int) -> dict[str, str]:
@@ -86,14 +86,13 @@ def read_lines(file: BinaryIO, max_bytes: int) -> Iterator[tuple[int, bytes | No
 def _parse(line: bytes, source: str) -> dict[str, Any] | Rejected:
     if line.count(b"[") + line.count(b"{") > _MOST_VALUES:
         detail = f"more than {_MOST_VALUES} lists and objects in a line"
-        return Rejected("read", "too_large", source, detail=detail)
+        return reject_record("too_large", source, detail)
     try:
         value = json.loads(line.removeprefix(BYTE_ORDER_MARK).decode())
     except UnicodeDecodeError as error:
-        return Rejected("read", "bad_utf8", source, detail=str(error))
+        return reject_record("bad_utf8", source, str(error))
     except (ValueError, RecursionError) as error:
-        return Rejected("read", "bad_json", source, detail=f"{error}; {_ONE_A_LINE}")
+        return reject_record("bad_json", source, f"{error}; {_ONE_A_LINE}")
     if not isinstance(value, dict):
-        detail = f"a {type(value).__name__}; {_ONE_A_LINE}"
-        return Rejected("read", "bad_json", source, detail=detail)
+        return reject_record("bad_json", source, f"a {type(value).__name__}; {_ONE_A_LINE}")
     return value

@@ -7,19 +7,10 @@ from mswitch.pipelines.crawl import json_lines, parquet
 from mswitch.pipelines.crawl.arc import read_arc
 from mswitch.pipelines.crawl.extract import record_to_page
 from mswitch.pipelines.crawl.fields import MADE_URL, Reading
-from mswitch.pipelines.crawl.files import CONVERT, CrawlFile, detect_format
+from mswitch.pipelines.crawl.files import CONVERT, UNREAD, CrawlFile, detect_format
 from mswitch.pipelines.crawl.http_response import Reserved
 from mswitch.pipelines.crawl.warc import Damage, Record, read_archive
-from mswitch.pipelines.records import Page, Rejected
-
-#: Formats that are not read, and the reason under which such files are counted.
-UNREAD = {
-    "json_array": "json_array",
-    "pretty_json": "pretty_json",
-    **{name: f"{name}_file" for name in ("csv", "bzip2", "xz", "zip")},
-    "empty": "empty_file",
-    "other": "unknown_format",
-}
+from mswitch.pipelines.records import Page, Rejected, reject_record
 
 #: Reason of pages whose URL is on a blocklist.
 BLOCKED = "blocked_url"
@@ -52,8 +43,7 @@ def read_pages(
     with storage.fetch(file.path) as path:
         format = file.format or detect_format(path)
         if format in UNREAD:
-            detail = CONVERT.get(format, "")
-            yield Rejected("read", UNREAD[format], f"{file.name}@0", detail=detail)
+            yield reject_record(UNREAD[format], f"{file.name}@0", CONVERT.get(format, ""))
             return
         if format in ("jsonl", "parquet"):
             reading = reading._replace(made_url=f"{MADE_URL}{file.digest[:16]}/")
@@ -93,4 +83,4 @@ def _get_url(record: Record | Damage) -> str:
 
 def reject_blocked_page(listed: str, source: str, url: str) -> Rejected:
     """Return the rejection of a page whose URL is on a blocklist."""
-    return Rejected("read", BLOCKED, source, url, f"blocked by {listed}")
+    return reject_record(BLOCKED, source, f"blocked by {listed}", url)

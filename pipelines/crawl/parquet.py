@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from mswitch.pipelines.crawl.decompression import BOMB_BYTES, MAX_RATIO, describe_damage, open_input
 from mswitch.pipelines.crawl.fields import Reading, describe_missing
 from mswitch.pipelines.crawl.rows import make_page_from_fields
-from mswitch.pipelines.records import Page, Rejected
+from mswitch.pipelines.records import Page, Rejected, reject_record
 
 #: Maximum number of rows to decode at a time, and maximum bytes of these rows with their
 #: dictionaries.
@@ -74,7 +74,7 @@ def read_table(path: str, name: str, reading: Reading) -> Iterator[Page | Reject
             ]
             kinds = {column.name: str(column.type) for column in file.schema_arrow}
         except _DAMAGE as error:
-            yield _reject("damaged", f"{name}@0", describe_damage(error))
+            yield reject_record("damaged", f"{name}@0", describe_damage(error))
             return
         size = raw.seek(0, os.SEEK_END)
         unread = _UnreadRows(name, size // MIN_ROW_BYTES)
@@ -100,10 +100,10 @@ def read_table(path: str, name: str, reading: Reading) -> Iterator[Page | Reject
                     row_bytes = sum(len(v) for v in row.values() if isinstance(v, bytes))
                     text_bytes += row_bytes
                     if row_bytes > max_bytes:
-                        yield _reject("too_large", source, f"more than {max_bytes} bytes")
+                        yield reject_record("too_large", source, f"more than {max_bytes} bytes")
                         continue
                     if text_bytes > BOMB_BYTES and text_bytes > MAX_RATIO * size:
-                        yield _reject("damaged", source, "it expands beyond reason")
+                        yield reject_record("damaged", source, "it expands beyond reason")
                         return
                     yield _make_page(row, source, reading, lenient)
                 if at < first + rows:
@@ -148,15 +148,11 @@ class _UnreadRows:
         rows = max(rows, 1)
         self._left -= rows
         for row in range(first, first + rows):
-            yield _reject(reason, f"{self._name}@{row}", detail)
+            yield reject_record(reason, f"{self._name}@{row}", detail)
 
 
 def _open(raw: Any) -> pq.ParquetFile:
     return pq.ParquetFile(raw, page_checksum_verification=True)
-
-
-def _reject(reason: str, source: str, detail: str) -> Rejected:
-    return Rejected("read", reason, source, detail=detail)
 
 
 def _find_too_large(file: pq.ParquetFile, number: int, wanted: Sequence[str]) -> str:
@@ -182,7 +178,7 @@ def _make_page(
     try:
         values = {k: v.decode() if isinstance(v, bytes) else v for k, v in row.items()}
     except UnicodeDecodeError as error:
-        return _reject("bad_utf8", source, str(error))
+        return reject_record("bad_utf8", source, str(error))
     return make_page_from_fields(values, source, reading)
 
 

@@ -14,8 +14,7 @@ from mswitch.pipelines.crawl.fields import (
     find_value,
     list_field_names,
 )
-from mswitch.pipelines.crawl.page_source import is_source
-from mswitch.pipelines.crawl.text_lines import normalize_lines
+from mswitch.pipelines.crawl.text_lines import is_source, normalize_lines
 from mswitch.pipelines.records import Page, Rejected
 
 #: Form of document `id`s in some corpora.
@@ -58,25 +57,23 @@ def make_page_from_fields(row: Mapping[str, Any], source: str, reading: Reading)
     utf8 = normalize_lines(utf8, reading.drop_metadata_lines)
     if not utf8 or is_source(utf8):
         return reject("page_source" if utf8 else "no_content", utf8.decode())
-    dated = [path for path in fields["timestamp"] if not _is_other_dump(row, path)]
-    moments = (dates.parse_date(find_value(row, path)) for path in dated)
+    values = ((path, find_value(row, path)) for path in fields["timestamp"])
+    moments = (
+        dates.parse_date(value)
+        for path, value in values
+        if path.rpartition(".")[2] != "dump" or dates.is_dump(value)
+    )
     moment = next(filter(None, moments), dates.EPOCH)
     _, record_id = _find_first_value(row, fields["record_id"])
     timestamp = dates.format_date(moment)
     micros = dates.to_micros(moment)
     page = Page(url, utf8, timestamp, micros, source, _clean(record_id), form=reading.form)
-    if reading.keep:
-        _keep_columns(page, row, reading)
-    return page
-
-
-def _keep_columns(page: Page, row: Mapping[str, Any], reading: Reading) -> None:
-    """Add the values of kept columns to a page; note the columns whose value is dropped."""
     for column in reading.keep:
         value = find_value(row, column.path)
         page.columns[column.name] = kept = convert_value(value, column.kind)
         if kept is None and value is not None:
             page.columns.setdefault(LOST, []).append(column.name)
+    return page
 
 
 def _find_url(row: Mapping[str, Any], path: str, reading: Reading) -> str:
@@ -89,11 +86,6 @@ def _find_url(row: Mapping[str, Any], path: str, reading: Reading) -> str:
     if path not in standard or tuple(reading.fields["url"][-len(standard) :]) != standard:
         return url  # the user or a published form maps this field
     return "" if _HASH.fullmatch(url) or (path == "id" and "://" not in url) else url
-
-
-def _is_other_dump(row: Mapping[str, Any], path: str) -> bool:
-    """Return whether a field is called `dump` but does not name a Common Crawl dump."""
-    return path.rpartition(".")[2] == "dump" and not dates.is_dump(find_value(row, path))
 
 
 def _find_first_value(row: Mapping[str, Any], paths: Sequence[str]) -> tuple[str, Any]:

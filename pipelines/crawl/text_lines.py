@@ -1,4 +1,4 @@
-"""Finds lines of plain text in UTF-8, by compiled loops.
+"""Finds lines of plain text in UTF-8, by compiled loops, and text that is a page's source.
 
 As in mC4, lines have no white space around them, and none is empty.
 """
@@ -12,6 +12,11 @@ _LETTERS = np.frombuffer(b"".join(_METADATA_PREFIXES), np.uint8)
 _BOUNDS = np.cumsum([0, *map(len, _METADATA_PREFIXES)])
 _NEWLINE, _RETURN = b"\n\r"
 _SPACE = np.array([chr(code).isspace() for code in range(128)])
+#: Text is the source of a page if it has at least `_MIN_SIGNS` signs of markup and script, which
+#: make up `_MARKUP_SHARE` of its bytes. `_SCRIPT_SHARE` is enough if half of the text is in lines
+#: that end like lines of a script.
+_MIN_SIGNS, _MARKUP_SHARE, _SCRIPT_SHARE = 20, 0.05, 0.02
+_SIGNS, _SCRIPT_ENDS = b"<>{};=", (b";", b"{", b"}", b">")
 #: A byte continues a character in UTF-8 if its bits in `_MARK` equal `_WITHIN`.
 _MARK, _WITHIN = 0xC0, 0x80
 
@@ -27,6 +32,24 @@ def normalize_lines(utf8: bytes, drop_metadata_lines: bool = True) -> bytes:
     target = np.empty(len(source) + 1, np.uint8)
     prefixes = _BOUNDS if drop_metadata_lines else _BOUNDS[:1]
     return target[: _copy_lines(source, prefixes, target)].tobytes()
+
+
+def is_source(utf8: bytes) -> bool:
+    """Return whether text is HTML or script instead of the prose it should show."""
+    least, count = max(_MIN_SIGNS, _SCRIPT_SHARE * len(utf8)), utf8.count
+    if len(utf8) - len(utf8.translate(None, _SIGNS)) < least:  # nearly every text ends here
+        return False
+    # Count "<" and ">" in pairs, since quoted mail has single ">". Ignore repeated "=", which
+    # underlines headings.
+    signs = 2 * min(count(b"<"), count(b">")) + count(b"{") + count(b"}") + count(b";")
+    signs += count(b"=") - 2 * count(b"==")
+    if signs < least:
+        return False
+    if signs >= _MARKUP_SHARE * len(utf8):
+        return True
+    # Also require a brace, because Greek questions end in a semicolon, like statements of a script.
+    script = sum(len(line) for line in utf8.split(b"\n") if line.endswith(_SCRIPT_ENDS))
+    return b"{" in utf8 and 2 * script >= len(utf8)
 
 
 def keep_lines(utf8: bytes, kept: np.ndarray) -> bytes:

@@ -30,7 +30,6 @@ from mswitch.pipelines.examples.directory import (
     write_missing,
     write_vocabulary,
 )
-from mswitch.pipelines.examples.rehydration import read_weights
 from mswitch.pipelines.examples.shards import ExampleShard, write_shard
 from mswitch.pipelines.file_tasks import Engine
 from mswitch.pipelines.identities import identifying_settings
@@ -46,13 +45,12 @@ _NOTED = ("weights", "objective", "validation_spans", "window_bytes")
 
 def plan_shards(corpus: Corpus) -> list[ExampleShard]:
     """Return one shard per corpus shard, numbered within its language and split."""
-    planned = []
-    for split in SPLITS:
-        for shards in corpus.select(split).values():
-            planned += [
-                ExampleShard(shard, number, len(shards)) for number, shard in enumerate(shards)
-            ]
-    return planned
+    return [
+        ExampleShard(shard, number, len(shards))
+        for split in SPLITS
+        for shards in corpus.select(split).values()
+        for number, shard in enumerate(shards)
+    ]
 
 
 def _find_longest_targets(
@@ -124,9 +122,7 @@ def build_examples(
             write_shard,
             model=write_vocabulary(directory, opened),
             config=config,
-            rehydration=read_weights(config.weights, config.cluster_size)
-            if config.weights
-            else None,
+            rehydration=config.read_rehydration(),
         )
         finished = write_missing(plan_shards(source), directory, write, engine, "shards")
         if not any(shard["split"] == "train" and shard["records"] for shard in finished):

@@ -7,7 +7,7 @@ from annotated_types import Ge, Gt, Le, Lt
 
 from mswitch.pipelines.config_checks import Count, check_fields
 from mswitch.pipelines.errors import UserError
-from mswitch.pipelines.examples.rehydration import CLUSTER_SIZE
+from mswitch.pipelines.examples.rehydration import CLUSTER_SIZE, Rehydration, read_weights
 from mswitch.pipelines.examples.segments import Chain
 from mswitch.pipelines.examples.span_corruption import SpanCorruption, span_corruption
 from mswitch.pipelines.examples.ul2 import ul2
@@ -91,6 +91,10 @@ class ExamplesConfig:
     def window(self) -> int:
         """Bytes of text per validation example; 0 if validation masks spans of tokens."""
         return 0 if self.validation_spans == "tokens" else self.window_bytes or self.inputs_length
+
+    def read_rehydration(self) -> Rehydration | None:
+        """Read the weights; return None if documents are not repeated."""
+        return read_weights(self.weights, self.cluster_size) if self.weights else None
 
     def lengths(self) -> SpanCorruption:
         """Return all lengths; raise a UserError if the parameters do not fit together."""

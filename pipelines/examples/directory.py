@@ -30,10 +30,8 @@ TOKENS: Mapping[str, Any] = MappingProxyType({"shape": [None], "dtype": "int32"}
 
 
 class Shard(Protocol):
-    """A file to write: its path in the directory, and the size of its source."""
+    """A file to write, with the size of its source."""
 
-    @property
-    def path(self) -> str: ...  # noqa: D102
     @property
     def size_bytes(self) -> int: ...  # noqa: D102
 

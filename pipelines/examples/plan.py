@@ -11,7 +11,6 @@ from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.examples.build import plan_shards
 from mswitch.pipelines.examples.config import ExamplesConfig
 from mswitch.pipelines.examples.directory import write_vocabulary
-from mswitch.pipelines.examples.rehydration import read_weights
 from mswitch.pipelines.examples.shards import ExampleShard, write_shard
 from mswitch.pipelines.local_pool import call_each, local_pool
 from mswitch.pipelines.vocabulary.model import open_vocabulary
@@ -23,7 +22,7 @@ def _time_shard(given: tuple[ExampleShard, str, ExamplesConfig]) -> float:
     secs = 0.0
     with tempfile.TemporaryDirectory(prefix="mswitch-plan-") as directory:
         model = write_vocabulary(directory, open_vocabulary(vocabulary))
-        weights = read_weights(config.weights) if config.weights else None
+        weights = config.read_rehydration()
         for _ in range(2):  # The first round also loads the vocabulary.
             before = time.process_time()
             write_shard(shard, directory, model=model, config=config, rehydration=weights)
@@ -61,7 +60,7 @@ def plan_examples(
         "stage": "examples-plan",
         "shards": count,
         "bytes_in": size,
-        "sampled": storage.name_of(middle.corpus_shard.path),
+        "sampled": storage.get_name(middle.corpus_shard.path),
         "workers": workers,
         "estimated": {
             "cpu_hours": round(cpu_secs / 3600, 4),

@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 
 from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.outputs import file_sha256, stage_output
+from mswitch.pipelines.own_tables import read_own_table
 from mswitch.pipelines.progress import Progress, say
 from mswitch.pipelines.samples.crawl_writer import CrawlWriter, Format, SamplePage
 from mswitch.pipelines.samples.documents import (
@@ -47,36 +48,13 @@ MESSAGE_DOCUMENTATION = "qqq"
 PACKAGE_NAME = re.compile(r"[a-z0-9][a-z0-9+.-]+")
 URI_LINE = re.compile(r"'(?P<uri>[^']+)' (?P<name>[^ /]+) (?P<size>\d+) SHA256:(?P<sha256>\w+)")
 
-#: English comes first, so that untranslated text can be left out of other languages.
-_LIBREOFFICE = (
-    "en-us ca cs da de el es et eu fi fr gl hi hu id it ja km ko nl pl pt ru sl sv tr vi zh-cn"
-)
-DEFAULT_PACKAGES = (
-    *(f"libreoffice-help-{lang}" for lang in _LIBREOFFICE.split()),
-    *(f"debian-reference-{lang}" for lang in ["de", "fr", "ja", "zh-cn"]),
-    *(f"debian-faq-{lang}" for lang in ["de", "fr", "it", "nl", "ru"]),
-    "gnome-user-docs",
-    "mediawiki",
-)
-_MANUALS = (
-    "cs da de el es fi fr hu id it ja mk nb nl pl pt-br ro ru sr sv tr uk vi zh "
-    "cs-dev da-dev de-dev es-dev fr-dev it-dev ja-dev nl-dev pl-dev pt-br-dev ru-dev uk-dev"
-)
+#: Packages in the order in which they are read. English comes first, so that untranslated text can
+#: be left out of other languages.
+_PACKAGES = read_own_table("debian_packages.csv")
+DEFAULT_PACKAGES = tuple(row["package"] for row in _PACKAGES if row["debian"] == "true")
 #: Help, handbooks and manual pages: prose without interface messages, in about 50 languages.
-DOCUMENTATION_PACKAGES = (
-    *DEFAULT_PACKAGES[:-1],
-    *(f"libreoffice-help-{lang}" for lang in ["pt-br", "zh-tw"]),
-    *(f"gimp-help-{lang}" for lang in ["en", "fa", "hr", "lt", "nn", "ro"]),
-    # Help of GNOME's programs, for languages with little other text.
-    *("anjuta-common", "epiphany-browser-data", "evince-common", "evolution-common", "eog"),
-    *("gedit-common", "gnome-calculator", "gnome-devel-docs", "gnome-terminal-data", "gnote"),
-    *("gthumb-data", "orca", "seahorse", "totem-common", "zenity-common"),
-    *(f"manpages-{lang}" for lang in _MANUALS.split()),
-    *(f"debian-reference-{lang}" for lang in ["es", "id", "it", "pt", "pt-br", "zh-tw"]),
-    *(f"debian-faq-{lang}" for lang in ["ja", "ko", "pt", "zh-cn"]),
-    *(f"aptitude-doc-{lang}" for lang in ["cs", "es", "fi", "fr", "it", "ja", "nl", "ru"]),
-    "debian-handbook",
-    "installation-guide-amd64",
+DOCUMENTATION_PACKAGES = tuple(
+    row["package"] for row in _PACKAGES if row["documentation"] == "true"
 )
 
 
@@ -169,8 +147,9 @@ def read_files(archive: Path, wanted: re.Pattern[str] = DOCUMENTS) -> dict[str, 
             with process, tarfile.open(fileobj=process.stdout, mode="r|") as tar:
                 for member in tar:
                     name = member.name.removeprefix("./")
-                    file = tar.extractfile(member) if _is_wanted(name, member, wanted) else None
-                    if file is not None:
+                    is_wanted = wanted.fullmatch(name) and member.size <= MAX_FILE_BYTES
+                    is_wanted = is_wanted and member.isreg() and name.isprintable()
+                    if is_wanted and (file := tar.extractfile(member)):
                         contents[name] = file.read()
             failed = process.returncode != 0
         except tarfile.TarError:
@@ -182,11 +161,6 @@ def read_files(archive: Path, wanted: re.Pattern[str] = DOCUMENTS) -> dict[str, 
                 f"dpkg-deb cannot read {archive.name} ({reason}): remove it and start again"
             )
     return contents
-
-
-def _is_wanted(name: str, member: tarfile.TarInfo, wanted: re.Pattern[str]) -> bool:
-    kind = wanted.fullmatch(name) is not None
-    return kind and member.isreg() and member.size <= MAX_FILE_BYTES and name.isprintable()
 
 
 def open_packages(
@@ -296,28 +270,6 @@ def make_pages(
             yield form, page
 
 
-def _write_packages(
-    directory: Path, packages: Sequence[str], wanted: re.Pattern[str], max_text_bytes: int | None
-) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """Fetch, read and write every package; return the manifests of crawl and packages."""
-    progress = Progress(STAGE, "packages", len(packages), "packages")
-    described, english = [], set[bytes]()
-    with CrawlWriter(directory, "debian", FILES_PER_FORMAT) as writer:
-        for download, files in open_packages(directory, packages, wanted):
-            before = sum(writer.records.values())
-            for form, page in make_pages(files, download.package, max_text_bytes, english):
-                writer.write(form, page)
-            pages = sum(writer.records.values()) - before
-            if not pages:
-                raise UserError(
-                    f"package {download.package} has no HTML, Mallard, manual or message files: "
-                    "leave it out with --packages"
-                )
-            described.append({**download._asdict(), "pages": pages})
-            progress.add(note=f"{sum(writer.records.values()):,} pages")
-    return writer.manifest(), described
-
-
 def write_sample(out: str | Path, packages: Sequence[str] | None = None) -> dict[str, Any]:
     """Write documentation of Debian packages as a crawl; a killed run keeps its downloads."""
     chosen = DEFAULT_PACKAGES if packages is None else packages
@@ -346,8 +298,22 @@ def _write_sample(
         if staged.complete:
             say(STAGE, f"already complete: {out}, nothing to do")
             return read_summary(out, reused=True)
-        crawl, described = _write_packages(staged.directory, chosen, wanted, max_text_bytes)
-        staged.publish({**crawl, "packages": described})
+        progress = Progress(STAGE, "packages", len(chosen), "packages")
+        described, english = [], set[bytes]()
+        with CrawlWriter(staged.directory, "debian", FILES_PER_FORMAT) as writer:
+            for download, files in open_packages(staged.directory, chosen, wanted):
+                before = sum(writer.records.values())
+                for form, page in make_pages(files, download.package, max_text_bytes, english):
+                    writer.write(form, page)
+                pages = sum(writer.records.values()) - before
+                if not pages:
+                    raise UserError(
+                        f"package {download.package} has no HTML, Mallard, manual or message "
+                        "files: leave it out with --packages"
+                    )
+                described.append({**download._asdict(), "pages": pages})
+                progress.add(note=f"{sum(writer.records.values()):,} pages")
+        staged.publish({**writer.manifest(), "packages": described})
     result = read_summary(out, reused=False)
     say(STAGE, f"{result['pages']:,} pages in {out}")
     return result

@@ -118,21 +118,6 @@ def render_mallard(
     return page.encode()
 
 
-def catalogue_messages(document: bytes) -> dict[str, str]:
-    """Return the messages of a JSON message catalogue by key; {} for any other document."""
-    try:
-        catalogue = json.loads(document)
-    except ValueError:
-        return {}
-    if not isinstance(catalogue, dict):
-        return {}
-    return {
-        key: message
-        for key, message in catalogue.items()
-        if isinstance(message, str) and not key.startswith("@")
-    }
-
-
 def plain_message(message: str) -> str:
     """Return a wiki message without markup; keep the last alternative of links and plurals."""
     for pattern, replacement in _MARKUP:
@@ -142,9 +127,14 @@ def plain_message(message: str) -> str:
 
 def make_message_pages(document: bytes) -> Iterator[bytes]:
     """Yield the prose of a JSON message catalogue as pages of `MESSAGES_PER_PAGE` lines."""
+    try:
+        catalogue = json.loads(document)
+    except ValueError:
+        return
     lines = []
-    for message in catalogue_messages(document).values():
-        line = plain_message(message)
+    for key, message in catalogue.items() if isinstance(catalogue, dict) else ():
+        is_prose = isinstance(message, str) and not key.startswith("@")
+        line = plain_message(message) if is_prose else ""
         if len(line) >= MIN_MESSAGE_CHARACTERS and not re.search(r"[{}\[\]|=]", line):
             lines.append(line)
     for start in range(0, len(lines), MESSAGES_PER_PAGE):

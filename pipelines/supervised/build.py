@@ -130,7 +130,7 @@ def _list_input_files(task: SupervisedTask) -> tuple[list[InputFile], list[list[
         lang = task.file_languages.get(path, "")
         with storage.fetch(path) as local:
             files.append(InputFile(path, split, number, local.stat().st_size, lang))
-            identities.append([split, storage.name_of(path), lang, file_sha256(local)])
+            identities.append([split, storage.get_name(path), lang, file_sha256(local)])
     return files, identities
 
 
@@ -218,7 +218,7 @@ def _read_keys(files: Sequence[InputFile], parts: str) -> pa.Table:
     for file in files:
         with storage.fetch(storage.join(parts, file.path)) as local:
             table = pq.read_table(local, columns=["lang", "split", *KEYS]).sort_by("number")
-        for name, value in (("part", file.path), ("file", storage.name_of(file.source))):
+        for name, value in (("part", file.path), ("file", storage.get_name(file.source))):
             table = table.append_column(name, pa.repeat(value, len(table)))
         tables.append(table)
     return pa.concat_tables(tables)

@@ -23,7 +23,7 @@ import string
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from mswitch.pipelines import storage
 from mswitch.pipelines.crawl.fields import find_value, list_field_names
@@ -151,8 +151,7 @@ class SupervisedTask:
         return definition
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Row:
+class Row(NamedTuple):
     """A row as text.
 
     Attributes:

@@ -129,25 +129,18 @@ def _read_table_rows(
 ) -> Iterator[Numbered]:
     # An unclosed quote swallows the following lines, up to this limit.
     csv.field_size_limit(MAX_ROW_BYTES)
-    first = last = 0
-
-    def texts() -> Iterator[str]:
-        nonlocal first, last
-        for number, line in lines:
-            first, last = first or number, number
-            yield line
-
+    texts = (line for _, line in lines)
     if kind == "csv":
-        reader = csv.reader(texts(), strict=True)
+        reader = csv.reader(texts, strict=True)
     else:
-        reader = csv.reader(texts(), delimiter="\t", quoting=csv.QUOTE_NONE)
+        reader = csv.reader(texts, delimiter="\t", quoting=csv.QUOTE_NONE)
     names = list(columns)
     while True:
-        first = 0
+        first = reader.line_num + 1
         try:
             values = next(reader, None)
         except csv.Error as error:
-            raise RowError(str(error), first or last) from error
+            raise RowError(str(error), first) from error
         if values is None:
             return
         if not names:

@@ -90,7 +90,7 @@ def read_file(
     Returns:
         The result of `write_part`.
     """
-    name, renderer = storage.name_of(file.source), Renderer(task)
+    name, renderer = storage.get_name(file.source), Renderer(task)
     named = {"lang": file.lang, "split": file.split}
     file_fields = {field: value for field, value in named.items() if value not in ("", BY_HASH)}
 
@@ -126,14 +126,11 @@ def _make_part_row(row: Row, number: int, name: str, split: str) -> dict[str, An
     inputs = f"{row.lang}\0{fold(row.inputs)}"
     inputs_key = key64(inputs)
     return {
-        "lang": row.lang,
+        **row._asdict(),
         "split": choose_split(group) if split == BY_HASH else split,
         "order": key64(own),
         "id": own,
         "group": group,
-        "inputs": row.inputs,
-        "targets": row.targets,
-        "answers": row.answers,
         "number": number,
         "group_key": inputs_key if row.group == row.inputs else key64(group),
         "inputs_key": inputs_key,
@@ -223,7 +220,7 @@ class SupervisedShard:
             own = wanted
             if left_out:
                 with storage.fetch(left_out) as local:
-                    named = pc.field("part") == storage.name_of(part)
+                    named = pc.field("part") == storage.get_name(part)
                     numbers = pq.read_table(local, filters=named)["number"].combine_chunks()
                 own = wanted & ~pc.field("number").isin(numbers)
             with storage.fetch(part) as local:

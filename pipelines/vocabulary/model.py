@@ -137,13 +137,10 @@ def _ensure_sentinels(model: bytes, path: str) -> tuple[bytes, bool]:
 
 def _find_model_file(path: str | Path) -> tuple[str, str | None]:
     """Return the model file at or in `path`, and its SHA-256 from the manifest or None."""
-    if storage.is_remote(path):
-        is_file, exists = storage.name_of(path).endswith(".model"), True
-        if is_file:
-            exists = storage.exists(path)
-    else:
-        is_file, exists = Path(path).is_file(), Path(path).exists()
-    if not exists:
+    remote = storage.is_remote(path)
+    is_file = storage.get_name(path).endswith(".model") if remote else Path(path).is_file()
+    # A directory in a bucket does not exist as such.
+    if (is_file or not remote) and not storage.exists(path):
         raise UserError(
             f"{path} does not exist: give a vocabulary directory (`mswitch vocab train`) or a "
             f"{MODEL_FILE}"

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from mswitch.pipelines.corpus.fit import fit_weights
 from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.examples.build import ExamplesConfig, build_examples
+from mswitch.pipelines.examples.plan import plan_examples
 from mswitch.pipelines.examples.rehydration import read_weights, spread_copies
 from mswitch.pipelines.outputs import read_manifest
 from mswitch.tasks.batches.mixture_table import describe_mixture, format_mixture
@@ -133,6 +134,8 @@ def test_documents_come_as_often_as_their_clusters_say(
     imported = write_corpus(
         tmp_path / "imported", small_texts(), shards=2, clustered="minhash_cluster_size"
     )
+    planned = plan_examples(str(imported), str(small_vocabulary), named)
+    assert planned["estimated"]["cpu_hours"] >= 0
     build_examples(imported, small_vocabulary, tmp_path / "from-imported", named)
     again = read_manifest(tmp_path / "from-imported", "examples")["languages"]
     assert again["en"]["train"].get("copies") is None

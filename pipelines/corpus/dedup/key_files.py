@@ -1,5 +1,8 @@
 """Files of sorted 128-bit keys, which deduplications exchange and corpora keep.
 
+A corpus keeps the keys of all documents' URLs, lines and bands (of near-duplicates), so that later
+crawls can be added: `fingerprints/urls-*.keys`, `lines-*.keys` and `bands-*.keys`.
+
 A row is a few uint64: a key, its upper half first, then further numbers. A file begins with an
 index, so that two requests can read a range of the key space (a bucket), in object stores too. The
 index has `bits`, the number of rows before each of 2**bits ranges, and the total. All numbers are
@@ -9,10 +12,14 @@ little-endian.
 import math
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from mswitch.pipelines import storage
+from mswitch.pipelines.corpus.fingerprints import order_keys
+from mswitch.pipelines.corpus.work_directory import WorkDirectory
+from mswitch.pipelines.outputs import file_sha256
 
 #: The key space and an index have at most 2**12 buckets.
 MOST_BITS = 12
@@ -160,3 +167,32 @@ def in_key_order(
             parts.append(inside)
         together = np.concatenate(parts)
         yield together[order(together)]
+
+
+def gather_keys(
+    bucket: int,
+    *,
+    kind: str,
+    work: WorkDirectory,
+    groups: int,
+    directory: str,
+    prefix: str,
+    bits: int,
+) -> dict[str, Any]:
+    """Write the keys of all groups' documents in one of 2**bits buckets; return the manifest entry.
+
+    The file is below `directory`, and its name begins with `prefix`.
+    """
+    files = [work.fingerprints(kind, group) for group in range(groups)]
+    keys = np.concatenate([read_keys(path, 2, bits, bucket) for path in files])
+    path = f"fingerprints/{prefix}{kind}-{bucket:05d}-of-{1 << bits:05d}.keys"
+    storage.make_directory(storage.join(directory, "fingerprints"))
+    with storage.publish(storage.join(directory, path), sync=True) as temporary:
+        save_keys(temporary, [keys[order_keys(keys)]], len(keys))
+        return {
+            "path": path,
+            "kind": kind,
+            "keys": len(keys),
+            "bytes": temporary.stat().st_size,
+            "sha256": file_sha256(temporary),
+        }

@@ -26,9 +26,9 @@ from annotated_types import Ge, Le
 
 from mswitch.pipelines.config_checks import check_fields
 from mswitch.pipelines.corpus.dedup.base import Dedup, make_binary_field, rank_newest_first
-from mswitch.pipelines.corpus.fingerprints import md5, unpack
+from mswitch.pipelines.corpus.fingerprints import md5, order_keys, unpack
 from mswitch.pipelines.corpus.rules.words import Words, cut_pages, mix
-from mswitch.pipelines.records import Page
+from mswitch.pipelines.records import Page, list_columns
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -45,7 +45,7 @@ class NearDedup(Dedup):
     name: ClassVar[str] = "near_dedup"
     kind: ClassVar[str] = "bands"
     width: ClassVar[int] = 3
-    columns: ClassVar[Mapping[str, str]] = {"cluster_size": "int32"}
+    columns: ClassVar[Mapping[str, str]] = list_columns("near_dedup")
     stored: ClassVar[tuple[pa.Field, ...]] = (
         pa.field("characters", pa.int32(), nullable=False),
         make_binary_field("band_keys"),
@@ -172,7 +172,7 @@ def find_matches(candidates: np.ndarray) -> np.ndarray:
         uint64 [m, 2], distinct and sorted: a page, and the smallest page that shares a key with
         it. So k pages with the same key have k - 1 matches, never k squared.
     """
-    candidates = candidates[np.lexsort(candidates.T[::-1])]
+    candidates = candidates[order_keys(candidates)]
     new_key = np.ones(len(candidates), bool)
     new_key[1:] = (candidates[1:, :2] != candidates[:-1, :2]).any(axis=1)
     pages = candidates[:, 2]

@@ -25,7 +25,7 @@ from mswitch.pipelines.corpus.dedup.exchange import Group
 from mswitch.pipelines.corpus.dedup.key_files import in_key_order, read_keys, write_keys
 from mswitch.pipelines.corpus.dedup.near import cluster, find_matches, rank_pages
 from mswitch.pipelines.corpus.dedup.near_stars import LANGUAGE_BITS, PAGE_BITS, PLACE, Stars
-from mswitch.pipelines.corpus.fingerprints import unpack_column
+from mswitch.pipelines.corpus.fingerprints import order_keys, unpack_column
 from mswitch.pipelines.file_tasks import Tasks
 from mswitch.pipelines.languages import UNDETERMINED, languages
 
@@ -65,8 +65,7 @@ class NearDuplicates(Stars):
         come = self.find_pages_before(group)
         rows = self.step.candidates(int(come.sum()), 0)
         read = partial(self._candidates, group, come)
-        sort = lambda rows: np.lexsort(rows.T[::-1])  # noqa: E731
-        ordered = in_key_order(read, 3, rows, sort, self.sorting_bytes)
+        ordered = in_key_order(read, 3, rows, order_keys, self.sorting_bytes)
         return {"rows": write_keys(self.file("keys", number, "keys"), ordered, rows, self.bits)}
 
     def _candidates(self, group: Group, come: np.ndarray) -> Iterator[np.ndarray]:

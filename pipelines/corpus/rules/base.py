@@ -108,7 +108,7 @@ class Step:
             path = getattr(self, name)
             if not path or storage.is_remote(path):
                 continue
-            copy = f"{self.name}-{name}-{storage.name_of(path)}"
+            copy = f"{self.name}-{name}-{storage.get_name(path)}"
             fields[name] = storage.join(directory, copy)
             with (
                 open_list(path, f"the file of rule {self.name}") as file,

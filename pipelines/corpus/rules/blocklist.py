@@ -100,7 +100,7 @@ def _list_files(paths: Sequence[str | Path]) -> Iterator[tuple[str, str, bool]]:
     for path in paths:
         below = _find_lists(path)
         if below is None:
-            yield Path(storage.name_of(path)).stem, str(path), True
+            yield Path(storage.get_name(path)).stem, str(path), True
             continue
         if not below:
             raise UserError(f"{path} has no file {_DOMAINS} or {_URLS}: give another directory")

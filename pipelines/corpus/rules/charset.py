@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import ClassVar
 
 from mswitch.pipelines.corpus.rules.base import Edit
-from mswitch.pipelines.records import Page
+from mswitch.pipelines.records import Page, list_columns
 
 
 @dataclasses.dataclass(frozen=True)
@@ -13,7 +13,7 @@ class KeepCharset(Edit):
     """Stores the encoding that decoded a page's HTML, and the encoding that the HTML declares."""
 
     name: ClassVar[str] = "charset"
-    columns: ClassVar[Mapping[str, str]] = {"charset": "string", "declared_charset": "string"}
+    columns: ClassVar[Mapping[str, str]] = list_columns("charset")
 
     @property
     def changes_text(self) -> bool:

@@ -93,7 +93,7 @@ def read_evaluation_sets(paths: Sequence[str | Path]) -> Iterator[EvaluationItem
 
 
 def _name_and_kind(path: str | Path) -> tuple[str, str]:
-    name = storage.name_of(path).removesuffix(".gz")
+    name = storage.get_name(path).removesuffix(".gz")
     for kind in ("jsonl", "txt"):
         if name.endswith(f".{kind}"):
             return name.removesuffix(f".{kind}"), kind
@@ -270,37 +270,26 @@ def report_contamination(
     Every `match` has the set, the item's line, its matched n-grams and all its n-grams, and the
     dropped page. Pages are sorted by id, so the report does not depend on the input's order.
     """
-    items = _list_items(matches)
-    sets: dict[str, collections.Counter[str]] = collections.defaultdict(collections.Counter)
-    for key in index.items:
-        sets[key[0]].update(items=1, found=key in items)
-    for name, _ in index.too_short:
-        sets[name].update(items=1, too_short=1)
-    return {
-        "ngram_words": NGRAM_WORDS,
-        "min_share": index.min_share,
-        "sets": {
-            name: {"items": n["items"], "found": n["found"], "too_short": n["too_short"]}
-            for name, n in sorted(sets.items())
-        },
-        "matches": _sort_matches(matches),
+    items, too_short = (
+        collections.Counter(name for name, _ in items) for items in (index.items, index.too_short)
+    )
+    sets = {
+        name: {"items": items[name] + too_short[name], "too_short": too_short[name]}
+        for name in sorted(items | too_short)
     }
+    report = {"ngram_words": NGRAM_WORDS, "min_share": index.min_share, "sets": sets, "matches": []}
+    return merge_reports(report, {"matches": matches})
 
 
 def merge_reports(report: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
     """Return the joint report of a corpus and an added crawl, checked against the same sets."""
-    matches = _sort_matches([*report["matches"], *other["matches"]])
-    found = collections.Counter(name for name, _ in _list_items(matches))
+    matches = sorted(
+        [*report["matches"], *other["matches"]],
+        key=lambda match: (match["set"], match["line"], match["id"]),
+    )
+    found = collections.Counter(name for name, _ in {(m["set"], m["line"]) for m in matches})
     sets = {name: {**counts, "found": found[name]} for name, counts in report["sets"].items()}
     return {**report, "sets": sets, "matches": matches}
-
-
-def _list_items(matches: Iterable[Mapping[str, Any]]) -> set[tuple[str, int]]:
-    return {(match["set"], match["line"]) for match in matches}
-
-
-def _sort_matches(matches: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    return sorted(matches, key=lambda match: (match["set"], match["line"], match["id"]))
 
 
 def _hash_item(text: str) -> tuple[int, np.ndarray]:

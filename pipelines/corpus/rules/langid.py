@@ -19,14 +19,14 @@ import gcld3
 
 from mswitch.pipelines.corpus.rules import south_slavic
 from mswitch.pipelines.corpus.rules.language_rule import LanguageRule
-from mswitch.pipelines.corpus.rules.list_files import read_own_table
 from mswitch.pipelines.corpus.rules.text_script import (
     count_scripts,
     find_main_script,
     measure_script_share,
 )
 from mswitch.pipelines.languages import UNDETERMINED, languages
-from mswitch.pipelines.records import Page
+from mswitch.pipelines.own_tables import read_own_table
+from mswitch.pipelines.records import Page, list_columns
 
 #: Why the language of a text is undetermined; "" if it is known.
 Reason = Literal[
@@ -91,7 +91,7 @@ def read_language_policies() -> Mapping[str, LanguagePolicy]:
             row["code"]: LanguagePolicy(
                 row["decided_by"], float(row["cld3_probability"]), float(row["cld2_points"])
             )
-            for row in read_own_table("language_policy.csv")
+            for row in read_own_table("corpus/rules/language_policy.csv")
         }
     )
 
@@ -206,12 +206,15 @@ class TwoIdentifiers:
         CLD3 takes five times as long as CLD2, so it is asked only if CLD2 leaves a doubt.
         """
         group = cld2.lang in south_slavic.LANGUAGES
-        alone = self._stands_alone(cld2)
+        # CLD2 decides alone if it is sure of nearly all text, with enough points.
+        whole = cld2.reliable and cld2.share * 100 >= MIN_CLD2_PERCENT
+        alone = whole and self._has_points(cld2)
         if alone and not group and cld2.points >= ROMANISED_POINTS:
             return cld2, NO_GUESS, self._listed(cld2)
         cld3 = self._ask_cld3(seen, latin=script == "Latn")
         policy = self._policies.get(cld3.lang)
-        if policy and policy.decided_by == "cld3" and self._sure(cld3) and not self._foreign(cld2):
+        is_foreign = cld2.reliable and cld2.points >= ROMANISED_POINTS  # it must know the text
+        if policy and policy.decided_by == "cld3" and self._sure(cld3) and not is_foreign:
             return cld3, cld3, ""
         if group and (self._has_points(cld2) or cld3.lang in south_slavic.LANGUAGES):
             return self._by_cues(cld3, cld2, text), cld3, ""
@@ -258,15 +261,6 @@ class TwoIdentifiers:
         usual = policy.cld2_points if policy else 0.0
         return guess.points >= MIN_POINTS_SHARE * usual
 
-    def _stands_alone(self, cld2: Guess) -> bool:
-        """Return whether CLD2 decides alone: it is sure of nearly all text, with enough points."""
-        whole = cld2.reliable and cld2.share * 100 >= MIN_CLD2_PERCENT
-        return whole and self._has_points(cld2)
-
-    def _foreign(self, cld2: Guess) -> bool:
-        """Return whether CLD2 is so sure of its guess that it must know the text's language."""
-        return cld2.reliable and cld2.points >= ROMANISED_POINTS
-
     def _by_cues(self, cld3: Guess, cld2: Guess, text: str) -> Guess:
         """Decide between Croatian, Bosnian and Serbian (Latin) by cues and (a little) guesses."""
         odds = south_slavic.probabilities(text[: 3 * MAX_CHARACTERS])
@@ -287,11 +281,7 @@ def _find_code(code: str, latin: bool) -> str:
 class IdentifyLanguageAndScript(LanguageRule):
     """Labels pages by CLD2, by CLD3 if CLD2 is in doubt, and by their script."""
 
-    columns: ClassVar[Mapping[str, str]] = {
-        "lang_second": "string",
-        "lang_second_score": "float32",
-        "script": "string",
-    }
+    columns: ClassVar[Mapping[str, str]] = list_columns("language")
 
     @functools.cached_property
     def _identifiers(self) -> TwoIdentifiers:

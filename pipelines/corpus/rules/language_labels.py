@@ -5,9 +5,9 @@ import re
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from mswitch.pipelines.corpus.rules.list_files import read_own_table
 from mswitch.pipelines.corpus.rules.text_script import count_scripts, find_main_script
 from mswitch.pipelines.languages import UNDETERMINED, any_code, languages
+from mswitch.pipelines.own_tables import read_own_table
 
 _PREFIX = "__label__"
 #: Labels for text in no language, or in several languages.
@@ -56,7 +56,7 @@ def read_label(value: str, text: str = "") -> str:
 
 @functools.cache
 def _list_labels() -> Mapping[str, str]:
-    rows = read_own_table("model_labels.csv")
+    rows = read_own_table("corpus/rules/model_labels.csv")
     return MappingProxyType({row["label"]: row["code"] for row in rows})
 
 

@@ -74,7 +74,12 @@ class Paragraphs(Rule):
         if page.utf8.count(b"\n") + 1 < self.min_lines:
             return "too_few_lines"
         limit = self.min_long_line_characters
-        return "short_lines" if third_longest_line(page.utf8, limit) < limit else None
+        longest = third_longest_line(page.utf8, limit)
+        return "short_lines" if longest < limit and self.is_short(page, longest) else None
+
+    def is_short(self, page: Page, longest: int) -> bool:
+        """Return whether a page's third-longest line, which is below the limit, is too short."""
+        return True
 
     def describe(self, page: Page) -> dict[str, int]:
         longest = third_longest_line(page.utf8, len(page.utf8))
@@ -90,22 +95,10 @@ class Paragraphs(Rule):
 class ParagraphsByScript(Paragraphs):
     """Drops pages without paragraphs; lines in dense scripts may be shorter."""
 
-    def reason(self, page: Page) -> str | None:
-        """Return `too_few_lines`, `short_lines` or None.
-
-        The script is identified only for pages for which it decides the answer.
-        """
-        if page.utf8.count(b"\n") + 1 < self.min_lines:
-            return "too_few_lines"
+    def is_short(self, page: Page, longest: int) -> bool:
+        """Identify the script, if it decides the answer."""
         limit = self.min_long_line_characters
-        longest = third_longest_line(page.utf8, limit)
-        if longest >= limit:
-            return None
-        if longest < _least(limit):
-            return "short_lines"
+        if longest < round(limit * LEAST_LENGTH_FACTOR):
+            return True
         factor = find_length_factor(find_writing_system(page.text[:_SCRIPT_CHARACTERS]))
-        return "short_lines" if longest < round(limit * factor) else None
-
-
-def _least(limit: int) -> int:
-    return round(limit * LEAST_LENGTH_FACTOR)
+        return longest < round(limit * factor)

@@ -2,7 +2,6 @@
 
 import contextlib
 import csv
-import importlib.resources
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from io import BufferedReader, TextIOWrapper
 from pathlib import Path
@@ -13,12 +12,6 @@ from mswitch.pipelines.languages import any_code
 
 #: Code, in a column of languages, for all languages that have no row of their own.
 ALL = "*"
-
-
-def read_own_table(name: str) -> list[dict[str, str]]:
-    """Return the rows of a CSV in the folder of the rules."""
-    file = importlib.resources.files("mswitch.pipelines.corpus.rules").joinpath(name)
-    return list(csv.DictReader(file.read_text("utf-8").splitlines()))
 
 
 def list_remote_files(url: str) -> dict[str, int]:

@@ -9,12 +9,15 @@ from collections.abc import Iterable, Sequence
 from typing import ClassVar
 
 from mswitch.pipelines.corpus.rules.base import Rule
-from mswitch.pipelines.crawl.html.metas import find_metas
 from mswitch.pipelines.errors import UserError
 
 #: Names of the opt-out signals of publishers.
 SIGNALS = ("tdm_reservation", "noai", "train_ai", "noimageai", "noindex")
 
+#: A meta tag ends at the next ">" outside quotes, or at the next "<" even within quotes.
+_META = re.compile(
+    r"""<[mM][eE][tT][aA](?![\w-])((?:[^<>"']++|"[^"<]{0,2000}+"|'[^'<]{0,2000}+'|["'])*+)"""
+)
 _ATTRIBUTE = re.compile(
     r"""(?<![\w-])(name|content)\s{0,9}=\s{0,9}(?:"([^"]{0,1000})"|'([^']{0,1000})'|([^\s"'>]{1,1000}))""",
     re.IGNORECASE,
@@ -90,7 +93,11 @@ def find_opt_outs(
             signals.add("tdm_reservation")
         elif lowered == "content-usage" and _TRAIN_AI.search(value):
             signals.add("train_ai")
-    for tag in find_metas(html, ("robots", "tdm-reservation", *robots)):
+    words = ("robots", "tdm-reservation", *robots)
+    for (tag,) in map(re.Match.groups, _META.finditer(html)):
+        lowered = tag.lower()
+        if not any(word in lowered for word in words):  # such as descriptions, character sets
+            continue
         attributes = {
             match[1].lower(): match[2] or match[3] or match[4] or ""
             for match in reversed([*_ATTRIBUTE.finditer(tag)])  # a name's first value counts

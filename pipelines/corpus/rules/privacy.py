@@ -27,7 +27,7 @@ from collections.abc import Callable, Mapping
 from typing import ClassVar, NamedTuple
 
 from mswitch.pipelines.corpus.rules.base import Edit
-from mswitch.pipelines.records import DETAIL_CHARACTERS, Page
+from mswitch.pipelines.records import DETAIL_CHARACTERS, Page, list_columns
 
 EMAIL, IP_ADDRESS, PHONE = "[EMAIL]", "[IP]", "[PHONE]"
 
@@ -127,11 +127,7 @@ class MaskPersonalData(Edit):
     """
 
     name: ClassVar[str] = "personal_data"
-    columns: ClassVar[Mapping[str, str]] = {
-        "masked_emails": "int32",
-        "masked_ips": "int32",
-        "masked_phones": "int32",
-    }
+    columns: ClassVar[Mapping[str, str]] = list_columns("personal_data")
     mask_personal_data: bool = True
 
     @property
@@ -143,11 +139,7 @@ class MaskPersonalData(Edit):
         if self.mask_personal_data:
             masked = mask_personal_data(page.text)
             page.utf8 = masked.text.encode()
-        page.columns |= {
-            "masked_emails": masked.emails,
-            "masked_ips": masked.ips,
-            "masked_phones": masked.phones,
-        }
+        page.columns |= zip(self.columns, masked[1:], strict=True)
 
     def mask(self, beginning: str) -> str:
         return mask_sample(beginning) if self.mask_personal_data else beginning

@@ -18,47 +18,27 @@ from mswitch.pipelines.compiled import get_random_seed
 from mswitch.pipelines.config_checks import Share, check_fields
 from mswitch.pipelines.corpus.rules.base import Limits, ListRule
 from mswitch.pipelines.corpus.rules.list_files import read_table
-from mswitch.pipelines.corpus.rules.repetition import count_repeated_characters
 from mswitch.pipelines.corpus.rules.segmenter import LANGUAGES, find_locale, load_icu
 from mswitch.pipelines.corpus.rules.stop_words import STOP_WORDS, hash_stop_words, read_stop_words
-from mswitch.pipelines.corpus.rules.word_counts import count_distinct, count_words
+from mswitch.pipelines.corpus.rules.word_counts import (
+    count_distinct,
+    count_repeated_characters,
+    count_words,
+)
 from mswitch.pipelines.corpus.rules.words import CLOSER, TERMINAL, Words, cut, cut_pages, mix
 from mswitch.pipelines.errors import UserError
-from mswitch.pipelines.records import Page
+from mswitch.pipelines.records import Page, list_columns
 
 TOP_NGRAMS = (2, 3, 4)
 DUPLICATE_NGRAMS = (5, 6, 7, 8, 9, 10)
 
-#: Columns and their types. All shares are between 0 and 1.
-#: words: words of the page (in scripts without spaces, letters divided by the letters per word).
-#: mean_word_length: characters per word; 0 where most of the page is in a script without spaces.
-#: symbol_ratio: number signs and ellipses per word.
-#: bullet_line_share, ellipsis_line_share, terminal_line_share: lines that start with a bullet,
-#:   end with an ellipsis, end with the end of a sentence (quotes and brackets after it allowed).
-#: alphabetic_word_share: words with a letter in them.
-#: third_longest_line: characters of this line; with fewer than three lines, of the shortest line.
-#: stop_words: distinct stop words of the language on the page; -1 if they are unknown.
-#: duplicate_line_share, duplicate_line_character_share: lines that occurred earlier on the page,
-#:   and characters in them. Pages have no blank lines, so lines are paragraphs.
-#: top_<n>gram_share: word characters in the n-gram of words that covers most of the page, among
-#:   n-grams that occur at least twice.
-#: duplicate_<n>gram_share: word characters in n-grams that occurred earlier on the page.
-#: digit_share: digits among the characters other than spaces.
+#: Columns and their types; columns.csv has their meanings. All shares are between 0 and 1. Where
+#: most of a page is in a script without spaces, letters are divided by the letters per word. Pages
+#: have no blank lines, so lines are paragraphs. N-grams cover characters of words; those in `top_`
+#: occur at least twice.
 COLUMNS: Mapping[str, type] = {
-    "words": np.int32,
-    "mean_word_length": np.float32,
-    "symbol_ratio": np.float32,
-    "bullet_line_share": np.float32,
-    "ellipsis_line_share": np.float32,
-    "terminal_line_share": np.float32,
-    "third_longest_line": np.int32,
-    "alphabetic_word_share": np.float32,
-    "stop_words": np.int16,
-    "duplicate_line_share": np.float32,
-    "duplicate_line_character_share": np.float32,
-    **{f"top_{n}gram_share": np.float32 for n in TOP_NGRAMS},
-    **{f"duplicate_{n}gram_share": np.float32 for n in DUPLICATE_NGRAMS},
-    "digit_share": np.float32,
+    column.removeprefix("q_"): np.dtype(kind).type
+    for column, kind in list_columns("quality").items()
 }
 
 #: Lowest and highest values of columns, by language.
@@ -252,9 +232,7 @@ class GopherQuality(ListRule):
     """
 
     name: ClassVar[str] = "quality"
-    columns: ClassVar[Mapping[str, str]] = {
-        column: np.dtype(COLUMNS[name]).name for column, name in CORPUS_COLUMNS.items()
-    }
+    columns: ClassVar[Mapping[str, str]] = list_columns("quality")
     files: ClassVar[tuple[str, ...]] = ("stop_words", "thresholds")
     preload: ClassVar[tuple[str, ...]] = ("mswitch.pipelines.corpus.rules.warm_up",)
 

@@ -26,6 +26,8 @@ from types import MappingProxyType
 
 import numpy as np
 
+from mswitch.pipelines.languages import list_code_points
+
 #: Number of letters (without marks) that say as much as an English word, for scripts without spaces
 #: between words. Lao was not measured; it is assumed to be like Thai.
 LETTERS_PER_WORD = MappingProxyType(
@@ -48,24 +50,6 @@ _SAME = MappingProxyType(
     }
 )
 
-#: Blocks of the scripts without spaces between words.
-_BLOCKS = (
-    (0x3400, 0x4DBF, "Hani"),
-    (0x4E00, 0x9FFF, "Hani"),
-    (0xF900, 0xFAFF, "Hani"),
-    (0x20000, 0x323AF, "Hani"),
-    (0x3005, 0x3007, "Hani"),
-    (0x3040, 0x30FF, "Jpan"),
-    (0x31F0, 0x31FF, "Jpan"),
-    (0xFF66, 0xFF9F, "Jpan"),
-    (0x0E00, 0x0E7F, "Thai"),
-    (0x0E80, 0x0EFF, "Laoo"),
-    (0x1780, 0x17FF, "Khmr"),
-    (0x1000, 0x109F, "Mymr"),
-    (0xA9E0, 0xA9FF, "Mymr"),
-    (0xAA60, 0xAA7F, "Mymr"),
-)
-
 
 def find_length_factor(script: str) -> float:
     """Return the factor for limits on characters in `script` (ISO 15924)."""
@@ -75,6 +59,7 @@ def find_length_factor(script: str) -> float:
 def map_unspaced_blocks(code_points: int) -> np.ndarray:
     """Return, for each code point, 0 or (in an unspaced script) 1 plus its index in `UNSPACED`."""
     table = np.zeros(code_points, np.uint8)
-    for first, last, script in _BLOCKS:
-        table[first : last + 1] = UNSPACED.index(script) + 1
+    for number, script in enumerate(UNSPACED, 1):
+        for block in list_code_points(script, "units"):
+            table[block] = number
     return table

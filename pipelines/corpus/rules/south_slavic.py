@@ -16,7 +16,7 @@ import math
 import re
 from typing import NamedTuple
 
-from mswitch.pipelines.corpus.rules.list_files import read_own_table
+from mswitch.pipelines.own_tables import read_own_table
 
 LANGUAGES = ("bs", "hr", "sr-Latn")
 #: Factor by which a cue is more likely in a language that uses it, per unit of weight.
@@ -42,7 +42,7 @@ def cues() -> tuple[Cue, ...]:
             float(row["weight"]),
             re.compile(rf"\b(?:{row['pattern']})\b"),
         )
-        for row in read_own_table("south_slavic_cues.csv")
+        for row in read_own_table("corpus/rules/south_slavic_cues.csv")
     )
 
 

@@ -24,7 +24,13 @@ def html_to_text(html: str, main_content: bool = True) -> str:
         UnreadableError: the parser may need over a second for the HTML (`limits`), or resiliparse
             refuses it.
     """
-    _check_cost(html.encode("utf-8", "surrogatepass"))
+    cost = bound_parser_cost(html.encode("utf-8", "surrogatepass"))
+    if cost.ambiguous:
+        raise UnreadableError("nested_too_deeply", "within SVG or frames, tags may be hidden")
+    if cost.attributes > MAX_COST:
+        raise UnreadableError("too_many_attributes", "comparing attributes would take too long")
+    if cost.elements > MAX_COST:
+        raise UnreadableError("nested_too_deeply", "building its elements would take too long")
     try:
         return extract_plain_text(
             html,
@@ -39,13 +45,3 @@ def html_to_text(html: str, main_content: bool = True) -> str:
         )
     except Exception as error:
         raise UnreadableError("unreadable_html", str(error)) from error
-
-
-def _check_cost(utf8: bytes) -> None:
-    cost = bound_parser_cost(utf8)
-    if cost.ambiguous:
-        raise UnreadableError("nested_too_deeply", "within SVG or frames, tags may be hidden")
-    if cost.attributes > MAX_COST:
-        raise UnreadableError("too_many_attributes", "comparing attributes would take too long")
-    if cost.elements > MAX_COST:
-        raise UnreadableError("nested_too_deeply", "building its elements would take too long")

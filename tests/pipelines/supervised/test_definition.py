@@ -1,4 +1,3 @@
-import dataclasses
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -76,7 +75,7 @@ def test_a_row_becomes_text(tmp_path):
     # Editors of Windows begin a file with a mark.
     row = Renderer(read_task(write_task(tmp_path, f"\ufeff{TASK}"))).render(ROW)
     inputs = "sentiment: T B"
-    assert dataclasses.astuple(row) == ("iw", inputs, "positive", ("positive",), inputs, "")
+    assert row == ("iw", inputs, "positive", ("positive",), inputs, "")
 
 
 @pytest.mark.parametrize(

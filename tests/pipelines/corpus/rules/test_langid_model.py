@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 
 from mswitch.pipelines.corpus.recipes import IdentifyLanguageByModel
 from mswitch.pipelines.corpus.rules.language_labels import map_label
-from mswitch.pipelines.corpus.rules.list_files import read_own_table
 from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.examples.build import ExamplesConfig, build_examples
 from mswitch.pipelines.languages import UNDETERMINED, languages
+from mswitch.pipelines.own_tables import read_own_table
 from mswitch.pipelines.records import Page
 from mswitch.pipelines.vocabulary.train import VocabularyConfig, train_vocabulary
 from mswitch.tasks.batches.mixtures import find_mixture
@@ -119,7 +119,7 @@ def test_labels_have_codes(label, text, code):
 
 
 def test_every_row_of_the_table_is_a_language():
-    rows = read_own_table("model_labels.csv")
+    rows = read_own_table("corpus/rules/model_labels.csv")
     assert len({row["label"] for row in rows}) == len(rows)
     assert {row["code"] for row in rows} <= languages().keys()
     assert len({map_label(row["label"]) for row in rows}) > 100

@@ -1,0 +1,10 @@
+"""Reads the tables of this package."""
+
+import csv
+import importlib.resources
+
+
+def read_own_table(path: str) -> list[dict[str, str]]:
+    """Return the rows of a CSV, given its path within the package."""
+    file = importlib.resources.files("mswitch.pipelines").joinpath(path)
+    return list(csv.DictReader(file.read_text("utf-8").splitlines()))
