@@ -1,7 +1,6 @@
 """Turn a class of settings into parameters of a flow; its form shows everyday fields first.
 
-    @flow(name="examples")
-    @with_settings
+    @settings_flow("examples", "examples {name}")
     def examples(settings: ExamplesSettings) -> None: ...
 
 The flow has a parameter for every field of `ExamplesSettings`. A configuration class in it is a
@@ -16,15 +15,18 @@ import logging
 from collections.abc import Callable, Mapping
 from typing import Any, get_args, get_type_hints
 
+from prefect import Flow, flow
 from prefect.exceptions import CancelledRun, FailedRun
 from prefect.logging import get_logger, get_run_logger
-from prefect.states import Cancelled, Failed
+from prefect.states import Cancelled, Completed, Failed
 from prefect.utilities.callables import parameter_docstrings
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import to_jsonable_python
 
 from mswitch.flows.prefect.form_defaults import DEFAULTS, Parameters
 from mswitch.flows.prefect.operators_toml import describe_problem
+from mswitch.flows.prefect.owners import HOOKS
+from mswitch.flows.prefect.run_names import make_namer
 from mswitch.flows.stages.stage import read_value
 from mswitch.pipelines.config_checks import check_value
 from mswitch.pipelines.errors import UserError, as_user_error
@@ -62,11 +64,25 @@ class Leaf:
     text: str
 
 
-def with_settings(function: Callable[[Any], Any]) -> Callable[..., Any]:
+def settings_flow(
+    name: str, run_name: str | Callable[[], str], hooks: Mapping[str, Any] = HOOKS
+) -> Callable[[Callable[[Any], str | None]], Flow[..., Any]]:
+    """Make a flow of a function that takes one class of settings (see `with_settings`).
+
+    Args:
+        name: name of the flow.
+        run_name: name of its runs, with fields for its parameters, such as `report {name}`.
+        hooks: Prefect's hooks; by default those of flows that have jobs.
+    """
+    namer = make_namer(run_name) if isinstance(run_name, str) else run_name
+    return lambda function: flow(name=name, flow_run_name=namer, **hooks)(with_settings(function))
+
+
+def with_settings(function: Callable[[Any], str | None]) -> Callable[..., Any]:
     """Give a flow's function, which takes one class of settings, a parameter for each field.
 
-    A user's error becomes a state Failed with one line as its message, and a cancelled job a state
-    Cancelled.
+    A text that it returns is the message of the state Completed. A user's error becomes a state
+    Failed with one line as its message, and a cancelled job a state Cancelled.
     """
     settings = find_settings_class(function)
 
@@ -74,7 +90,8 @@ def with_settings(function: Callable[[Any], Any]) -> Callable[..., Any]:
     def with_parameters(**values: Any) -> Any:
         try:
             with lines_to(lambda lines: get_run_logger().info("\n".join(lines))):
-                return function(make_settings(settings, values))
+                said = function(make_settings(settings, values))
+                return said if said is None else Completed(message=said)
         except JobCancelledError as error:
             return Cancelled(message=str(error))
         except Exception as error:

@@ -5,7 +5,6 @@ import re
 import urllib.request
 from pathlib import Path
 
-from prefect import flow
 from prefect.runtime import flow_run as this_flow_run
 
 from mswitch.flows.jobs.command import split_beam_options
@@ -20,9 +19,8 @@ from mswitch.flows.prefect.corpora import (
 )
 from mswitch.flows.prefect.follow import follow_job
 from mswitch.flows.prefect.form_defaults import AppendSettings
-from mswitch.flows.prefect.form_fields import with_settings
+from mswitch.flows.prefect.form_fields import settings_flow
 from mswitch.flows.prefect.operators_toml import Operators, read_operators
-from mswitch.flows.prefect.owners import HOOKS
 from mswitch.flows.prefect.run_names import make_namer
 from mswitch.flows.prefect.steps import step
 from mswitch.pipelines.errors import UserError
@@ -38,8 +36,7 @@ def _name() -> str:
     return make_namer(f"append {'files' if given else '{dump}'} to {{name}}")()
 
 
-@flow(name="append-crawl", flow_run_name=_name, **HOOKS)
-@with_settings
+@settings_flow("append-crawl", _name)
 def append_crawl(settings: AppendSettings) -> None:
     """Add a crawl or files to a corpus that flow `corpus` built; by default the newest crawl."""
     operators = read_operators()

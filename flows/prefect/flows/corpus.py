@@ -1,7 +1,5 @@
 """The flow that builds a corpus."""
 
-from prefect import flow
-
 from mswitch.flows.prefect.corpora import (
     announce_corpus,
     check_build,
@@ -11,15 +9,12 @@ from mswitch.flows.prefect.corpora import (
 )
 from mswitch.flows.prefect.follow import follow_job
 from mswitch.flows.prefect.form_defaults import CorpusSettings
-from mswitch.flows.prefect.form_fields import with_settings
+from mswitch.flows.prefect.form_fields import settings_flow
 from mswitch.flows.prefect.operators_toml import read_operators
-from mswitch.flows.prefect.owners import HOOKS
-from mswitch.flows.prefect.run_names import make_namer
 from mswitch.flows.stages.stage import list_options
 
 
-@flow(name="corpus", flow_run_name=make_namer("corpus {name}"), **HOOKS)
-@with_settings
+@settings_flow("corpus", "corpus {name}")
 def corpus(settings: CorpusSettings) -> None:
     """Build an mC4-style corpus from crawl files, and a page of its statistics."""
     operators = read_operators()

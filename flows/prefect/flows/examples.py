@@ -3,14 +3,10 @@
 from pathlib import Path
 from typing import Any
 
-from prefect import flow
-
 from mswitch.flows.prefect.follow import follow_job
 from mswitch.flows.prefect.form_defaults import ExamplesSettings
-from mswitch.flows.prefect.form_fields import with_settings
+from mswitch.flows.prefect.form_fields import settings_flow
 from mswitch.flows.prefect.operators_toml import read_operators
-from mswitch.flows.prefect.owners import HOOKS
-from mswitch.flows.prefect.run_names import make_namer
 from mswitch.flows.prefect.show import make_key, show_table
 from mswitch.flows.prefect.steps import step
 from mswitch.flows.stages.examples import build as examples_stage
@@ -22,8 +18,7 @@ from mswitch.pipelines.vocabulary.inspection import inspect_vocabulary
 _COLUMNS = ("lang", "tokens_per_word", "tokens_per_byte", "unknown_share", "byte_share")
 
 
-@flow(name="examples", flow_run_name=make_namer("examples {name}"), **HOOKS)
-@with_settings
+@settings_flow("examples", "examples {name}")
 def examples(settings: ExamplesSettings) -> None:
     """Train a vocabulary, check how it suits each language, and write the examples."""
     operators = read_operators()

@@ -5,16 +5,11 @@ import itertools
 from collections.abc import Sequence
 from pathlib import Path
 
-from prefect import State, flow
-from prefect.states import Completed
-
 from mswitch.flows.jobs.job import resolve_output
 from mswitch.flows.prefect.form_defaults import ExperimentSettings
-from mswitch.flows.prefect.form_fields import with_settings
+from mswitch.flows.prefect.form_fields import settings_flow
 from mswitch.flows.prefect.operators_toml import Operators, read_operators
-from mswitch.flows.prefect.owners import HOOKS
 from mswitch.flows.prefect.planned import Planned
-from mswitch.flows.prefect.run_names import make_namer
 from mswitch.flows.prefect.trainings import Sides, compare
 from mswitch.flows.stages.stage import list_options
 from mswitch.pipelines.errors import UserError
@@ -23,9 +18,8 @@ from mswitch.pipelines.outputs import config_hash, read_manifest
 from mswitch.tasks.batches.mixtures import FILE_SUFFIX, find_mixture
 
 
-@flow(name="experiment", flow_run_name=make_namer("experiment {name}"), **HOOKS)
-@with_settings
-def experiment(settings: ExperimentSettings) -> State:
+@settings_flow("experiment", "experiment {name}")
+def experiment(settings: ExperimentSettings) -> str:
     """Train candidates and their baseline with several seeds and mixtures, and report on them.
 
     Each mixture has a report, which compares every candidate with the baseline. Experiments share
@@ -41,7 +35,7 @@ def experiment(settings: ExperimentSettings) -> State:
     }
     verdicts = compare(settings, planned, reports, operators, settings.max_parallel)
     lines = [f"{out.name}: {verdict}" for out, verdict in verdicts.items()]
-    return Completed(message="\n".join(lines if len(lines) > 1 else verdicts.values()))
+    return "\n".join(lines if len(lines) > 1 else verdicts.values())
 
 
 def plan_reports(settings: ExperimentSettings, operators: Operators) -> dict[str, Path]:

@@ -1,25 +1,15 @@
 """The flow that trains a dense and a sparse model and compares them."""
 
-from prefect import State, flow
-from prefect.states import Completed
-
 from mswitch.flows.prefect.begin_with import add_origin
 from mswitch.flows.prefect.form_defaults import PairSettings
-from mswitch.flows.prefect.form_fields import with_settings
+from mswitch.flows.prefect.form_fields import settings_flow
 from mswitch.flows.prefect.operators_toml import read_operators
-from mswitch.flows.prefect.owners import HOOKS
 from mswitch.flows.prefect.planned import Planned
-from mswitch.flows.prefect.run_names import make_namer
 from mswitch.flows.prefect.trainings import compare
 
 
-@flow(
-    name="pretrain-pair",
-    flow_run_name=make_namer("pretrain {name}: {candidate} against {baseline}"),
-    **HOOKS,
-)
-@with_settings
-def pretrain_pair(settings: PairSettings) -> State:
+@settings_flow("pretrain-pair", "pretrain {name}: {candidate} against {baseline}")
+def pretrain_pair(settings: PairSettings) -> str:
     """Train a dense and a sparse model, evaluate both, and report the comparison."""
     operators = read_operators()
     pair = operators.directory("pairs", settings.name)
@@ -42,4 +32,4 @@ def pretrain_pair(settings: PairSettings) -> State:
     baseline, candidate = (run.out for run in planned)
     out = pair / "report"
     verdicts = compare(settings, planned, {out: ([baseline], [candidate])}, operators)
-    return Completed(message=verdicts[out])
+    return verdicts[out]

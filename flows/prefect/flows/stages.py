@@ -3,14 +3,12 @@
 import dataclasses
 from typing import Any
 
-from prefect import Flow, flow
+from prefect import Flow
 
 from mswitch.flows.jobs.job import Job
 from mswitch.flows.prefect.follow import follow_job
-from mswitch.flows.prefect.form_fields import describe, with_settings
+from mswitch.flows.prefect.form_fields import describe, settings_flow
 from mswitch.flows.prefect.operators_toml import Name, Operators, RunName, read_operators
-from mswitch.flows.prefect.owners import HOOKS
-from mswitch.flows.prefect.run_names import make_namer
 from mswitch.flows.stages.distill import distill as distill_stage
 from mswitch.flows.stages.evaluate import evaluate as evaluate_stage
 from mswitch.flows.stages.stage import Stage
@@ -92,7 +90,7 @@ def stage_flow(stage: Stage) -> Flow[..., Any]:
     run.__name__ = run.__qualname__ = name.replace("-", "_")
     run.__doc__ = (stage.function.__doc__ or "").partition("\n")[0]
     of = f"{name} {{{stage.output if stage.output in stage.reads else 'name'}}}"
-    return flow(name=name, flow_run_name=make_namer(of), **HOOKS)(with_settings(run))
+    return settings_flow(name, of)(run)
 
 
 # Prefect imports each flow by its variable's name, which is also the name of its command.
