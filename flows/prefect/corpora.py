@@ -23,6 +23,23 @@ from mswitch.pipelines.progress import say
 from mswitch.pipelines.runners import pipeline_options
 
 
+def build_corpus(
+    inputs: Sequence[str],
+    place: Path,
+    options: Sequence[str],
+    operators: Operators,
+    launcher: Launcher,
+    *,
+    append: bool,
+) -> None:
+    """Check and run a job of `make_build_job`, show the corpus, and announce it by an event."""
+    job = make_build_job(inputs, place, options, operators, append=append)
+    check_build(job, inputs, launcher)
+    follow_job(f"build {place.name}", job, launcher)
+    show_statistics(job)
+    emit_event("mswitch.corpus.ready", {"prefect.resource.id": f"mswitch.corpus.{place.name}"})
+
+
 def download_crawl(
     argv: Sequence[str], name: str, options: Sequence[str], operators: Operators, launcher: Launcher
 ) -> Path | str:
@@ -121,8 +138,3 @@ def show_statistics(job: Job) -> None:
     page = job.out.with_name(f"{job.out.name}.html")
     write_page(job.out, page)
     show_page(key, page, title)
-
-
-def announce_corpus(name: str) -> None:
-    """Emit an event that starts the deployments that wait for this corpus."""
-    emit_event("mswitch.corpus.ready", {"prefect.resource.id": f"mswitch.corpus.{name}"})

@@ -10,14 +10,7 @@ from prefect.runtime import flow_run as this_flow_run
 from mswitch.flows.jobs.command import split_beam_options
 from mswitch.flows.jobs.job import Launcher
 from mswitch.flows.jobs.record import read_record
-from mswitch.flows.prefect.corpora import (
-    announce_corpus,
-    check_build,
-    download_crawl,
-    make_build_job,
-    show_statistics,
-)
-from mswitch.flows.prefect.follow import follow_job
+from mswitch.flows.prefect.corpora import build_corpus, download_crawl
 from mswitch.flows.prefect.form_defaults import AppendSettings
 from mswitch.flows.prefect.form_fields import settings_flow
 from mswitch.flows.prefect.operators_toml import Operators, read_operators
@@ -43,13 +36,9 @@ def append_crawl(settings: AppendSettings) -> None:
     launcher = operators.launcher(settings.launcher)
     place = operators.directory("corpora", settings.name)
     inputs = settings.inputs or _fetch_dump(settings, operators, launcher, place)
-    if not inputs:
-        return
-    job = make_build_job(inputs, place, read_build_options(place), operators, append=True)
-    check_build(job, inputs, launcher)
-    follow_job(f"build {place.name}", job, launcher)
-    show_statistics(job)
-    announce_corpus(settings.name)
+    if inputs:
+        options = read_build_options(place)
+        build_corpus(inputs, place, options, operators, launcher, append=True)
 
 
 def _fetch_dump(

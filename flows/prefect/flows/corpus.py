@@ -1,13 +1,6 @@
 """The flow that builds a corpus."""
 
-from mswitch.flows.prefect.corpora import (
-    announce_corpus,
-    check_build,
-    download_crawl,
-    make_build_job,
-    show_statistics,
-)
-from mswitch.flows.prefect.follow import follow_job
+from mswitch.flows.prefect.corpora import build_corpus, download_crawl
 from mswitch.flows.prefect.form_defaults import CorpusSettings
 from mswitch.flows.prefect.form_fields import settings_flow
 from mswitch.flows.prefect.operators_toml import read_operators
@@ -29,8 +22,4 @@ def corpus(settings: CorpusSettings) -> None:
         words = ("sample", settings.sample)
         crawl = download_crawl(words, settings.sample, options, operators, launcher)
         inputs = (f"{crawl}/wet/*.warc.wet.gz", f"{crawl}/warc/*.warc.gz")
-    job = make_build_job(inputs, place, options, operators, append=settings.append)
-    check_build(job, inputs, launcher)
-    follow_job(f"build {place.name}", job, launcher)
-    show_statistics(job)
-    announce_corpus(settings.name)
+    build_corpus(inputs, place, options, operators, launcher, append=settings.append)
