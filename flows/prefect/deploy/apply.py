@@ -18,6 +18,17 @@ from prefect.events.schemas.automations import AutomationCore
 from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
+from mswitch.flows.prefect.deploy.automations import (
+    FORMER_AUTOMATIONS,
+    FORMER_BLOCKS,
+    SEVERITIES,
+    find_block,
+    make_automations,
+    make_zombie_automation,
+    name_block,
+    read_address,
+    save_block,
+)
 from mswitch.flows.prefect.deploy.deployments import (
     DEPLOYMENTS,
     QUEUE,
@@ -28,17 +39,6 @@ from mswitch.flows.prefect.deploy.deployments import (
     list_tags,
     make_job_variables,
     make_schema,
-)
-from mswitch.flows.prefect.deploy.heartbeats import make_zombie_automation
-from mswitch.flows.prefect.deploy.notifications import (
-    FORMER_AUTOMATIONS,
-    FORMER_BLOCKS,
-    SEVERITIES,
-    find_block,
-    make_automations,
-    name_block,
-    read_address,
-    save_block,
 )
 from mswitch.flows.prefect.operators_toml import HOUSEKEEPING, Operators, make_deployment_path
 from mswitch.pipelines.errors import UserError

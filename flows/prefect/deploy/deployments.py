@@ -12,7 +12,7 @@ from prefect.client.schemas.objects import ConcurrencyLimitStrategy, DeploymentS
 from prefect.client.schemas.schedules import CronSchedule
 from pydantic import ValidationError
 
-from mswitch.flows.prefect.deploy.heartbeats import HEARTBEAT_SECS
+from mswitch.flows.prefect.deploy.automations import HEARTBEAT_SECS
 from mswitch.flows.prefect.flows.append_crawl import append_crawl
 from mswitch.flows.prefect.flows.corpus import corpus
 from mswitch.flows.prefect.flows.examples import examples

@@ -19,7 +19,7 @@ from prefect.server.utilities.user_templates import render_user_template_sync
 from mswitch.flows.jobs.doors import leave, want
 from mswitch.flows.jobs.job import Job, Status
 from mswitch.flows.jobs.record import Attempt, follow_alone, read_record
-from mswitch.flows.prefect.deploy.notifications import SEVERITIES, make_automations
+from mswitch.flows.prefect.deploy.automations import SEVERITIES, make_automations
 from mswitch.flows.prefect.flows import reconcile as reconciling
 from mswitch.flows.prefect.operators_toml import Operators
 from mswitch.flows.prefect.owners import cancel_jobs, crash_hook, name_owner
