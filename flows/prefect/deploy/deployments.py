@@ -13,8 +13,7 @@ from prefect.client.schemas.schedules import CronSchedule
 from pydantic import ValidationError
 
 from mswitch.flows.prefect.deploy.automations import HEARTBEAT_SECS
-from mswitch.flows.prefect.flows.append_crawl import append_crawl
-from mswitch.flows.prefect.flows.corpus import corpus
+from mswitch.flows.prefect.flows.corpus import append_crawl, corpus
 from mswitch.flows.prefect.flows.examples import examples
 from mswitch.flows.prefect.flows.experiment import experiment
 from mswitch.flows.prefect.flows.finetune import finetune_run

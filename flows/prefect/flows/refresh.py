@@ -22,7 +22,7 @@ from prefect.exceptions import ObjectNotFound, Pause
 from prefect.runtime import flow_run as this_flow_run
 from prefect.states import Cancelled, Cancelling
 
-from mswitch.flows.prefect.flows.append_crawl import find_newest_dump
+from mswitch.flows.prefect.flows.corpus import find_newest_dump
 from mswitch.flows.prefect.follow import STATE_SECS, lift_time_limit
 from mswitch.flows.prefect.form_defaults import RefreshSettings
 from mswitch.flows.prefect.form_fields import JobCancelledError, settings_flow

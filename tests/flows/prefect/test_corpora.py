@@ -7,8 +7,7 @@ from job_world import write_record
 
 from mswitch.flows.jobs.job import Job
 from mswitch.flows.jobs.record import Record, read_record
-from mswitch.flows.prefect.corpora import make_build_job
-from mswitch.flows.prefect.flows.append_crawl import has_dump, read_build_options
+from mswitch.flows.prefect.flows.corpus import has_dump, make_build_job, read_build_options
 from mswitch.flows.prefect.flows.examples import check_limit
 from mswitch.flows.prefect.operators_toml import Dataflow, Operators
 from mswitch.pipelines.errors import UserError
