@@ -1,10 +1,10 @@
 """The flow that trains a dense and a sparse model and compares them."""
 
-from mswitch.flows.prefect.begin_with import add_origin
 from mswitch.flows.prefect.form_defaults import PairSettings
 from mswitch.flows.prefect.form_fields import settings_flow
 from mswitch.flows.prefect.operators_toml import read_operators
 from mswitch.flows.prefect.planned import Planned
+from mswitch.flows.prefect.preflight import add_origin
 from mswitch.flows.prefect.trainings import compare
 
 
