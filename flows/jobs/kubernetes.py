@@ -79,6 +79,7 @@ class Kubernetes:
         python: the Python interpreter in the image.
     """
 
+    poll_secs = 10.0
     context: str
     image: str
     volumes: dict[str, str] = dataclasses.field(default_factory=dict)
@@ -100,11 +101,6 @@ class Kubernetes:
                 raise UserError(f"volumes: {path!r} is not a mount path: begin it with '/'")
         if len({bool(self.accelerator), bool(self.topology), bool(self.chips)}) > 1:
             raise UserError("accelerator, topology and chips: give all three, or none")
-
-    @property
-    def poll_secs(self) -> float:
-        """Seconds between polls."""
-        return 10.0
 
     @property
     def profile(self) -> dict[str, Any]:

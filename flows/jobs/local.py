@@ -43,13 +43,9 @@ class Local:
             its standard output.
     """
 
+    poll_secs = 1.0
     trainings: int = 1
     tied: bool = False
-
-    @property
-    def poll_secs(self) -> float:
-        """Seconds between polls."""
-        return 1.0
 
     @property
     def profile(self) -> dict[str, Any]:

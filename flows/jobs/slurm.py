@@ -63,6 +63,7 @@ class Slurm:
         options: further options of sbatch, such as `--gres=gpu:8` and `--account=nlp`.
     """
 
+    poll_secs = 10.0
     partition: str = ""
     time_limit: str = ""
     options: tuple[str, ...] = ()
@@ -79,11 +80,6 @@ class Slurm:
                     f"--sbatch-option {option}: leave it out; it would hide the job from the queue "
                     "or make several jobs"
                 )
-
-    @property
-    def poll_secs(self) -> float:
-        """Seconds between polls."""
-        return 10.0
 
     @property
     def profile(self) -> dict[str, Any]:
