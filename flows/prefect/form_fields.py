@@ -13,7 +13,7 @@ import functools
 import inspect
 import logging
 from collections.abc import Callable, Mapping
-from typing import Any, get_args, get_type_hints
+from typing import Any, NamedTuple, get_args, get_type_hints
 
 from prefect import Flow, flow
 from prefect.exceptions import CancelledRun, FailedRun
@@ -49,8 +49,7 @@ class JobCancelledError(UserError):
     """A person cancelled a job, or the flow run that followed it."""
 
 
-@dataclasses.dataclass(frozen=True)
-class Leaf:
+class Leaf(NamedTuple):
     """A field of settings or of a group.
 
     Attributes:
@@ -186,10 +185,8 @@ def list_groups(settings: Any) -> dict[str, dict[str, Leaf]]:
 
 def list_old_names(settings: Any) -> dict[str, str]:
     """Return dotted names of the groups' fields, by their flat names of earlier releases."""
-    places = [
-        f"{group}.{field}" for group, fields in list_groups(settings).items() for field in fields
-    ]
-    return {flatten_name(place): place for place in places}
+    places = (place for place in list_leaves(settings) if place not in settings.everyday)
+    return {flatten_name(place): place for place in places if "." in place}
 
 
 def make_settings(kind: type, values: Mapping[str, Any]) -> Any:
@@ -202,15 +199,15 @@ def make_settings(kind: type, values: Mapping[str, Any]) -> Any:
     chosen = values.get("defaults") or next(iter(defaults))
     if chosen not in defaults:
         raise UserError(f"defaults {chosen!r} are unknown: choose {' or '.join(defaults)}")
-    settings, old = defaults[chosen], list_old_names(kind())
-    places = {flatten_name(place): place for place in kind.everyday}  # pyright: ignore[reportAttributeAccessIssue]
-    known, inner = list_leaves(settings), list_groups(settings)
+    settings = defaults[chosen]
+    known, groups, old = list_leaves(settings), list_groups(settings), list_old_names(settings)
+    places = {flatten_name(place): place for place in known}
     given: dict[str, Any] = {}
     for name, value in values.items():
-        if name in inner:
+        if name in groups:
             given |= {f"{name}.{field}": own_value for field, own_value in (value or {}).items()}
         elif name != "defaults" and (name not in old or value != NOT_GIVEN):
-            given.setdefault(old.get(name) or places.get(name, name), value)
+            given.setdefault(places.get(name, name), value)
     if renamed := [name for name in old if values.get(name, NOT_GIVEN) != NOT_GIVEN]:
         new = ", ".join(f"{name} as {old[name]}" for name in renamed)
         say("settings", f"give {new}: only this release accepts the old names")
@@ -305,9 +302,8 @@ def _draw_tabs(name: str, text: str, definition: str) -> dict[str, Any]:
     """Draw an object as two tabs; the first has no fields and sends nothing."""
     closed = {"type": "object", "title": "Defaults", "properties": {}}
     opened = {"$ref": f"#/definitions/{definition}"}
-    described = {"title": _format_title(name), "description": _capitalize(text)}
     # With `$ref` the form shows an error only at its field. Without it, every tab shows the error.
-    return {**described, **opened, "anyOf": [closed, opened]}
+    return {**_describe_field(name, text), **opened, "anyOf": [closed, opened]}
 
 
 def _draw_field(name: str, leaf: Leaf, *, default: bool) -> dict[str, Any]:
@@ -319,12 +315,9 @@ def _draw_field(name: str, leaf: Leaf, *, default: bool) -> dict[str, Any]:
     schema |= {"anyOf": kinds} if len(kinds) > 1 else dict(*kinds)
     if default and leaf.value is not None:
         schema["default"] = to_jsonable_python(leaf.value)
-    return {**schema, "title": _format_title(name), "description": _capitalize(leaf.text)}
+    return {**schema, **_describe_field(name, leaf.text)}
 
 
-def _format_title(name: str) -> str:
-    return name.strip("_").replace("_", " ").capitalize()
-
-
-def _capitalize(text: str) -> str:
-    return text[:1].upper() + text[1:]
+def _describe_field(name: str, text: str) -> dict[str, str]:
+    title = name.strip("_").replace("_", " ").capitalize()
+    return {"title": title, "description": text[:1].upper() + text[1:]}
