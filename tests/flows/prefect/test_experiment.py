@@ -13,7 +13,7 @@ from mswitch.flows.jobs.local import Local
 from mswitch.flows.jobs.record import Attempt, Record
 from mswitch.flows.jobs.slurm import Slurm
 from mswitch.flows.prefect import trainings
-from mswitch.flows.prefect.flows.experiment import plan_reports, plan_runs, split_sides
+from mswitch.flows.prefect.flows.comparisons import plan_reports, plan_runs, split_sides
 from mswitch.flows.prefect.form_defaults import ExperimentSettings, PairSettings
 from mswitch.flows.prefect.operators_toml import Operators
 from mswitch.flows.prefect.planned import Planned

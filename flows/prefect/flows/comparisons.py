@@ -1,4 +1,4 @@
-"""The flow that compares candidates with a baseline, over seeds and mixtures."""
+"""The flows that compare models: a pair, an experiment, and two runs that are evaluated."""
 
 import dataclasses
 import itertools
@@ -6,16 +6,46 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mswitch.flows.jobs.job import resolve_output
-from mswitch.flows.prefect.form_defaults import ExperimentSettings
+from mswitch.flows.prefect.form_defaults import ExperimentSettings, PairSettings, ReportSettings
 from mswitch.flows.prefect.form_fields import settings_flow
 from mswitch.flows.prefect.operators_toml import Operators, read_operators
+from mswitch.flows.prefect.owners import crash_hook
 from mswitch.flows.prefect.planned import Planned
+from mswitch.flows.prefect.preflight import add_origin
+from mswitch.flows.prefect.show import index_reports, write_page
 from mswitch.flows.prefect.trainings import Sides, compare
 from mswitch.flows.stages.stage import list_options
 from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.identities import identifying_settings
 from mswitch.pipelines.outputs import config_hash, read_manifest
 from mswitch.tasks.batches.mixtures import FILE_SUFFIX, find_mixture
+
+
+@settings_flow("pretrain-pair", "pretrain {name}: {candidate} against {baseline}")
+def pretrain_pair(settings: PairSettings) -> str:
+    """Train a dense and a sparse model, evaluate both, and report the comparison."""
+    operators = read_operators()
+    pair = operators.directory("pairs", settings.name)
+    planned = [
+        Planned(
+            operators.destination(pair / name),
+            name,
+            settings.training,
+            settings.mixture,
+            pair / name,
+        )
+        for name in (settings.baseline, settings.candidate)
+    ]
+    if settings.begin_with:
+        examples = operators.output("examples", settings.examples)
+        planned = [
+            add_origin(run, operators.run(f"pairs/{settings.begin_with}/{run.preset}"), examples)
+            for run in planned
+        ]
+    baseline, candidate = (run.out for run in planned)
+    out = pair / "report"
+    verdicts = compare(settings, planned, {out: ([baseline], [candidate])}, operators)
+    return verdicts[out]
 
 
 @settings_flow("experiment", "experiment {name}")
@@ -36,6 +66,19 @@ def experiment(settings: ExperimentSettings) -> str:
     verdicts = compare(settings, planned, reports, operators, settings.max_parallel)
     lines = [f"{out.name}: {verdict}" for out, verdict in verdicts.items()]
     return "\n".join(lines if len(lines) > 1 else verdicts.values())
+
+
+@settings_flow(
+    "report", "report {name}: {candidate} against {baseline}", {"on_crashed": [crash_hook]}
+)
+def report(settings: ReportSettings) -> str:
+    """Compare two evaluated runs language by language."""
+    operators = read_operators()
+    baseline, candidate = map(operators.run, (settings.baseline, settings.candidate))
+    out = operators.directory("reports", settings.name, "report")
+    verdict = write_page([baseline], [candidate], out, settings.config)
+    index_reports(operators.storage)
+    return verdict
 
 
 def plan_reports(settings: ExperimentSettings, operators: Operators) -> dict[str, Path]:
