@@ -281,7 +281,7 @@ class Kubernetes:
                 write_atomically(state, json.dumps([ends, log.stat().st_size]))
             return read_log(log, start)
 
-    def stop(self, job: Job, attempt: int, *, kill: bool = False) -> None:
+    def end(self, job: Job, attempt: int, *, kill: bool = False) -> None:
         """Delete the Job. It exists until its pods end; with `kill`, the pods have one second."""
         job.file(attempt, STOP).touch()
         name = job.name(attempt)

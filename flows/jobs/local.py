@@ -115,7 +115,7 @@ class Local:
         over = not is_held(job.file(attempt, ".lock"))
         return read_log(job.file(attempt, ".log"), start, over=over)
 
-    def stop(self, job: Job, attempt: int, *, kill: bool = False) -> None:
+    def end(self, job: Job, attempt: int, *, kill: bool = False) -> None:
         """Send SIGTERM to the host process; with `kill`, send SIGKILL to all processes.
 
         The host process passes on the first SIGTERM.

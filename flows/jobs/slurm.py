@@ -177,7 +177,7 @@ class Slurm:
         over = len(self._list_ends(job, attempt)) == job.hosts
         return read_log(job.file(attempt, ".log"), start, over=over)
 
-    def stop(self, job: Job, attempt: int, *, kill: bool = False) -> None:
+    def end(self, job: Job, attempt: int, *, kill: bool = False) -> None:
         """Make the file that asks the processes to stop; Slurm ends a pending or a killed job."""
         job.file(attempt, STOP).touch()
         for entry in self._find_entries(job, attempt):

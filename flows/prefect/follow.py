@@ -11,7 +11,7 @@ import datetime
 import threading
 import time
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 from uuid import UUID
 
 from prefect import get_client
@@ -156,7 +156,7 @@ class _Follower:
         if not self._asked and (refused := self.refuse()):
             self.refused = refused
             say(self.job.argv[0], str(refused))
-            self._leave("pause")
+            self._withdraw("pause")
         try:
             with get_client(sync_client=True) as client:
                 state = self._state(client)
@@ -183,9 +183,9 @@ class _Follower:
         if state is None or state.is_running() or self._asked:
             return
         if state.is_paused():
-            self._leave("pause")
+            self._withdraw("pause")
         elif state.type in (StateType.CANCELLING, StateType.CANCELLED):
-            self._leave("cancel")
+            self._withdraw("cancel")
         else:
             raise Abort(f"the flow run is {state.name}: another process may continue it")
 
@@ -194,7 +194,7 @@ class _Follower:
         if state is not None and not state.is_paused():
             raise Abort(f"the flow run is {state.name} again: another process continues it")
 
-    def _leave(self, how: Literal["pause", "cancel"]) -> None:
+    def _withdraw(self, how: doors.Ending) -> None:
         self._asked = True
         self._suspending = how == "pause" and self.refused is None
         with contextlib.suppress(Unreachable):  # a later round repeats the recorded request
@@ -219,7 +219,7 @@ class _Follower:
         elif leaving.wait(secs):
             if not leaving.suspended:
                 raise UserError(_LEFT)
-            self._leave("pause")
+            self._withdraw("pause")
 
     def suspended(self) -> State:
         """Return this flow run's state Suspended; if only the job was paused, first set the state.

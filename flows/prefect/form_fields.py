@@ -145,14 +145,14 @@ def describe(documented: Any) -> Mapping[str, str]:
     return {name: " ".join(text.split()) for name, text in described.items()}
 
 
-def list_leaves(settings: Any, prefix: str = "") -> dict[str, Leaf]:
+def list_fields(settings: Any, prefix: str = "") -> dict[str, Leaf]:
     """Return all fields by dotted name, such as `name` and `training.steps`."""
     hints, texts = get_type_hints(type(settings), include_extras=True), describe(type(settings))
     all_leaves: dict[str, Leaf] = {}
     for field in dataclasses.fields(settings):
         value = read_value(settings, field)
         if dataclasses.is_dataclass(value):
-            all_leaves |= list_leaves(value, f"{field.name}.")
+            all_leaves |= list_fields(value, f"{field.name}.")
         else:
             all_leaves[prefix + field.name] = Leaf(
                 hints[field.name], value, texts.get(field.name, "")
@@ -168,7 +168,7 @@ def flatten_name(place: str) -> str:
 
 def list_top_level(settings: Any) -> dict[str, Leaf]:
     """Return the parameters outside groups, everyday ones first."""
-    all_leaves = list_leaves(settings)
+    all_leaves = list_fields(settings)
     others = [place for place in all_leaves if "." not in place and place not in settings.everyday]
     return {flatten_name(place): all_leaves[place] for place in (*settings.everyday, *others)}
 
@@ -176,7 +176,7 @@ def list_top_level(settings: Any) -> dict[str, Leaf]:
 def list_groups(settings: Any) -> dict[str, dict[str, Leaf]]:
     """Return the fields of each group, without the everyday parameters."""
     by_group: dict[str, dict[str, Leaf]] = {}
-    for place, leaf in list_leaves(settings).items():
+    for place, leaf in list_fields(settings).items():
         group, _, field = place.rpartition(".")
         if group and place not in settings.everyday:
             by_group.setdefault(group, {})[field] = leaf
@@ -185,7 +185,7 @@ def list_groups(settings: Any) -> dict[str, dict[str, Leaf]]:
 
 def list_old_names(settings: Any) -> dict[str, str]:
     """Return dotted names of the groups' fields, by their flat names of earlier releases."""
-    places = (place for place in list_leaves(settings) if place not in settings.everyday)
+    places = (place for place in list_fields(settings) if place not in settings.everyday)
     return {flatten_name(place): place for place in places if "." in place}
 
 
@@ -200,7 +200,7 @@ def make_settings(kind: type, values: Mapping[str, Any]) -> Any:
     if chosen not in defaults:
         raise UserError(f"defaults {chosen!r} are unknown: choose {' or '.join(defaults)}")
     settings = defaults[chosen]
-    known, groups, old = list_leaves(settings), list_groups(settings), list_old_names(settings)
+    known, groups, old = list_fields(settings), list_groups(settings), list_old_names(settings)
     places = {flatten_name(place): place for place in known}
     given: dict[str, Any] = {}
     for name, value in values.items():

@@ -17,7 +17,7 @@ from mswitch.flows.prefect.cost import CostGuard, OverBudgetError
 from mswitch.flows.prefect.follow import end_tasks_with_flow, follow_job
 from mswitch.flows.prefect.form_defaults import ComparisonSettings
 from mswitch.flows.prefect.operators_toml import Operators
-from mswitch.flows.prefect.owners import cancel, name_owner
+from mswitch.flows.prefect.owners import name_owner, withdraw
 from mswitch.flows.prefect.planned import Planned, make_training_job
 from mswitch.flows.prefect.preflight import check_trainings
 from mswitch.flows.prefect.show import (
@@ -137,7 +137,7 @@ class Trainings:
             for training in self.planned:
                 if training.path in self.evaluations:
                     job = self._evaluation(training, watch=True)
-                    cancel(job, self.evaluator, name_owner(this_flow_run.id))
+                    withdraw(job, self.evaluator, name_owner(this_flow_run.id))
             raise
 
     def evaluate(self) -> None:

@@ -47,7 +47,7 @@ def _format_parts(counts: Mapping[str, int] | None) -> str:
     return f" ({', '.join(f'{name} {n:,}' for name, n in counts.items())})" if counts else ""
 
 
-def leave_accelerators_alone() -> None:
+def use_only_cpu() -> None:
     """Let JAX use only the CPU, in a command that only moves values.
 
     The host has more memory for a model, and a training may occupy the accelerator's.
@@ -68,7 +68,7 @@ def check_beam_options(options: Sequence[str]) -> list[str]:
     return list(options)
 
 
-def cancel_on_dataflow(out: str, runner: str, options: Sequence[str], json: bool) -> int:
+def end_on_dataflow(out: str, runner: str, options: Sequence[str], json: bool) -> int:
     """Cancel the Dataflow jobs that build an output."""
     from mswitch.pipelines.dataflow_jobs import cancel_jobs
     from mswitch.pipelines.runners import pipeline_options

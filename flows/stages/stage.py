@@ -28,8 +28,8 @@ from mswitch.flows.jobs.job import Job
 from mswitch.flows.stages.common import (
     Cancel,
     Json,
-    cancel_on_dataflow,
     check_beam_options,
+    end_on_dataflow,
     finish,
     print_result,
 )
@@ -121,14 +121,14 @@ class Stage:
         on_beam = "runner" in self.parameters
 
         @functools.wraps(self.function)
-        def command(*words: str, json: bool = False, cancel: bool = False, **values: Any) -> int:
+        def command(*words: str, json: bool = False, **values: Any) -> int:
             job = values.get("job")
             if job is not None and job.shared and not is_supervised(self.name.split()[0]):
                 return supervise_in_job(sys.argv[1:])
             if on_beam:
                 check_beam_options(words)
-            if cancel:
-                return cancel_on_dataflow(values["out"], values.get("runner", "local"), words, json)
+            if values.pop("cancel", False):
+                return end_on_dataflow(values["out"], values.get("runner", "local"), words, json)
             result = self.function(*words, **values)
             return (
                 print_result(*result, json) if isinstance(result, tuple) else finish(result, json)

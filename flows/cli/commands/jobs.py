@@ -8,18 +8,19 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import App, Parameter
 
 from mswitch.flows.jobs.doors import (
+    Ending,
     StopFollowing,
     Summary,
     as_json,
     follow,
+    follow_once,
     leave,
     look,
-    stop_following,
     want,
 )
 from mswitch.flows.jobs.job import (
@@ -234,26 +235,26 @@ def logs(out: Out, *, follow: Annotated[bool, Parameter(alias="-f", negative="")
         time.sleep(1)
 
 
-@app.command
-def pause(out: Out, *, json: Json = False) -> int:
+@app.command(name="pause")
+def hold(out: Out, *, json: Json = False) -> int:
     """Let a job save and end; `mswitch jobs resume` continues it.
 
     After two minutes it is killed. This command waits until all its processes have ended.
 
         mswitch jobs pause run
     """
-    return _leave(out, "pause", json)
+    return _withdraw(out, "pause", json)
 
 
-@app.command
-def cancel(out: Out, *, json: Json = False) -> int:
+@app.command(name="cancel")
+def drop(out: Out, *, json: Json = False) -> int:
     """Let a job save and end, and do not start it again. Its output stays.
 
     After two minutes it is killed. This command waits until all its processes have ended.
 
         mswitch jobs cancel run
     """
-    return _leave(out, "cancel", json)
+    return _withdraw(out, "cancel", json)
 
 
 @app.command
@@ -339,7 +340,7 @@ def _follow(place: Path, wait: bool, json: bool) -> int:
             print(*lines, sep="\n", flush=True)
 
     job, launcher = record.job, _read_operators().make_launcher(record.launcher)
-    tell = say_news("jobs") if wait else stop_following
+    tell = say_news("jobs") if wait else follow_once
     try:
         state = follow(job, launcher, on_lines=print_lines, on_poll=tell)
     except StopFollowing as status:
@@ -356,7 +357,7 @@ def _follow(place: Path, wait: bool, json: bool) -> int:
     return _finish(place, state, json)
 
 
-def _leave(out: Path, how: Literal["pause", "cancel"], json: bool) -> int:
+def _withdraw(out: Path, how: Ending, json: bool) -> int:
     record = need_record(out)
     # Use the record's launcher, so that an error in operators.toml cannot keep a job running.
     job, launcher = record.job, make_launcher(record.launcher)

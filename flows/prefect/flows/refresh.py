@@ -27,7 +27,7 @@ from mswitch.flows.prefect.follow import STATE_SECS, lift_time_limit
 from mswitch.flows.prefect.form_defaults import RefreshSettings
 from mswitch.flows.prefect.form_fields import JobCancelledError, settings_flow
 from mswitch.flows.prefect.operators_toml import make_deployment_path, read_operators
-from mswitch.flows.prefect.owners import cancel_jobs, crash_hook
+from mswitch.flows.prefect.owners import crash_hook, withdraw_jobs
 from mswitch.flows.prefect.steps import SERVER_ERRORS, step
 from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.outputs import MARKER
@@ -49,7 +49,7 @@ def cancel_stages(flow: Any, flow_run: Any, state: Any) -> None:
         for run in client.read_flow_runs(flow_run_filter=FlowRunFilter(parent_flow_run_id=of_this)):
             if run.state is not None and run.state.is_crashed():
                 client.set_flow_run_state(run.id, Cancelled(), force=True)
-                cancel_jobs(read_operators(), run.id)
+                withdraw_jobs(read_operators(), run.id)
             elif run.state is None or not run.state.is_final():
                 client.set_flow_run_state(run.id, Cancelling())
 

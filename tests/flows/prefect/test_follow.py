@@ -24,7 +24,7 @@ from mswitch.flows.prefect import follow as following
 from mswitch.flows.prefect.follow import follow
 from mswitch.flows.prefect.form_fields import JobCancelledError
 from mswitch.flows.prefect.operators_toml import Operators
-from mswitch.flows.prefect.owners import cancel_jobs, name_owner
+from mswitch.flows.prefect.owners import name_owner, withdraw_jobs
 from mswitch.pipelines.progress import lines_to
 
 
@@ -97,7 +97,7 @@ def test_the_one_that_follows_keeps_it(runs, state, end):
     runs.states[second] = StateType(state)
     with pytest.raises(end):
         other.result(20)
-    cancel_jobs(Operators(storage=runs.world.out.parent), second)
+    withdraw_jobs(Operators(storage=runs.world.out.parent), second)
     (runs.world.out / "go").touch()
     one.result(20)
     assert len(runs.world.pids()) == 1
@@ -108,7 +108,7 @@ def test_the_one_that_follows_keeps_it(runs, state, end):
 def test_what_prefect_does_when_one_is_cancelled_leaves_the_other_its_job(runs, number):
     """The process of a cancelled flow run may be gone before it can see that."""
     both = follow_twice(runs)
-    cancel_jobs(Operators(storage=runs.world.out.parent), both[number][0])
+    withdraw_jobs(Operators(storage=runs.world.out.parent), both[number][0])
     assert read_record(runs.world.out).intent == "run"
     (runs.world.out / "go").touch()
     for _, work in both:
