@@ -103,8 +103,13 @@ def settle(record: Record, flow_run: FlowRun | None) -> None:
 
 
 def find_lost_flow_runs() -> list[FlowRun]:
-    """Return the flow runs whose process died or was never started."""
-    return [run for run in _read_flow_runs(StateType.CRASHED, StateType.PENDING) if _is_lost(run)]
+    """Return the flow runs that crashed, or whose worker died before it started the process."""
+    late = datetime.datetime.now(datetime.UTC) - datetime.timedelta(seconds=START_SECS)
+    return [
+        run
+        for run in _read_flow_runs(StateType.CRASHED, StateType.PENDING)
+        if run.state is not None and (run.state.is_crashed() or run.state.timestamp < late)
+    ]
 
 
 def _read_flow_runs(*kinds: StateType) -> list[FlowRun]:
@@ -112,15 +117,6 @@ def _read_flow_runs(*kinds: StateType) -> list[FlowRun]:
     wanted = FlowRunFilter(tags=FlowRunFilterTags(any_=[*TAGS]), state=state)
     with get_client(sync_client=True) as client:
         return client.read_flow_runs(flow_run_filter=wanted)
-
-
-def _is_lost(flow_run: FlowRun) -> bool:
-    """Return whether a flow run crashed, or its worker died before it started the process."""
-    state = flow_run.state
-    if state is None or state.is_crashed():
-        return state is not None
-    age = datetime.datetime.now(datetime.UTC) - state.timestamp
-    return age > datetime.timedelta(seconds=START_SECS)
 
 
 def revive(flow_run: FlowRun, records: Sequence[Record]) -> None:
