@@ -80,14 +80,12 @@ def compare(
 
 @dataclasses.dataclass
 class Trainings:
-    """Trainings that run beside the flow's thread, with the evaluations of their checkpoints.
+    """Trainings of `compare` that run beside the flow's thread, with their evaluations.
 
     Attributes:
-        planned: the trainings, in the order in which they start.
-        settings: settings that they share.
+        planned: as for `compare`, as also `settings` and `reports`.
         examples: their data.
         evaluator: the launcher of their evaluations.
-        reports: the runs to compare, by directory of the report.
         guard: the guard of their cost, with their launcher.
     """
 

@@ -49,11 +49,9 @@ def check_vocabulary(
     show_table(
         make_key("vocabulary", settings.name), rows, "How the vocabulary suits each language"
     )
-    for column, limit, option in (
-        ("unknown_share", settings.max_unknown_share, "max_unknown_share"),
-        ("tokens_per_word", settings.max_tokens_per_word, "max_tokens_per_word"),
-    ):
-        check_limit(languages, column, limit, option)
+    for column in ("unknown_share", "tokens_per_word"):
+        option = f"max_{column}"
+        check_limit(languages, column, getattr(settings, option), option)
 
 
 def check_limit(rows: list[dict[str, Any]], column: str, limit: float, option: str) -> None:

@@ -16,9 +16,7 @@ from mswitch.flows.stages.upcycle import upcycle as upcycle_stage
 from mswitch.models.config import JobConfig
 from mswitch.pipelines.config_checks import check_fields
 
-NAME = "name of the output and its directory."
 RUN = "pairs/NAME/PRESET, runs/NAME or finetuned/NAME"
-LAUNCHER = "where it runs: a launcher of operators.toml."
 
 
 def make_settings_class(stage: Stage) -> type:
@@ -44,7 +42,8 @@ def make_settings_class(stage: Stage) -> type:
                 everyday += [f"{name}.{field}" for field in own if name == "config"]
                 everyday += ["training.steps"] if name == "training" else []
     fields.append(("launcher", Name, "local"))
-    docs |= {"name": NAME, "launcher": LAUNCHER}
+    docs["name"] = "name of the output and its directory."
+    docs["launcher"] = "where it runs: a launcher of operators.toml."
     docs |= {
         name: f"{RUN if kind == 'runs' else f'name in `{kind}` of the storage'}: {docs[name]}"
         for name, kind in stage.reads.items()
