@@ -102,9 +102,9 @@ class Stage:
             record: `Job.record`, or that of the run if the stage adds a part to one.
             values: values of the parameters.
         """
-        return self.job_of(self.argv(*beam_options, **values), values[self.output], hosts, record)
+        return self.make_job(self.argv(*beam_options, **values), values[self.output], hosts, record)
 
-    def job_of(
+    def make_job(
         self, argv: Sequence[str], output: Path | str, hosts: int = 1, record: Path | None = None
     ) -> Job:
         """Return the job of a command line."""
@@ -194,7 +194,7 @@ def make_command_job(argv: Sequence[str], hosts: int = 1, record: Path | None = 
             f"a job needs an output directory: give {option} to {made.name!r} too, or run a "
             "command that has none without `mswitch jobs submit`"
         )
-    return made.job_of(argv, outputs[-1], hosts, record)
+    return made.make_job(argv, outputs[-1], hosts, record)
 
 
 def _find_stage(argv: Sequence[str]) -> Stage:

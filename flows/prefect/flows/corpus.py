@@ -222,7 +222,7 @@ def make_build_job(
         out = dataflow.place("corpora", place.name)
         beam_options = ("--", *dataflow.options)
     argv = ("corpus", "build", *words, f"--out={out}", *options, *beam_options)
-    return corpus_stage.job_of(argv, out, record=place)
+    return corpus_stage.make_job(argv, out, record=place)
 
 
 @step("statistics of {job.path.name}")
