@@ -136,17 +136,9 @@ def show_scores(run: Path | str, place: Path, split: str) -> str:
         scores = language["results"][0]
         [score] = scores["models"]
         low, high = score["ci"] or (None, None)
-        rows.append(
-            {
-                "lang": language["lang"],
-                "rows": language["rows"],
-                "groups": language["groups"],
-                lead["metric"]: score["value"],
-                "low": low,
-                "high": high,
-                "majority": scores["majority"],
-            }
-        )
+        row = {name: language[name] for name in ("lang", "rows", "groups")}
+        row |= {lead["metric"]: score["value"], "low": low, "high": high}
+        rows.append(row | {"majority": scores["majority"]})
     figure = (
         f"{lead['metric']} on {split} of {data['task']['name']}: "
         f"{with_interval(lead['average']['models'][0])}, {data['runs'][0]['reads']}"

@@ -50,8 +50,8 @@ class Stage:
         makes: kind of its output: a directory below the storage of all runs.
         reads: kinds of its inputs, by option.
         output: option that names its output.
-        part: directory that it adds to a run, if `output` names a run.
-        marked: whether a finished output has a marker.
+        part: directory that it adds to a run, if `output` names a run. It has no marker.
+        marked: whether another finished output has a marker.
         accelerator: whether it computes with JAX, so that it never runs inside a flow's process.
     """
 
@@ -109,11 +109,11 @@ class Stage:
     ) -> Job:
         """Return the job of a command line."""
         out = str(output) if is_remote(output) else Path(output)
-        if self.part:
-            out = join(out, self.part) if isinstance(out, str) else out / self.part
-            record = record and record / self.part
         # The marker of an existing output does not show whether an addition to it is finished.
         marked = self.marked and not {"--append", "--unfinished"} & set(argv)
+        if self.part:
+            out = join(out, self.part) if isinstance(out, str) else out / self.part
+            record, marked = record and record / self.part, False
         return Job(tuple(argv), out, marked=marked, hosts=hosts, record=record)
 
     def command(self) -> Callable[..., int]:

@@ -137,10 +137,8 @@ def find_previous_pair(storage: Path, template: str, name: str) -> str:
         template: the form of the names.
         name: name of this pair.
     """
-    known = {r"\{date\}": r"\d{4}-\d\d-\d\d", r"\{dump\}": r"CC-MAIN-[\d-]+"}
-    pattern = re.escape(template)
-    for field, value in known.items():
-        pattern = pattern.replace(field, value)
+    pattern = re.escape(template).replace(r"\{date\}", r"\d{4}-\d\d-\d\d")
+    pattern = pattern.replace(r"\{dump\}", r"CC-MAIN-[\d-]+")
     reports = (storage / "pairs").glob(f"*/report/{MARKER}")
     names = (path.parents[1].name for path in reports)
     return max((pair for pair in names if pair < name and re.fullmatch(pattern, pair)), default="")
