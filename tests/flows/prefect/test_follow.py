@@ -21,7 +21,7 @@ from mswitch.flows.jobs.job import Job, Status, Unreachable
 from mswitch.flows.jobs.local import Local
 from mswitch.flows.jobs.record import read_follower, read_record
 from mswitch.flows.prefect import follow as following
-from mswitch.flows.prefect.follow import follow
+from mswitch.flows.prefect.follow import Follower
 from mswitch.flows.prefect.form_fields import JobCancelledError
 from mswitch.flows.prefect.operators_toml import Operators
 from mswitch.flows.prefect.owners import name_owner, withdraw_jobs
@@ -46,7 +46,7 @@ class FlowRuns:
         def work() -> None:
             self.this.id = str(run)
             with lines_to(self.said.extend):
-                follow(self.job, self.world.launcher)
+                Follower(self.job, self.world.launcher).follow()
 
         return run, self.threads.submit(work)
 
@@ -176,7 +176,7 @@ def test_a_flow_run_that_is_resumed_while_it_is_suspended_stays_resumed(
     )
 
     with pytest.raises(Abort, match="Running again: another process continues it"):
-        follow(made.job, launcher)
+        Follower(made.job, launcher).follow()
 
     assert launcher.stopped
     assert not states
@@ -204,7 +204,7 @@ def test_a_server_that_does_not_answer_is_told_once_and_so_is_its_return(
     )
     said: list[str] = []
     with lines_to(said.extend):
-        follow(Job(("evaluate",), tmp_path / "eval", marked=False), launcher)
+        Follower(Job(("evaluate",), tmp_path / "eval", marked=False), launcher).follow()
 
     told = [line for line in said if "server" in line]
     assert (
@@ -236,6 +236,6 @@ def test_a_job_is_asked_for_once_its_scheduler_answers(
     server(read_flow_run=lambda _: SimpleNamespace(state=state))
     job = Job(("evaluate",), tmp_path / "eval", marked=False)
     with pytest.raises(JobCancelledError) if cancelled else contextlib.nullcontext():
-        follow(job, launcher)
+        Follower(job, launcher).follow()
     assert not silent
     assert read_record(job.path).intent == ("cancel" if cancelled else "run")
