@@ -41,6 +41,8 @@ _TAIL_BYTES = 1 << 20
 #: Fewest measured steps whose median estimates the time of a step.
 MEASURED_STEPS = 20
 _RECENT_STEPS = 100
+#: The runs of a report: the baseline's, and the candidates'.
+Sides = tuple[Sequence[Path | str], Sequence[Path | str]]
 
 
 def make_key(*names: str) -> str:
@@ -70,17 +72,12 @@ def show_page(key: str, page: Path, text: str) -> None:
 
 
 @step("report {out.parent.name}")
-def write_page(
-    baselines: Sequence[Path | str],
-    candidates: Sequence[Path | str],
-    out: Path,
-    config: ReportConfig,
-) -> str:
+def write_page(sides: Sides, out: Path, config: ReportConfig) -> str:
     """Write the report, show its verdict, and return verdict and address.
 
     It replaces a report of fewer runs, because an experiment may get another seed.
     """
-    verdict = report_runs(baselines, candidates, out, config)["verdict"]
+    verdict = report_runs(sides, out, config)["verdict"]
     if (before := locate_so_far(out)).exists():
         shutil.rmtree(before)
     show_report(out, verdict)
@@ -93,18 +90,11 @@ def locate_so_far(out: Path) -> Path:
 
 
 def report_runs(
-    baselines: Sequence[Path | str],
-    candidates: Sequence[Path | str],
-    out: Path,
-    config: ReportConfig,
-    *,
-    unfinished: bool = False,
+    sides: Sides, out: Path, config: ReportConfig, *, unfinished: bool = False
 ) -> dict[str, Any]:
     """Write a report that names its flow run and who started the run; return its summary."""
     maker: dict[str, Any] = {"started_by": describe_starter(), "flow_run": this_flow_run.ui_url}
-    return write_report(
-        baselines, candidates, out, config, unfinished=unfinished, replace=True, **maker
-    )
+    return write_report(*sides, out, config, unfinished=unfinished, replace=True, **maker)
 
 
 def show_report(out: Path, verdict: str) -> None:

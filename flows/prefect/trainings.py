@@ -21,6 +21,7 @@ from mswitch.flows.prefect.owners import name_owner, withdraw
 from mswitch.flows.prefect.planned import Planned, make_training_job
 from mswitch.flows.prefect.preflight import check_trainings
 from mswitch.flows.prefect.show import (
+    Sides,
     TrainingProgress,
     index_reports,
     locate_so_far,
@@ -39,8 +40,6 @@ REPORT_SECS = 60.0
 #: Seconds between such reports if runs are in a bucket. Each report downloads them again, because
 #: they change with each checkpoint.
 BUCKET_REPORT_SECS = 600.0
-#: The runs of a report: the baseline's, and the candidates'.
-Sides = tuple[Sequence[Path | str], Sequence[Path | str]]
 #: Seconds between checks whether a training or evaluation can start.
 LOOK_SECS = 5.0
 
@@ -73,7 +72,7 @@ def compare(
             trainings.evaluate()
 
     work_within_limit(guard, train)
-    verdicts = {out: write_page(*sides, out, settings.report) for out, sides in reports.items()}
+    verdicts = {out: write_page(sides, out, settings.report) for out, sides in reports.items()}
     index_reports(operators.storage)
     return verdicts
 
@@ -202,7 +201,7 @@ class Trainings:
             try:
                 place, of = locate_so_far(out), self.settings.report
                 with lines_to(lambda lines: None):
-                    summary = report_runs(*sides, place, of, unfinished=True)
+                    summary = report_runs(sides, place, of, unfinished=True)
                 if not summary["reused"]:
                     show_report(place, summary["verdict"])
             except Exception as error:  # trainings continue after any failure of a report

@@ -12,8 +12,8 @@ from mswitch.flows.prefect.operators_toml import Operators, read_operators
 from mswitch.flows.prefect.owners import crash_hook
 from mswitch.flows.prefect.planned import Planned
 from mswitch.flows.prefect.preflight import add_origin
-from mswitch.flows.prefect.show import index_reports, write_page
-from mswitch.flows.prefect.trainings import Sides, compare
+from mswitch.flows.prefect.show import Sides, index_reports, write_page
+from mswitch.flows.prefect.trainings import compare
 from mswitch.flows.stages.stage import list_options
 from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.identities import identifying_settings
@@ -76,7 +76,7 @@ def report(settings: ReportSettings) -> str:
     operators = read_operators()
     baseline, candidate = map(operators.run, (settings.baseline, settings.candidate))
     out = operators.directory("reports", settings.name, "report")
-    verdict = write_page([baseline], [candidate], out, settings.config)
+    verdict = write_page(([baseline], [candidate]), out, settings.config)
     index_reports(operators.storage)
     return verdict
 
