@@ -54,11 +54,11 @@ def check_trainings(
         with open_files(training.out) as files:
             files.refresh()
             _check_examples(files.directory, manifest, examples)
-    launcher = operators.launcher(settings.launcher)
-    evaluator = operators.evaluator(settings.launcher)
+    launcher = operators.find_launcher(settings.launcher)
+    evaluator = operators.find_evaluator(settings.launcher)
     evaluates = operators.evaluations.get(settings.launcher, settings.launcher)
     for name in {settings.launcher, evaluates}:
-        operators.price(name, limited=settings.max_cost_usd is not None)
+        operators.look_up_price(name, limited=settings.max_cost_usd is not None)
     check_capacity(
         launcher, (make_training_job(training, settings, examples) for training in planned)
     )

@@ -68,7 +68,7 @@ def show_table(key: str, rows: list[dict[str, Any]], description: str = "") -> N
 
 def show_page(key: str, page: Path, text: str) -> None:
     """Show a text with a link to a page."""
-    show_markdown(key, f"{text}: {read_operators().link(page)}")
+    show_markdown(key, f"{text}: {read_operators().make_link(page)}")
 
 
 @step("report {out.parent.name}")
@@ -81,7 +81,7 @@ def write_page(sides: Sides, out: Path, config: ReportConfig) -> str:
     if (before := locate_so_far(out)).exists():
         shutil.rmtree(before)
     show_report(out, verdict)
-    return f"{verdict} {read_operators().address(out / PAGE)}"
+    return f"{verdict} {read_operators().make_address(out / PAGE)}"
 
 
 def locate_so_far(out: Path) -> Path:
@@ -101,7 +101,7 @@ def show_report(out: Path, verdict: str) -> None:
     """Show a report's verdict, its link, and the loss curves of every candidate."""
     name = out.parent.name
     show_markdown(make_key("verdict", name, out.name), verdict)
-    page = f"Report {name}/{out.name}: {read_operators().link(out / PAGE)}"
+    page = f"Report {name}/{out.name}: {read_operators().make_link(out / PAGE)}"
     curves = [base64.b64encode(path.read_bytes()) for path in sorted(out.rglob("pooled.svg"))]
     images = [f"![Loss curves](data:image/svg+xml;base64,{svg.decode()})" for svg in curves]
     show_markdown(make_key("report", name, out.name), "\n\n".join([page, *images]))

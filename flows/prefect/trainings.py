@@ -60,15 +60,15 @@ def compare(
         operators: settings with the launchers.
         at_a_time: number of trainings at a time; None for the launcher's number.
     """
-    examples = operators.output("examples", settings.examples)
+    examples = operators.locate_output("examples", settings.examples)
     check_trainings(settings, planned, examples, operators)
-    evaluator = operators.evaluator(settings.launcher)
+    evaluator = operators.find_evaluator(settings.launcher)
     guard = CostGuard(planned, settings, operators, read_manifest(examples, "examples"))
 
     def train() -> None:
         with end_tasks_with_flow():
             trainings = Trainings(planned, settings, examples, evaluator, reports, guard)
-            trainings.train(at_a_time or operators.trainings_at_a_time(guard.launcher))
+            trainings.train(at_a_time or operators.count_trainings_at_a_time(guard.launcher))
             trainings.evaluate()
 
     work_within_limit(guard, train)

@@ -117,7 +117,7 @@ def submit(
         raise UserError(
             "--partition, --time-limit and --sbatch-option are Slurm's: give --launcher slurm"
         )
-    chosen = slurm if launcher == "slurm" else _read_operators().launcher(launcher)
+    chosen = slurm if launcher == "slurm" else _read_operators().find_launcher(launcher)
     return _start(job, chosen, wait, json)
 
 

@@ -25,10 +25,10 @@ from mswitch.tasks.batches.mixtures import FILE_SUFFIX, find_mixture
 def pretrain_pair(settings: PairSettings) -> str:
     """Train a dense and a sparse model, evaluate both, and report the comparison."""
     operators = read_operators()
-    pair = operators.directory("pairs", settings.name)
+    pair = operators.locate_directory("pairs", settings.name)
     planned = [
         Planned(
-            operators.destination(pair / name),
+            operators.choose_destination(pair / name),
             name,
             settings.training,
             settings.mixture,
@@ -37,9 +37,11 @@ def pretrain_pair(settings: PairSettings) -> str:
         for name in (settings.baseline, settings.candidate)
     ]
     if settings.begin_with:
-        examples = operators.output("examples", settings.examples)
+        examples = operators.locate_output("examples", settings.examples)
         planned = [
-            add_origin(run, operators.run(f"pairs/{settings.begin_with}/{run.preset}"), examples)
+            add_origin(
+                run, operators.locate_run(f"pairs/{settings.begin_with}/{run.preset}"), examples
+            )
             for run in planned
         ]
     baseline, candidate = (run.out for run in planned)
@@ -74,8 +76,8 @@ def experiment(settings: ExperimentSettings) -> str:
 def report(settings: ReportSettings) -> str:
     """Compare two evaluated runs language by language."""
     operators = read_operators()
-    baseline, candidate = map(operators.run, (settings.baseline, settings.candidate))
-    out = operators.directory("reports", settings.name, "report")
+    baseline, candidate = map(operators.locate_run, (settings.baseline, settings.candidate))
+    out = operators.locate_directory("reports", settings.name, "report")
     verdict = write_page(([baseline], [candidate]), out, settings.config)
     index_reports(operators.storage)
     return verdict
@@ -83,7 +85,7 @@ def report(settings: ReportSettings) -> str:
 
 def plan_reports(settings: ExperimentSettings, operators: Operators) -> dict[str, Path]:
     """Return the place of each mixture's report."""
-    directory = operators.directory("experiments", settings.name)
+    directory = operators.locate_directory("experiments", settings.name)
     reports = {
         mixture: resolve_output(directory, Path(mixture).name.removesuffix(FILE_SUFFIX))
         for mixture in settings.mixtures
@@ -95,7 +97,7 @@ def plan_reports(settings: ExperimentSettings, operators: Operators) -> dict[str
 
 def plan_runs(settings: ExperimentSettings, operators: Operators) -> list[Planned]:
     """List the runs of an experiment by seed; their names contain a hash of their settings."""
-    examples = read_manifest(operators.output("examples", settings.examples), "examples")
+    examples = read_manifest(operators.locate_output("examples", settings.examples), "examples")
     presets = (settings.baseline, *settings.candidates)
     planned = []
     for seed, mixture, name in itertools.product(settings.seeds, settings.mixtures, presets):
@@ -107,8 +109,8 @@ def plan_runs(settings: ExperimentSettings, operators: Operators) -> list[Planne
             "examples": examples["config_hash"],
         }
         run = f"{name}-seed-{seed}-{config_hash('train', identity)[:8]}"
-        place = operators.directory("runs", run)
-        planned.append(Planned(operators.destination(place), name, config, mixture, place))
+        place = operators.locate_directory("runs", run)
+        planned.append(Planned(operators.choose_destination(place), name, config, mixture, place))
     return planned
 
 

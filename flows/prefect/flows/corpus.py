@@ -41,8 +41,8 @@ _OF_ADDITION = ("--input=", "--append", "--out=")
 def corpus(settings: CorpusSettings) -> None:
     """Build an mC4-style corpus from crawl files, and a page of its statistics."""
     operators = read_operators()
-    launcher = operators.launcher(settings.launcher)
-    place = operators.directory("corpora", settings.name)
+    launcher = operators.find_launcher(settings.launcher)
+    place = operators.locate_directory("corpora", settings.name)
     options = [*list_options(settings.build), f"--runner={settings.runner}"]
     options += [f"--badwords={settings.badwords}"] if settings.badwords else []
     limit = settings.max_cost_usd
@@ -64,8 +64,8 @@ def _name() -> str:
 def append_crawl(settings: AppendSettings) -> None:
     """Add a crawl or files to a corpus that flow `corpus` built; by default the newest crawl."""
     operators = read_operators()
-    launcher = operators.launcher(settings.launcher)
-    place = operators.directory("corpora", settings.name)
+    launcher = operators.find_launcher(settings.launcher)
+    place = operators.locate_directory("corpora", settings.name)
     inputs = settings.inputs or _fetch_dump(settings, operators, launcher, place)
     if inputs:
         options = read_build_options(place)
@@ -76,7 +76,7 @@ def _fetch_dump(
     settings: AppendSettings, operators: Operators, launcher: Launcher, place: Path
 ) -> tuple[str, ...]:
     """Download a part of a dump; return the glob of its files, or () if the corpus has it."""
-    out = operators.output("corpora", settings.name)
+    out = operators.locate_output("corpora", settings.name)
     dump = settings.dump
     if dump == "latest":
         dump = find_newest_dump(str(operators.common_crawl_list))
@@ -143,7 +143,7 @@ def download_crawl(
     argv: Sequence[str], name: str, options: Sequence[str], operators: Operators, launcher: Launcher
 ) -> Path | str:
     """Download a crawl; return it in a place that a build with these options can read."""
-    crawl = operators.directory("crawls", name)
+    crawl = operators.locate_directory("crawls", name)
     bucket = find_dataflow(options, operators)
     follow_job(f"fetch {crawl.name}", Job((*argv, f"--out={crawl}"), crawl), launcher)
     if bucket is None:

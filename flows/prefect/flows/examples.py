@@ -22,17 +22,17 @@ _COLUMNS = ("lang", "tokens_per_word", "tokens_per_byte", "unknown_share", "byte
 def examples(settings: ExamplesSettings) -> None:
     """Train a vocabulary, check how it suits each language, and write the examples."""
     operators = read_operators()
-    launcher = operators.launcher(settings.launcher)
-    corpus = operators.output("corpora", settings.corpus)
+    launcher = operators.find_launcher(settings.launcher)
+    corpus = operators.locate_output("corpora", settings.corpus)
     read_manifest(corpus, "corpus")
     vocabulary: str | Path = settings.vocabulary_file
     if not vocabulary:
-        vocabulary = operators.directory("vocabularies", settings.name)
+        vocabulary = operators.locate_directory("vocabularies", settings.name)
         job = vocabulary_stage.job(corpus=corpus, out=vocabulary, config=settings.vocabulary)
         follow_job(f"vocabulary {settings.name}", job, launcher)
     check_vocabulary(settings, corpus, vocabulary)
-    place = operators.directory("examples", settings.name)
-    out = operators.destination(place)
+    place = operators.locate_directory("examples", settings.name)
+    out = operators.choose_destination(place)
     job = examples_stage.job(
         record=place, corpus=corpus, vocab=vocabulary, out=out, config=settings.examples
     )

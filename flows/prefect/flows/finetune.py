@@ -23,10 +23,10 @@ from mswitch.pipelines.outputs import read_manifest
 def finetune_run(settings: FinetuneSettings) -> str:
     """Fine-tune a run on a task, choose its checkpoint on validation, and score it on test."""
     operators = read_operators()
-    launcher = operators.launcher(settings.launcher)
-    origin = operators.run(settings.run)
-    tasks = operators.output("examples", settings.tasks)
-    place = operators.directory("finetuned", settings.name)
+    launcher = operators.find_launcher(settings.launcher)
+    origin = operators.locate_run(settings.run)
+    tasks = operators.locate_output("examples", settings.tasks)
+    place = operators.locate_directory("finetuned", settings.name)
     manifest = read_manifest(tasks, "examples")
     if manifest.get("kind") != "supervised":
         raise UserError(
@@ -35,7 +35,7 @@ def finetune_run(settings: FinetuneSettings) -> str:
     splits = {split for of in manifest["languages"].values() for split in of}
     if "validation" not in splits:
         raise UserError(f"{tasks} has no validation examples, which choose a checkpoint: add some")
-    out = operators.destination(place)
+    out = operators.choose_destination(place)
     with open_files(origin) as files:
         files.refresh()
         preset = read_run(files.directory)["preset"]

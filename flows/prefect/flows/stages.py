@@ -68,11 +68,11 @@ def make_job(stage: Stage, settings: Any, operators: Operators) -> Job:
         if field.name not in ("name", "launcher")
     }
     made = values.get(stage.output) or f"{stage.makes}/{settings.name}"
-    place = operators.directory(*made.split("/"))
+    place = operators.locate_directory(*made.split("/"))
     for name, kind in stage.reads.items():
         source = values[name] if kind == "runs" else f"{kind}/{values[name]}"
-        values[name] = str(operators.output(*source.split("/")))
-    values.setdefault(stage.output, operators.destination(place))
+        values[name] = str(operators.locate_output(*source.split("/")))
+    values.setdefault(stage.output, operators.choose_destination(place))
     return stage.job(record=place, **values)
 
 
@@ -83,7 +83,7 @@ def stage_flow(stage: Stage) -> Flow[..., Any]:
     def run(settings: settings_class) -> None:  # pyright: ignore[reportInvalidTypeForm]
         operators = read_operators()
         job = make_job(stage, settings, operators)
-        follow_job(stage.name, job, operators.launcher(settings.launcher))
+        follow_job(stage.name, job, operators.find_launcher(settings.launcher))
 
     name = stage.name.replace(" ", "-")
     run.__name__ = run.__qualname__ = name.replace("-", "_")

@@ -126,7 +126,7 @@ def test_a_name_that_could_lead_out_of_the_storage_is_refused(name, tmp_path):
     with pytest.raises(ValidationError):
         check(BY_NAME["pretrain-pair-sample"], name=name)
     with pytest.raises(UserError, match="cannot be the name of a run"):
-        Operators(storage=tmp_path).directory("pairs", name)
+        Operators(storage=tmp_path).locate_directory("pairs", name)
 
 
 def test_what_is_given_of_a_group_is_merged_with_the_defaults():
