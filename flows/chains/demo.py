@@ -3,7 +3,8 @@
 from pathlib import Path
 from typing import Annotated, Literal
 
-from cyclopts import App, Parameter, validators
+from annotated_types import Ge
+from cyclopts import App
 
 from mswitch.flows.stages.common import Json, finish
 from mswitch.pipelines.progress import say
@@ -16,8 +17,8 @@ def demo(
     *,
     out: Path = Path("runs/demo"),
     sample: Literal["gflanguages", "debian"] = "gflanguages",
-    steps: Annotated[int | None, Parameter(validator=validators.Number(gte=1))] = None,
-    finetune_steps: Annotated[int | None, Parameter(validator=validators.Number(gte=0))] = None,
+    steps: Annotated[int, Ge(1)] | None = None,
+    finetune_steps: Annotated[int, Ge(0)] | None = None,
     json: Json = False,
 ) -> int:
     """Run the whole chain, from a small sample to a report that compares two small models.

@@ -4,13 +4,14 @@ import dataclasses
 from pathlib import Path
 from typing import Annotated, Literal
 
-from cyclopts import App, Parameter, validators
+from annotated_types import Ge
+from cyclopts import App, Parameter
 
 from mswitch.flows.stages.common import Json, finish, print_result, split_commas
 
 app = App(name="evidence")
 
-AtLeastOne = Parameter(validator=validators.Number(gte=1))
+AtLeastOne = Annotated[int, Ge(1)]
 Flag = Parameter(negative="")
 
 
@@ -23,9 +24,9 @@ def evidence(
     corpus: str = "",
     examples: str = "",
     setting: str = "",
-    seeds: Annotated[int, AtLeastOne] = 3,
+    seeds: AtLeastOne = 3,
     models: Annotated[list[str] | None, Parameter(consume_multiple=True, negative="")] = None,
-    steps: Annotated[int | None, AtLeastOne] = None,
+    steps: AtLeastOne | None = None,
     dry_run: Annotated[bool, Flag] = False,
     prepare_only: Annotated[bool, Flag] = False,
     json: Json = False,

@@ -272,25 +272,18 @@ class _Data:
 
 
 def _describe_data(request: Request, setting: Setting) -> _Data:
-    if not request.examples and setting.names:
-        return _Data(
-            lengths=(setting.names.inputs_length, setting.names.targets_length),
-            vocabulary_size=pad_vocabulary(setting.vocabulary.size),
-            validation=setting.validation_records,
-            tokens=setting.tokens,
-            row_tokens=setting.row_tokens,
-        )
     if request.corpus:
         read_manifest(request.corpus, "corpus")
     if not request.examples:
-        text = choose_data_setting(request, setting)
-        spans = text.examples.lengths()
+        source = setting if setting.names else choose_data_setting(request, setting)
+        spans = source.examples.lengths()
+        sizes = setting.names or spans
         return _Data(
-            lengths=(spans.inputs_length, spans.targets_length),
-            vocabulary_size=pad_vocabulary(text.vocabulary.size),
+            lengths=(sizes.inputs_length, sizes.targets_length),
+            vocabulary_size=pad_vocabulary(source.vocabulary.size),
             validation=setting.validation_records,
-            tokens=None if request.corpus else text.tokens,
-            row_tokens=spans.raw_length,
+            tokens=None if request.corpus else source.tokens,
+            row_tokens=setting.row_tokens if setting.names else spans.raw_length,
         )
     manifest = read_manifest(request.examples, "examples")
     languages = manifest["languages"].values()

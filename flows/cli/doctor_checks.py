@@ -3,6 +3,7 @@
 import dataclasses
 import importlib.metadata
 import importlib.util
+import itertools
 import os
 import platform
 import shutil
@@ -92,16 +93,13 @@ def check_runners() -> list[Finding]:
     flink = java and f"{java}; also needs a job-server jar"
     google = _is_installed("google.cloud.dataflow_v1beta3")
     dataflow = "Google client installed; needs a project" if google else None
-    table = (
+    return _look_for(
+        "runners",
         ("local", "processes of this machine", ""),
         ("flink", flink, "install a Java runtime (17 or newer)"),
         ("prism", shutil.which("prism"), "give -- --prism_location=BINARY"),
         ("dataflow", dataflow, "pip install 'mswitch[gcp]'"),
     )
-    return [
-        Finding("runners", name, "ok" if detail else "missing", detail or how)
-        for name, detail, how in table
-    ]
 
 
 def _is_installed(module: str) -> bool:
@@ -113,56 +111,45 @@ def _is_installed(module: str) -> bool:
 
 def check_programs() -> list[Finding]:
     """Look for programs that optional parts call."""
-    wanted = (
-        ("apt-get", "mswitch sample debian", "needs Debian or Ubuntu"),
-        ("dpkg-deb", "mswitch sample debian", "needs Debian or Ubuntu"),
-        ("chromium", "browser tests of the report", "apt-get install chromium"),
-    )
-    findings = []
-    for name, purpose, how in wanted:
-        path = shutil.which(name)
-        status: Status = "ok" if path else "missing"
-        findings.append(Finding("programs", name, status, path or f"for {purpose}: {how}"))
-    return findings
+    debian = "for mswitch sample debian: needs Debian or Ubuntu"
+    browser = "for browser tests of the report: apt-get install chromium"
+    wanted = {"apt-get": debian, "dpkg-deb": debian, "chromium": browser}
+    return _look_for("programs", *((name, shutil.which(name), how) for name, how in wanted.items()))
+
+
+def _look_for(group: str, *rows: tuple[str, str | None, str]) -> list[Finding]:
+    """Return a finding for each name with its detail; without a detail, say how to get it."""
+    return [
+        Finding(group, name, "ok" if detail else "missing", detail or how)
+        for name, detail, how in rows
+    ]
 
 
 def check_machine() -> list[Finding]:
     """Report Python, processors, memory and disk space of the working directory."""
-    pages, size = os.sysconf("SC_PHYS_PAGES"), os.sysconf("SC_PAGE_SIZE")
-    free = shutil.disk_usage(".").free
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    free = shutil.disk_usage(".").free / 2**30
+    advice = "" if free > 5 else ", 5 advised"
     return [
         Finding("machine", "python", "ok", platform.python_version()),
         Finding("machine", "processors", "ok", str(os.cpu_count())),
-        Finding("machine", "memory", "ok", f"{pages * size / 2**30:.1f} GiB"),
+        Finding("machine", "memory", "ok", f"{memory / 2**30:.1f} GiB"),
         Finding(
-            "machine",
-            "disk",
-            "ok" if free > 5 * 2**30 else "wrong",
-            f"{free / 2**30:.1f} GiB free here" + ("" if free > 5 * 2**30 else ", 5 advised"),
+            "machine", "disk", "wrong" if advice else "ok", f"{free:.1f} GiB free here{advice}"
         ),
     ]
 
 
-def examine() -> list[Finding]:
-    """Run all checks."""
-    return [
-        *check_machine(),
-        *check_packages(),
-        *check_devices(),
-        *check_runners(),
-        *check_programs(),
-    ]
+#: All checks, in the order of the table.
+CHECKS = (check_machine, check_packages, check_devices, check_runners, check_programs)
 
 
 def format_findings(findings: list[Finding]) -> str:
     """Format the findings as a table, by group."""
-    width = max(len(f.name) for f in findings)
+    width = max(len(finding.name) for finding in findings)
+    marks = {"ok": "ok     ", "missing": "MISSING", "wrong": "WRONG  "}
     lines = []
-    group = None
-    for finding in findings:
-        if finding.group != group:
-            group = finding.group
-            lines.append(f"\n{group}")
-        mark = {"ok": "ok     ", "missing": "MISSING", "wrong": "WRONG  "}[finding.status]
-        lines.append(f"  {mark}  {finding.name:<{width}}  {finding.detail}")
+    for group, members in itertools.groupby(findings, lambda finding: finding.group):
+        lines.append(f"\n{group}")
+        lines += [f"  {marks[f.status]}  {f.name:<{width}}  {f.detail}" for f in members]
     return "\n".join(lines).lstrip("\n")

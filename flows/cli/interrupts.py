@@ -14,7 +14,7 @@ from mswitch.pipelines.exit_codes import INTERRUPTED
 _once = threading.Lock()
 
 
-def leave_on_interrupt() -> None:
+def end_on_interrupt() -> None:
     """End this process on Ctrl-C from now on, unless it ignores SIGINT, as a background job does.
 
     Python runs a handler only between two of its instructions, and compiling a model is one of
@@ -22,7 +22,7 @@ def leave_on_interrupt() -> None:
     """
     if signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
         return
-    signal.signal(signal.SIGINT, _leave)
+    signal.signal(signal.SIGINT, _end)
     reading, writing = os.pipe()
     os.set_blocking(writing, False)
     signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
@@ -35,11 +35,11 @@ def _watch(reading: int) -> None:
     while True:
         numbers = os.read(reading, 64)
         # A training that has begun and a supervisor have their own handlers.
-        if signal.SIGINT in numbers and signal.getsignal(signal.SIGINT) is _leave:
-            _leave()
+        if signal.SIGINT in numbers and signal.getsignal(signal.SIGINT) is _end:
+            _end()
 
 
-def _leave(_number: int = signal.SIGINT, _frame: FrameType | None = None) -> None:
+def _end(_number: int = signal.SIGINT, _frame: FrameType | None = None) -> None:
     if _once.acquire(blocking=False):
         os.write(2, b"mswitch: interrupted; the same command continues\n")
         os._exit(INTERRUPTED)

@@ -4,7 +4,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from mswitch.flows.cli.interrupts import leave_on_interrupt
+from mswitch.flows.cli.interrupts import end_on_interrupt
 from mswitch.pipelines.errors import UserError, as_user_error, printable
 from mswitch.pipelines.exit_codes import DEFECT, USER_ERROR
 from mswitch.pipelines.garbage import collect_rarely
@@ -22,7 +22,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         exit_with_parent()
     if argv is None:
         collect_rarely()
-        leave_on_interrupt()
+        end_on_interrupt()
     try:
         from mswitch.flows.cli.app import run
 

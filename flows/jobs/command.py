@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from mswitch.flows.jobs.job import Job
 
 
-def make_cancel_command(job: Job) -> tuple[str, ...] | None:
+def make_end_command(job: Job) -> tuple[str, ...] | None:
     """Return the command that cancels a job's work on Dataflow, or None without Dataflow.
 
     A Dataflow job outlives the command that waits for it.

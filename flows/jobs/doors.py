@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable
 from typing import Any, Literal
 
-from mswitch.flows.jobs.command import make_cancel_command
+from mswitch.flows.jobs.command import make_end_command
 from mswitch.flows.jobs.job import Job, Launcher, NoPlace, Status, Unreachable, read_all_logs
 from mswitch.flows.jobs.launchers import make_launcher
 from mswitch.flows.jobs.life import FINAL, State, Timing, classify, compute_next_start, decide_state
@@ -38,12 +38,15 @@ from mswitch.pipelines.exit_codes import USER_ERROR
 from mswitch.pipelines.faults import fault_point
 from mswitch.pipelines.progress import say
 
+#: What a person or flow may request of a job that runs.
+Ending = Literal["pause", "cancel"]
+
 
 class StopFollowing(Exception):  # noqa: N818  # not an error
     """Raised by a callback of `follow` to leave the job as it is."""
 
 
-def stop_following(text: str) -> None:
+def follow_once(text: str) -> None:
     """End `follow` after one step; pass this to it as a callback."""
     raise StopFollowing(text)
 
@@ -69,7 +72,7 @@ def want(job: Job, launcher: Launcher, who: str = "", started_by: str = "") -> N
 def leave(
     job: Job,
     launcher: Launcher,
-    how: Literal["pause", "cancel"] | None,
+    how: Ending | None,
     who: str = "",
     still_wants: Callable[[str], bool] | None = None,
     since: int | None = None,
@@ -115,7 +118,7 @@ def leave(
         take_over(record)
         if record.intent != how:
             return False  # meanwhile somebody made another request
-        _stop(record, time.time())
+        _end_attempt(record, time.time())
     # A follower also cancels this work when the processes have ended. The job may lack a follower.
     _end_elsewhere(job)
     return True
@@ -263,7 +266,7 @@ class _Steps:
             # Kubernetes may delete a pod before its Job; then keep the recorded start time.
             alive.started, alive.where = status.started or alive.started, status.where
             if record.intent != "run":
-                _stop(record, self.clock())
+                _end_attempt(record, self.clock())
         reason = f" ({status.reason})" if status.reason else ""
         stopping = ", asked to stop" if alive.stopping else ""
         self.on_poll(f"{status.phase}{reason}{stopping}: {status.where}")
@@ -340,7 +343,7 @@ def _end_elsewhere(job: Job) -> None:
     Raises:
         Unreachable: the command that cancels it failed.
     """
-    words = make_cancel_command(job)
+    words = make_end_command(job)
     if words is None:
         return
     done = call(*job.program, *words, where="with mswitch")
@@ -358,11 +361,11 @@ def _poll(record: Record, attempt: Attempt) -> Status:
     return make_launcher(record.launcher).poll(record.job, attempt.number)
 
 
-def _stop(record: Record, now: float) -> None:
+def _end_attempt(record: Record, now: float) -> None:
     """Ask the living attempt to stop; kill it after `Job.grace_secs`."""
     alive = record.alive
     if alive is None:
         return
     alive.stopping = alive.stopping or now
     kill = now - alive.stopping > record.job.grace_secs
-    make_launcher(record.launcher).stop(record.job, alive.number, kill=kill)
+    make_launcher(record.launcher).end(record.job, alive.number, kill=kill)

@@ -303,7 +303,7 @@ class Launcher(Protocol):
         """Read lines of an attempt's log from byte `start`; return them and the next `start`."""
         ...
 
-    def stop(self, job: Job, attempt: int, *, kill: bool = False) -> None:
+    def end(self, job: Job, attempt: int, *, kill: bool = False) -> None:
         """Ask an attempt to save and end (SIGTERM), or kill it. A repeated request does nothing."""
         ...
 

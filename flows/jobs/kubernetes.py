@@ -79,6 +79,7 @@ class Kubernetes:
         python: the Python interpreter in the image.
     """
 
+    poll_secs = 10.0
     context: str
     image: str
     volumes: dict[str, str] = dataclasses.field(default_factory=dict)
@@ -100,11 +101,6 @@ class Kubernetes:
                 raise UserError(f"volumes: {path!r} is not a mount path: begin it with '/'")
         if len({bool(self.accelerator), bool(self.topology), bool(self.chips)}) > 1:
             raise UserError("accelerator, topology and chips: give all three, or none")
-
-    @property
-    def poll_secs(self) -> float:
-        """Seconds between polls."""
-        return 10.0
 
     @property
     def profile(self) -> dict[str, Any]:
@@ -153,8 +149,9 @@ class Kubernetes:
         _accept(self._kubectl("create", "--filename=-", *options, given=given))
 
     def manifest(self, job: Job, attempt: int) -> Json:
-        """Return the Job of an attempt."""
+        """Return the Job of an attempt, which runs one pod per host."""
         labels = {KEY: job.key, SERVICE: "job"}
+        queue = {"kueue.x-k8s.io/queue-name": self.queue} if self.queue else {}
         # The first pod that fails ends the Job. As long as the Job exists, it states the rule that
         # ended it, even if the pod is gone.
         disrupted = {"type": "DisruptionTarget", "status": "True"}
@@ -165,32 +162,22 @@ class Kubernetes:
         return {
             "apiVersion": "batch/v1",
             "kind": "Job",
-            "metadata": {"name": job.name(attempt), "labels": labels | self._make_queue_label()},
+            "metadata": {"name": job.name(attempt), "labels": labels | queue},
             "spec": {
-                **self._describe_index(job, rules),
+                "completionMode": "Indexed",
+                "completions": job.hosts,
+                "parallelism": job.hosts,
+                "backoffLimit": 0,
+                "podFailurePolicy": {"rules": rules},
                 "ttlSecondsAfterFinished": _KEEP_SECS,
                 "template": {
                     "metadata": {"labels": labels},
-                    "spec": {"subdomain": SERVICE}
-                    | self._describe_pod(job, self._command(job, attempt)),
+                    "spec": self._describe_pod(job, attempt),
                 },
             },
         }
 
-    def _make_queue_label(self) -> dict[str, str]:
-        return {"kueue.x-k8s.io/queue-name": self.queue} if self.queue else {}
-
-    def _describe_index(self, job: Job, rules: list[Json]) -> Json:
-        """Return the fields that run one pod per host, and end the Job if one pod fails."""
-        return {
-            "completionMode": "Indexed",
-            "completions": job.hosts,
-            "parallelism": job.hosts,
-            "backoffLimit": 0,
-            "podFailurePolicy": {"rules": rules},
-        }
-
-    def _describe_pod(self, job: Job, command: list[str]) -> Json:
+    def _describe_pod(self, job: Job, attempt: int) -> Json:
         selector = {
             "cloud.google.com/gke-tpu-accelerator": self.accelerator,
             "cloud.google.com/gke-tpu-topology": self.topology,
@@ -198,17 +185,20 @@ class Kubernetes:
             "cloud.google.com/reservation-affinity": "specific" if self.reservation else "",
         }
         limits = {"google.com/tpu": self.chips} if self.chips else {}
+        names = [f"volume-{i}" for i in range(len(self.volumes))]
         container = {
             "name": "mswitch",
             "image": self.image,
-            "command": command,
+            "command": self._make_command(job, attempt),
             "workingDir": str(job.cwd),
             "resources": {"limits": {**limits, **self.limits}},
             "volumeMounts": [
-                {"name": f"volume-{i}", "mountPath": path} for i, path in enumerate(self.volumes)
+                {"name": name, "mountPath": path}
+                for name, path in zip(names, self.volumes, strict=True)
             ],
         }
         pod = {
+            "subdomain": SERVICE,
             "restartPolicy": "Never",
             "serviceAccountName": self.service_account,
             "priorityClassName": self.priority_class,
@@ -216,41 +206,28 @@ class Kubernetes:
             "nodeSelector": {name: v for name, v in selector.items() if v} | self.node_selector,
             "containers": [container],
             "volumes": [
-                {"name": f"volume-{i}", "hostPath": {"path": source}}
+                {"name": name, "hostPath": {"path": source}}
                 if source.startswith("/")
-                else {"name": f"volume-{i}", "persistentVolumeClaim": {"claimName": source}}
-                for i, source in enumerate(self.volumes.values())
+                else {"name": name, "persistentVolumeClaim": {"claimName": source}}
+                for name, source in zip(names, self.volumes.values(), strict=True)
             ],
         }
         return {name: value for name, value in pod.items() if value}
 
-    def _command(self, job: Job, attempt: int) -> list[str]:
-        prefix = job.left(attempt, "")
-        words = [
-            self.python,
-            "-P",
-            "-m",
-            "mswitch.flows.jobs.pod_command",
-            prefix,
-            *self._program(job),
-        ]
-        meet = [
+    def _make_command(self, job: Job, attempt: int) -> list[str]:
+        program = [self.python if word == sys.executable else word for word in job.program]
+        words = [self.python, "-P", "-m", "mswitch.flows.jobs.pod_command", job.left(attempt, "")]
+        # Kubernetes expands nothing in a user's text.
+        escaped = [word.replace("$", "$$") for word in (*words, *program, *job.argv)]
+        # On TPUs, GKE's environment variables contain the values below.
+        if "--distributed" not in job.argv or self.topology:
+            return escaped
+        return [
+            *escaped,
             f"--coordinator-address={job.name(attempt)}-0.{SERVICE}:{PORT}",
             f"--num-processes={job.hosts}",
             "--process-id=$(JOB_COMPLETION_INDEX)",
         ]
-        # On TPUs, GKE's environment variables contain these values.
-        alone = "--distributed" not in job.argv or self.topology
-        return self._escape(words) + ([] if alone else meet)
-
-    def _program(self, job: Job) -> list[str]:
-        program = [self.python if word == sys.executable else word for word in job.program]
-        return [*program, *job.argv]
-
-    @staticmethod
-    def _escape(words: list[str]) -> list[str]:
-        """Escape a user's text, so that Kubernetes expands nothing in it."""
-        return [word.replace("$", "$$") for word in words]
 
     def find(self, job: Job) -> Sequence[int]:
         """List the attempts that are in the cluster or have written a file."""
@@ -304,7 +281,7 @@ class Kubernetes:
                 write_atomically(state, json.dumps([ends, log.stat().st_size]))
             return read_log(log, start)
 
-    def stop(self, job: Job, attempt: int, *, kill: bool = False) -> None:
+    def end(self, job: Job, attempt: int, *, kill: bool = False) -> None:
         """Delete the Job. It exists until its pods end; with `kill`, the pods have one second."""
         job.file(attempt, STOP).touch()
         name = job.name(attempt)

@@ -43,13 +43,9 @@ class Local:
             its standard output.
     """
 
+    poll_secs = 1.0
     trainings: int = 1
     tied: bool = False
-
-    @property
-    def poll_secs(self) -> float:
-        """Seconds between polls."""
-        return 1.0
 
     @property
     def profile(self) -> dict[str, Any]:
@@ -119,7 +115,7 @@ class Local:
         over = not is_held(job.file(attempt, ".lock"))
         return read_log(job.file(attempt, ".log"), start, over=over)
 
-    def stop(self, job: Job, attempt: int, *, kill: bool = False) -> None:
+    def end(self, job: Job, attempt: int, *, kill: bool = False) -> None:
         """Send SIGTERM to the host process; with `kill`, send SIGKILL to all processes.
 
         The host process passes on the first SIGTERM.

@@ -120,10 +120,7 @@ class Record:
 
     def as_json(self) -> dict[str, Any]:
         """Return the record as an object of JSON, as in its file."""
-        value = dataclasses.asdict(self)
-        value["job"] |= {"out": str(self.job.out), "cwd": str(self.job.cwd)}
-        value["job"]["record"] = str(self.job.record) if self.job.record else None
-        del value["job"]["program"]
+        value = _RECORD.dump_python(self, mode="json", exclude={"job": {"program"}})
         return {"key": self.job.key, **value}
 
 

@@ -63,6 +63,7 @@ class Slurm:
         options: further options of sbatch, such as `--gres=gpu:8` and `--account=nlp`.
     """
 
+    poll_secs = 10.0
     partition: str = ""
     time_limit: str = ""
     options: tuple[str, ...] = ()
@@ -79,11 +80,6 @@ class Slurm:
                     f"--sbatch-option {option}: leave it out; it would hide the job from the queue "
                     "or make several jobs"
                 )
-
-    @property
-    def poll_secs(self) -> float:
-        """Seconds between polls."""
-        return 10.0
 
     @property
     def profile(self) -> dict[str, Any]:
@@ -181,7 +177,7 @@ class Slurm:
         over = len(self._list_ends(job, attempt)) == job.hosts
         return read_log(job.file(attempt, ".log"), start, over=over)
 
-    def stop(self, job: Job, attempt: int, *, kill: bool = False) -> None:
+    def end(self, job: Job, attempt: int, *, kill: bool = False) -> None:
         """Make the file that asks the processes to stop; Slurm ends a pending or a killed job."""
         job.file(attempt, STOP).touch()
         for entry in self._find_entries(job, attempt):

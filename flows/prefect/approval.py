@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 from prefect import get_client, get_run_logger
 from prefect.exceptions import Abort, Pause
@@ -22,7 +22,6 @@ from mswitch.pipelines.progress import say
 AWAITING_APPROVAL = "AwaitingApproval"
 #: Proposed limit divided by expected cost: it leaves room for restarts and evaluations.
 _MARGIN = 1.2
-Made = TypeVar("Made")
 
 
 class Approval(RunInput):
@@ -37,7 +36,7 @@ class Approval(RunInput):
     max_cost_usd: float
 
 
-def work_within_limit(guard: CostGuard, work: Callable[[], Made]) -> Made:
+def work_within_limit(guard: CostGuard, work: Callable[[], None]) -> None:
     """Do the work; if the limit pauses it, repeat it once a person has raised the limit."""
     while True:
         approve(guard)

@@ -60,9 +60,9 @@ class CostGuard:
 
     def __post_init__(self) -> None:
         self.limit = self.settings.max_cost_usd
-        self.launcher = self.operators.launcher(self.settings.launcher)
+        self.launcher = self.operators.find_launcher(self.settings.launcher)
         limited = self.limit is not None
-        self.price = self.operators.price(self.settings.launcher, limited=limited)
+        self.price = self.operators.look_up_price(self.settings.launcher, limited=limited)
         self._before: dict[Path, tuple[float, str] | None] = {}
 
     def spent(self) -> float:

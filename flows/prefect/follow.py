@@ -11,7 +11,7 @@ import datetime
 import threading
 import time
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 from uuid import UUID
 
 from prefect import get_client
@@ -61,39 +61,6 @@ def end_tasks_with_flow() -> Iterator[None]:
         _leaving.reset(token)
 
 
-def follow(
-    job: Job,
-    launcher: Launcher,
-    on_poll: Callable[[], None] = lambda: None,
-    refuse: Callable[[], UserError | None] = lambda: None,
-) -> None:
-    """Follow a job to its end; Cancel and Suspend of this flow run also stop the job.
-
-    Args:
-        job: the job.
-        launcher: where it runs.
-        on_poll: called every few seconds.
-        refuse: called every few seconds; if it returns a reason, the job is saved and paused.
-
-    Raises:
-        JobCancelledError: it was cancelled.
-        Pause: this flow run is suspended, and the job saved and stopped.
-        Abort: another process continues this flow run.
-    """
-    flow_run, state = _Follower(job, launcher, on_poll, refuse), None
-    while state is None:
-        flow_run.ask_to_run()
-        # With retries Prefect's client could block for a minute, while nobody polls the job.
-        quick = temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 0})
-        # Another job may have been requested for this output while nobody followed this job. If
-        # so, the loop requests this job again, and waits until the output is free.
-        with contextlib.suppress(BusyError), quick:
-            state = doors.follow(
-                job, launcher, on_lines=pass_on, on_poll=flow_run.poll, sleep=flow_run.sleep
-            )
-    flow_run.end(*state)
-
-
 @step("{title}")
 def follow_job(
     title: str,
@@ -105,20 +72,27 @@ def follow_job(
     """Follow a job in a task run with that title; for a training, show its progress."""
     del title
     if progress is None:
-        follow(job, launcher, refuse=refuse)
+        Follower(job, launcher, refuse).follow()
     else:
-        follow(job, launcher, progress.update, refuse)
+        Follower(job, launcher, refuse, progress.update).follow()
         progress.finish()
 
 
 @dataclasses.dataclass
-class _Follower:
-    """Callbacks of `follow`: read this flow run's state, and pause or cancel the job with it."""
+class Follower:
+    """This flow run as the follower of a job, which Cancel and Suspend of the run also stop.
+
+    Attributes:
+        job: the job.
+        launcher: where it runs.
+        refuse: called every few seconds; if it returns a reason, the job is saved and paused.
+        on_poll: called every few seconds.
+    """
 
     job: Job
     launcher: Launcher
-    on_poll: Callable[[], None]
-    refuse: Callable[[], UserError | None]
+    refuse: Callable[[], UserError | None] = lambda: None
+    on_poll: Callable[[], None] = lambda: None
 
     def __post_init__(self) -> None:
         self.refused: UserError | None = None
@@ -127,6 +101,27 @@ class _Follower:
         self._next = 0.0
         self._tell, self._silent_since = say_news(self.job.argv[0]), ""
         self._asked = self._suspending = False
+
+    def follow(self) -> None:
+        """Follow the job to its end.
+
+        Raises:
+            JobCancelledError: it was cancelled.
+            Pause: this flow run is suspended, and the job saved and stopped.
+            Abort: another process continues this flow run.
+        """
+        state = None
+        while state is None:
+            self.ask_to_run()
+            # With retries Prefect's client could block for a minute, while nobody polls the job.
+            quick = temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 0})
+            # Another job may have been requested for this output while nobody followed this job.
+            # If so, the loop requests this job again, and waits until the output is free.
+            with contextlib.suppress(BusyError), quick:
+                state = doors.follow(
+                    self.job, self.launcher, on_lines=pass_on, on_poll=self.poll, sleep=self.sleep
+                )
+        self.end(*state)
 
     def ask_to_run(self) -> None:
         """Request the job once its scheduler answers and its output is free.
@@ -157,7 +152,7 @@ class _Follower:
         if not self._asked and (refused := self.refuse()):
             self.refused = refused
             say(self.job.argv[0], str(refused))
-            self._leave("pause")
+            self._withdraw("pause")
         try:
             with get_client(sync_client=True) as client:
                 state = self._state(client)
@@ -184,9 +179,9 @@ class _Follower:
         if state is None or state.is_running() or self._asked:
             return
         if state.is_paused():
-            self._leave("pause")
+            self._withdraw("pause")
         elif state.type in (StateType.CANCELLING, StateType.CANCELLED):
-            self._leave("cancel")
+            self._withdraw("cancel")
         else:
             raise Abort(f"the flow run is {state.name}: another process may continue it")
 
@@ -195,7 +190,7 @@ class _Follower:
         if state is not None and not state.is_paused():
             raise Abort(f"the flow run is {state.name} again: another process continues it")
 
-    def _leave(self, how: Literal["pause", "cancel"]) -> None:
+    def _withdraw(self, how: doors.Ending) -> None:
         self._asked = True
         self._suspending = how == "pause" and self.refused is None
         with contextlib.suppress(Unreachable):  # a later round repeats the recorded request
@@ -220,7 +215,7 @@ class _Follower:
         elif leaving.wait(secs):
             if not leaving.suspended:
                 raise UserError(_LEFT)
-            self._leave("pause")
+            self._withdraw("pause")
 
     def suspended(self) -> State:
         """Return this flow run's state Suspended; if only the job was paused, first set the state.

@@ -1,7 +1,6 @@
 """Turn a class of settings into parameters of a flow; its form shows everyday fields first.
 
-    @flow(name="examples")
-    @with_settings
+    @settings_flow("examples", "examples {name}")
     def examples(settings: ExamplesSettings) -> None: ...
 
 The flow has a parameter for every field of `ExamplesSettings`. A configuration class in it is a
@@ -14,17 +13,20 @@ import functools
 import inspect
 import logging
 from collections.abc import Callable, Mapping
-from typing import Any, get_args, get_type_hints
+from typing import Any, NamedTuple, get_args, get_type_hints
 
+from prefect import Flow, flow
 from prefect.exceptions import CancelledRun, FailedRun
 from prefect.logging import get_logger, get_run_logger
-from prefect.states import Cancelled, Failed
+from prefect.states import Cancelled, Completed, Failed
 from prefect.utilities.callables import parameter_docstrings
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import to_jsonable_python
 
 from mswitch.flows.prefect.form_defaults import DEFAULTS, Parameters
 from mswitch.flows.prefect.operators_toml import describe_problem
+from mswitch.flows.prefect.owners import HOOKS
+from mswitch.flows.prefect.run_names import make_namer
 from mswitch.flows.stages.stage import read_value
 from mswitch.pipelines.config_checks import check_value
 from mswitch.pipelines.errors import UserError, as_user_error
@@ -47,8 +49,7 @@ class JobCancelledError(UserError):
     """A person cancelled a job, or the flow run that followed it."""
 
 
-@dataclasses.dataclass(frozen=True)
-class Leaf:
+class Leaf(NamedTuple):
     """A field of settings or of a group.
 
     Attributes:
@@ -62,11 +63,25 @@ class Leaf:
     text: str
 
 
-def with_settings(function: Callable[[Any], Any]) -> Callable[..., Any]:
+def settings_flow(
+    name: str, run_name: str | Callable[[], str], hooks: Mapping[str, Any] = HOOKS
+) -> Callable[[Callable[[Any], str | None]], Flow[..., Any]]:
+    """Make a flow of a function that takes one class of settings (see `with_settings`).
+
+    Args:
+        name: name of the flow.
+        run_name: name of its runs, with fields for its parameters, such as `report {name}`.
+        hooks: Prefect's hooks; by default those of flows that have jobs.
+    """
+    namer = make_namer(run_name) if isinstance(run_name, str) else run_name
+    return lambda function: flow(name=name, flow_run_name=namer, **hooks)(with_settings(function))
+
+
+def with_settings(function: Callable[[Any], str | None]) -> Callable[..., Any]:
     """Give a flow's function, which takes one class of settings, a parameter for each field.
 
-    A user's error becomes a state Failed with one line as its message, and a cancelled job a state
-    Cancelled.
+    A text that it returns is the message of the state Completed. A user's error becomes a state
+    Failed with one line as its message, and a cancelled job a state Cancelled.
     """
     settings = find_settings_class(function)
 
@@ -74,7 +89,8 @@ def with_settings(function: Callable[[Any], Any]) -> Callable[..., Any]:
     def with_parameters(**values: Any) -> Any:
         try:
             with lines_to(lambda lines: get_run_logger().info("\n".join(lines))):
-                return function(make_settings(settings, values))
+                said = function(make_settings(settings, values))
+                return said if said is None else Completed(message=said)
         except JobCancelledError as error:
             return Cancelled(message=str(error))
         except Exception as error:
@@ -129,14 +145,14 @@ def describe(documented: Any) -> Mapping[str, str]:
     return {name: " ".join(text.split()) for name, text in described.items()}
 
 
-def list_leaves(settings: Any, prefix: str = "") -> dict[str, Leaf]:
+def list_fields(settings: Any, prefix: str = "") -> dict[str, Leaf]:
     """Return all fields by dotted name, such as `name` and `training.steps`."""
     hints, texts = get_type_hints(type(settings), include_extras=True), describe(type(settings))
     all_leaves: dict[str, Leaf] = {}
     for field in dataclasses.fields(settings):
         value = read_value(settings, field)
         if dataclasses.is_dataclass(value):
-            all_leaves |= list_leaves(value, f"{field.name}.")
+            all_leaves |= list_fields(value, f"{field.name}.")
         else:
             all_leaves[prefix + field.name] = Leaf(
                 hints[field.name], value, texts.get(field.name, "")
@@ -152,7 +168,7 @@ def flatten_name(place: str) -> str:
 
 def list_top_level(settings: Any) -> dict[str, Leaf]:
     """Return the parameters outside groups, everyday ones first."""
-    all_leaves = list_leaves(settings)
+    all_leaves = list_fields(settings)
     others = [place for place in all_leaves if "." not in place and place not in settings.everyday]
     return {flatten_name(place): all_leaves[place] for place in (*settings.everyday, *others)}
 
@@ -160,7 +176,7 @@ def list_top_level(settings: Any) -> dict[str, Leaf]:
 def list_groups(settings: Any) -> dict[str, dict[str, Leaf]]:
     """Return the fields of each group, without the everyday parameters."""
     by_group: dict[str, dict[str, Leaf]] = {}
-    for place, leaf in list_leaves(settings).items():
+    for place, leaf in list_fields(settings).items():
         group, _, field = place.rpartition(".")
         if group and place not in settings.everyday:
             by_group.setdefault(group, {})[field] = leaf
@@ -169,10 +185,8 @@ def list_groups(settings: Any) -> dict[str, dict[str, Leaf]]:
 
 def list_old_names(settings: Any) -> dict[str, str]:
     """Return dotted names of the groups' fields, by their flat names of earlier releases."""
-    places = [
-        f"{group}.{field}" for group, fields in list_groups(settings).items() for field in fields
-    ]
-    return {flatten_name(place): place for place in places}
+    places = (place for place in list_fields(settings) if place not in settings.everyday)
+    return {flatten_name(place): place for place in places if "." in place}
 
 
 def make_settings(kind: type, values: Mapping[str, Any]) -> Any:
@@ -185,15 +199,15 @@ def make_settings(kind: type, values: Mapping[str, Any]) -> Any:
     chosen = values.get("defaults") or next(iter(defaults))
     if chosen not in defaults:
         raise UserError(f"defaults {chosen!r} are unknown: choose {' or '.join(defaults)}")
-    settings, old = defaults[chosen], list_old_names(kind())
-    places = {flatten_name(place): place for place in kind.everyday}  # pyright: ignore[reportAttributeAccessIssue]
-    known, inner = list_leaves(settings), list_groups(settings)
+    settings = defaults[chosen]
+    known, groups, old = list_fields(settings), list_groups(settings), list_old_names(settings)
+    places = {flatten_name(place): place for place in known}
     given: dict[str, Any] = {}
     for name, value in values.items():
-        if name in inner:
+        if name in groups:
             given |= {f"{name}.{field}": own_value for field, own_value in (value or {}).items()}
         elif name != "defaults" and (name not in old or value != NOT_GIVEN):
-            given.setdefault(old.get(name) or places.get(name, name), value)
+            given.setdefault(places.get(name, name), value)
     if renamed := [name for name in old if values.get(name, NOT_GIVEN) != NOT_GIVEN]:
         new = ", ".join(f"{name} as {old[name]}" for name in renamed)
         say("settings", f"give {new}: only this release accepts the old names")
@@ -288,9 +302,8 @@ def _draw_tabs(name: str, text: str, definition: str) -> dict[str, Any]:
     """Draw an object as two tabs; the first has no fields and sends nothing."""
     closed = {"type": "object", "title": "Defaults", "properties": {}}
     opened = {"$ref": f"#/definitions/{definition}"}
-    described = {"title": _format_title(name), "description": _capitalize(text)}
     # With `$ref` the form shows an error only at its field. Without it, every tab shows the error.
-    return {**described, **opened, "anyOf": [closed, opened]}
+    return {**_describe_field(name, text), **opened, "anyOf": [closed, opened]}
 
 
 def _draw_field(name: str, leaf: Leaf, *, default: bool) -> dict[str, Any]:
@@ -302,12 +315,9 @@ def _draw_field(name: str, leaf: Leaf, *, default: bool) -> dict[str, Any]:
     schema |= {"anyOf": kinds} if len(kinds) > 1 else dict(*kinds)
     if default and leaf.value is not None:
         schema["default"] = to_jsonable_python(leaf.value)
-    return {**schema, "title": _format_title(name), "description": _capitalize(leaf.text)}
+    return {**schema, **_describe_field(name, leaf.text)}
 
 
-def _format_title(name: str) -> str:
-    return name.strip("_").replace("_", " ").capitalize()
-
-
-def _capitalize(text: str) -> str:
-    return text[:1].upper() + text[1:]
+def _describe_field(name: str, text: str) -> dict[str, str]:
+    title = name.strip("_").replace("_", " ").capitalize()
+    return {"title": title, "description": text[:1].upper() + text[1:]}

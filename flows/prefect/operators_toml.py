@@ -214,7 +214,7 @@ class Operators(_Table):
             raise ValueError(f"{storage} is remote: give a directory, and the URL as bucket")
         return storage
 
-    def launcher(self, name: str) -> Launcher:
+    def find_launcher(self, name: str) -> Launcher:
         """Return the launcher of that name."""
         profiles = {"local": {"launcher": "local"}, **self.launchers}
         if name not in profiles:
@@ -237,15 +237,15 @@ class Operators(_Table):
         local = isinstance(launcher, Local)
         return dataclasses.replace(launcher, trainings=self.trainings) if local else launcher
 
-    def evaluator(self, name: str) -> Launcher:
+    def find_evaluator(self, name: str) -> Launcher:
         """Return the launcher that evaluates runs of the launcher `name`, on one host."""
-        return self.launcher(self.evaluations.get(name, name))
+        return self.find_launcher(self.evaluations.get(name, name))
 
-    def trainings_at_a_time(self, launcher: Launcher) -> int:
+    def count_trainings_at_a_time(self, launcher: Launcher) -> int:
         """Return how many trainings to start at a time; a scheduler queues all trainings."""
         return self.trainings if isinstance(launcher, Local) else sys.maxsize
 
-    def price(self, name: str, *, limited: bool) -> Price | None:
+    def look_up_price(self, name: str, *, limited: bool) -> Price | None:
         """Return the price of a launcher; None if it has none.
 
         Args:
@@ -261,10 +261,12 @@ class Operators(_Table):
 
     def find_price(self, record: Record) -> Price | None:
         """Return the price of the launcher that runs a job, if it has one."""
-        names = (name for name in self.prices if self.launcher(name).profile == record.launcher)
+        names = (
+            name for name in self.prices if self.find_launcher(name).profile == record.launcher
+        )
         return next((self.prices[name] for name in names), None)
 
-    def directory(self, kind: str, *names: str) -> Path:
+    def locate_directory(self, kind: str, *names: str) -> Path:
         """Return the directory of an output, or of its record if the output is in a bucket.
 
         Args:
@@ -276,31 +278,31 @@ class Operators(_Table):
             place = resolve_output(place, name)
         return place
 
-    def output(self, kind: str, *names: str) -> Path | str:
+    def locate_output(self, kind: str, *names: str) -> Path | str:
         """Return the path or URL of an output: a URL if its job's record says so."""
-        place = self.directory(kind, *names)
+        place = self.locate_directory(kind, *names)
         record = read_record(place)
         return place if record is None else record.job.out
 
-    def run(self, name: str) -> Path | str:
+    def locate_run(self, name: str) -> Path | str:
         """Return the path or URL of a run by its `RunName`."""
-        return self.output(*name.split("/"))
+        return self.locate_output(*name.split("/"))
 
-    def address(self, page: Path) -> str:
+    def make_address(self, page: Path) -> str:
         """Return the URL of a page, or its path if pages are not served."""
         if self.pages is None or not page.is_relative_to(self.storage):
             return str(page.absolute())
         path = page.relative_to(self.storage).as_posix()
         return f"{str(self.pages).rstrip('/')}/{quote(path)}"
 
-    def link(self, page: Path) -> str:
+    def make_link(self, page: Path) -> str:
         """Return Markdown with a link to a page, or with its path if pages are not served."""
-        address = self.address(page)
+        address = self.make_address(page)
         if address == str(page.absolute()):
             return f"`{address}`"
         return f"[{page.relative_to(self.storage).as_posix()}]({address})"
 
-    def destination(self, place: Path) -> Path | str:
+    def choose_destination(self, place: Path) -> Path | str:
         """Return the path or URL where the job with this `Job.path` writes examples or a run."""
         if self.bucket is None:
             return place
@@ -327,7 +329,7 @@ def read_operators(path: str | Path | None = None) -> Operators:
     operators = operators.model_copy(update={"storage": root / operators.storage})
     evaluations = (name for pair in operators.evaluations.items() for name in pair)
     for name in (*operators.launchers, *evaluations, *operators.prices):
-        operators.launcher(name)
+        operators.find_launcher(name)
     return operators
 
 

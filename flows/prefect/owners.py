@@ -85,7 +85,7 @@ def still_wants(owner: str) -> bool:
     return True
 
 
-def cancel(job: Job, launcher: Launcher, owner: str, since: int | None = None) -> None:
+def withdraw(job: Job, launcher: Launcher, owner: str, since: int | None = None) -> None:
     """Cancel a job of a flow run, unless others want it (see `leave`); only log a failure."""
     try:
         leave(job, launcher, "cancel", owner, still_wants, since)
@@ -93,18 +93,18 @@ def cancel(job: Job, launcher: Launcher, owner: str, since: int | None = None) -
         say(job.argv[0], f"{job.out} is not stopped yet: {error}")
 
 
-def cancel_jobs(operators: Operators, flow_run_id: UUID | str) -> None:
+def withdraw_jobs(operators: Operators, flow_run_id: UUID | str) -> None:
     """Cancel the jobs that a flow run requested, except those that a person continued."""
     owner = name_owner(flow_run_id)
     for record in find_records(operators.storage):
         goes_on = record.last is None or record.last.outcome in (None, "resume")
         if owner in record.wanted_by and parse_flow_run_id(record.owner) and goes_on:
-            cancel(record.job, make_launcher(record.launcher), owner, record.wants)
+            withdraw(record.job, make_launcher(record.launcher), owner, record.wants)
 
 
 def cancel_hook(flow: Any, flow_run: Any, state: Any) -> None:
     """Cancel the jobs of a cancelled flow run. Prefect prescribes the arguments' names."""
-    cancel_jobs(read_operators(), flow_run.id)
+    withdraw_jobs(read_operators(), flow_run.id)
 
 
 def crash_hook(flow: Any, flow_run: Any, state: Any) -> None:

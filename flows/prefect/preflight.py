@@ -17,10 +17,10 @@ from mswitch.models.config import pad_vocabulary
 from mswitch.models.hardware import GIB
 from mswitch.models.presets import preset
 from mswitch.models.training.evaluation_steps import evaluation_steps
-from mswitch.models.training.run_directory import CHECKPOINTS, CONFIG, read_run
+from mswitch.models.training.run_directory import CHECKPOINTS, CONFIG, check_vocabulary, read_run
 from mswitch.models.training.run_files import open_files
 from mswitch.pipelines.errors import UserError
-from mswitch.pipelines.outputs import read_manifest
+from mswitch.pipelines.outputs import MARKER, read_manifest
 from mswitch.pipelines.progress import say
 from mswitch.tasks.batches.mixtures import find_mixture
 
@@ -54,11 +54,11 @@ def check_trainings(
         with open_files(training.out) as files:
             files.refresh()
             _check_examples(files.directory, manifest, examples)
-    launcher = operators.launcher(settings.launcher)
-    evaluator = operators.evaluator(settings.launcher)
+    launcher = operators.find_launcher(settings.launcher)
+    evaluator = operators.find_evaluator(settings.launcher)
     evaluates = operators.evaluations.get(settings.launcher, settings.launcher)
     for name in {settings.launcher, evaluates}:
-        operators.price(name, limited=settings.max_cost_usd is not None)
+        operators.look_up_price(name, limited=settings.max_cost_usd is not None)
     check_capacity(
         launcher, (make_training_job(training, settings, examples) for training in planned)
     )
@@ -95,6 +95,43 @@ def _check_examples(run: Path, manifest: Mapping[str, Any], examples: Path | str
             raise UserError(
                 f"{run} was begun with other {kind} than {examples}: choose another name"
             )
+
+
+@step("origin of {planned.path.name}")
+def add_origin(planned: Planned, origin: Path | str, examples: Path | str) -> Planned:
+    """Add the origin to a training, and the step of the origin at which the training begins.
+
+    The step is the recorded one if the training has begun, else the origin's last step.
+    """
+    option = f"begin_with: {origin}"
+    with open_files(origin) as files:
+        files.refresh()
+        if not (files.directory / CONFIG).exists():
+            raise UserError(f"{option} does not exist: name a pair with both of these presets")
+        before = read_run(files.directory)
+        finished = (files.directory / MARKER).exists()
+    manifest = read_manifest(examples, "examples")
+    check_vocabulary(origin, before, examples, manifest)
+    same_seed = before["train"]["seed"] == planned.config.seed
+    if before["examples"]["config_hash"] == manifest["config_hash"] and same_seed:
+        raise UserError(
+            f"{option} was trained on {examples} with this seed: give that pair more steps, or "
+            "other examples here"
+        )
+    if before["train"]["optimizer"] != planned.config.optimizer:
+        raise UserError(
+            f"{option} has moments of {before['train']['optimizer']}: choose that optimizer"
+        )
+    with open_files(planned.out) as files:
+        files.refresh()
+        if (files.directory / CONFIG).exists():
+            begun = read_run(files.directory).get("origin")
+            if begun is None:
+                raise UserError(f"{planned.out} was begun without begin_with: choose another name")
+            return dataclasses.replace(planned, origin=(origin, begun["step"]))
+    if not finished:
+        raise UserError(f"{option} is still in training: start this after its end")
+    return dataclasses.replace(planned, origin=(origin, before["train"]["steps"]))
 
 
 def check_capacity(launcher: Launcher, jobs: Iterable[Job]) -> None:

@@ -41,6 +41,8 @@ _TAIL_BYTES = 1 << 20
 #: Fewest measured steps whose median estimates the time of a step.
 MEASURED_STEPS = 20
 _RECENT_STEPS = 100
+#: The runs of a report: the baseline's, and the candidates'.
+Sides = tuple[Sequence[Path | str], Sequence[Path | str]]
 
 
 def make_key(*names: str) -> str:
@@ -66,25 +68,20 @@ def show_table(key: str, rows: list[dict[str, Any]], description: str = "") -> N
 
 def show_page(key: str, page: Path, text: str) -> None:
     """Show a text with a link to a page."""
-    show_markdown(key, f"{text}: {read_operators().link(page)}")
+    show_markdown(key, f"{text}: {read_operators().make_link(page)}")
 
 
 @step("report {out.parent.name}")
-def write_page(
-    baselines: Sequence[Path | str],
-    candidates: Sequence[Path | str],
-    out: Path,
-    config: ReportConfig,
-) -> str:
+def write_page(sides: Sides, out: Path, config: ReportConfig) -> str:
     """Write the report, show its verdict, and return verdict and address.
 
     It replaces a report of fewer runs, because an experiment may get another seed.
     """
-    verdict = report_runs(baselines, candidates, out, config)["verdict"]
+    verdict = report_runs(sides, out, config)["verdict"]
     if (before := locate_so_far(out)).exists():
         shutil.rmtree(before)
     show_report(out, verdict)
-    return f"{verdict} {read_operators().address(out / PAGE)}"
+    return f"{verdict} {read_operators().make_address(out / PAGE)}"
 
 
 def locate_so_far(out: Path) -> Path:
@@ -93,25 +90,18 @@ def locate_so_far(out: Path) -> Path:
 
 
 def report_runs(
-    baselines: Sequence[Path | str],
-    candidates: Sequence[Path | str],
-    out: Path,
-    config: ReportConfig,
-    *,
-    unfinished: bool = False,
+    sides: Sides, out: Path, config: ReportConfig, *, unfinished: bool = False
 ) -> dict[str, Any]:
     """Write a report that names its flow run and who started the run; return its summary."""
     maker: dict[str, Any] = {"started_by": describe_starter(), "flow_run": this_flow_run.ui_url}
-    return write_report(
-        baselines, candidates, out, config, unfinished=unfinished, replace=True, **maker
-    )
+    return write_report(*sides, out, config, unfinished=unfinished, replace=True, **maker)
 
 
 def show_report(out: Path, verdict: str) -> None:
     """Show a report's verdict, its link, and the loss curves of every candidate."""
     name = out.parent.name
     show_markdown(make_key("verdict", name, out.name), verdict)
-    page = f"Report {name}/{out.name}: {read_operators().link(out / PAGE)}"
+    page = f"Report {name}/{out.name}: {read_operators().make_link(out / PAGE)}"
     curves = [base64.b64encode(path.read_bytes()) for path in sorted(out.rglob("pooled.svg"))]
     images = [f"![Loss curves](data:image/svg+xml;base64,{svg.decode()})" for svg in curves]
     show_markdown(make_key("report", name, out.name), "\n\n".join([page, *images]))
@@ -136,17 +126,9 @@ def show_scores(run: Path | str, place: Path, split: str) -> str:
         scores = language["results"][0]
         [score] = scores["models"]
         low, high = score["ci"] or (None, None)
-        rows.append(
-            {
-                "lang": language["lang"],
-                "rows": language["rows"],
-                "groups": language["groups"],
-                lead["metric"]: score["value"],
-                "low": low,
-                "high": high,
-                "majority": scores["majority"],
-            }
-        )
+        row = {name: language[name] for name in ("lang", "rows", "groups")}
+        row |= {lead["metric"]: score["value"], "low": low, "high": high}
+        rows.append(row | {"majority": scores["majority"]})
     figure = (
         f"{lead['metric']} on {split} of {data['task']['name']}: "
         f"{with_interval(lead['average']['models'][0])}, {data['runs'][0]['reads']}"

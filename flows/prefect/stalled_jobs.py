@@ -3,7 +3,7 @@
 from prefect.events import emit_event
 from prefect.settings import PREFECT_UI_URL
 
-from mswitch.flows.jobs.command import make_cancel_command
+from mswitch.flows.jobs.command import make_end_command
 from mswitch.flows.jobs.launchers import make_launcher
 from mswitch.flows.jobs.record import Record
 from mswitch.flows.prefect.owners import parse_flow_run_id
@@ -24,7 +24,7 @@ def report_stall(record: Record, now: float) -> None:
         Unreachable: the scheduler does not answer.
     """
     alive = record.alive
-    if alive is None or "--watch" in record.job.argv or make_cancel_command(record.job) is not None:
+    if alive is None or "--watch" in record.job.argv or make_end_command(record.job) is not None:
         return
     last = record.job.find_last_sign(alive.number, now - STALL_SECS)
     if now - last < STALL_SECS:

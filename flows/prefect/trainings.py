@@ -17,10 +17,11 @@ from mswitch.flows.prefect.cost import CostGuard, OverBudgetError
 from mswitch.flows.prefect.follow import end_tasks_with_flow, follow_job
 from mswitch.flows.prefect.form_defaults import ComparisonSettings
 from mswitch.flows.prefect.operators_toml import Operators
-from mswitch.flows.prefect.owners import cancel, name_owner
+from mswitch.flows.prefect.owners import name_owner, withdraw
 from mswitch.flows.prefect.planned import Planned, make_training_job
 from mswitch.flows.prefect.preflight import check_trainings
 from mswitch.flows.prefect.show import (
+    Sides,
     TrainingProgress,
     index_reports,
     locate_so_far,
@@ -39,8 +40,6 @@ REPORT_SECS = 60.0
 #: Seconds between such reports if runs are in a bucket. Each report downloads them again, because
 #: they change with each checkpoint.
 BUCKET_REPORT_SECS = 600.0
-#: The runs of a report: the baseline's, and the candidates'.
-Sides = tuple[Sequence[Path | str], Sequence[Path | str]]
 #: Seconds between checks whether a training or evaluation can start.
 LOOK_SECS = 5.0
 
@@ -61,33 +60,31 @@ def compare(
         operators: settings with the launchers.
         at_a_time: number of trainings at a time; None for the launcher's number.
     """
-    examples = operators.output("examples", settings.examples)
+    examples = operators.locate_output("examples", settings.examples)
     check_trainings(settings, planned, examples, operators)
-    evaluator = operators.evaluator(settings.launcher)
+    evaluator = operators.find_evaluator(settings.launcher)
     guard = CostGuard(planned, settings, operators, read_manifest(examples, "examples"))
 
     def train() -> None:
         with end_tasks_with_flow():
             trainings = Trainings(planned, settings, examples, evaluator, reports, guard)
-            trainings.train(at_a_time or operators.trainings_at_a_time(guard.launcher))
+            trainings.train(at_a_time or operators.count_trainings_at_a_time(guard.launcher))
             trainings.evaluate()
 
     work_within_limit(guard, train)
-    verdicts = {out: write_page(*sides, out, settings.report) for out, sides in reports.items()}
+    verdicts = {out: write_page(sides, out, settings.report) for out, sides in reports.items()}
     index_reports(operators.storage)
     return verdicts
 
 
 @dataclasses.dataclass
 class Trainings:
-    """Trainings that run beside the flow's thread, with the evaluations of their checkpoints.
+    """Trainings of `compare` that run beside the flow's thread, with their evaluations.
 
     Attributes:
-        planned: the trainings, in the order in which they start.
-        settings: settings that they share.
+        planned: as for `compare`, as also `settings` and `reports`.
         examples: their data.
         evaluator: the launcher of their evaluations.
-        reports: the runs to compare, by directory of the report.
         guard: the guard of their cost, with their launcher.
     """
 
@@ -137,7 +134,7 @@ class Trainings:
             for training in self.planned:
                 if training.path in self.evaluations:
                     job = self._evaluation(training, watch=True)
-                    cancel(job, self.evaluator, name_owner(this_flow_run.id))
+                    withdraw(job, self.evaluator, name_owner(this_flow_run.id))
             raise
 
     def evaluate(self) -> None:
@@ -204,7 +201,7 @@ class Trainings:
             try:
                 place, of = locate_so_far(out), self.settings.report
                 with lines_to(lambda lines: None):
-                    summary = report_runs(*sides, place, of, unfinished=True)
+                    summary = report_runs(sides, place, of, unfinished=True)
                 if not summary["reused"]:
                     show_report(place, summary["verdict"])
             except Exception as error:  # trainings continue after any failure of a report

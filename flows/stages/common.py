@@ -1,7 +1,6 @@
 """Types of options, checks, and printing of results, for all subcommands."""
 
 import json as json_module
-import re
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
@@ -19,7 +18,6 @@ Cancel = Annotated[
 ]
 
 
-_CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 #: Sign before a figure that is a bound.
 _BOUNDS = {None: "", "none": "", "lower": "> ", "upper": "< "}
 
@@ -47,7 +45,7 @@ def _format_parts(counts: Mapping[str, int] | None) -> str:
     return f" ({', '.join(f'{name} {n:,}' for name, n in counts.items())})" if counts else ""
 
 
-def leave_accelerators_alone() -> None:
+def use_only_cpu() -> None:
     """Let JAX use only the CPU, in a command that only moves values.
 
     The host has more memory for a model, and a training may occupy the accelerator's.
@@ -68,7 +66,7 @@ def check_beam_options(options: Sequence[str]) -> list[str]:
     return list(options)
 
 
-def cancel_on_dataflow(out: str, runner: str, options: Sequence[str], json: bool) -> int:
+def end_on_dataflow(out: str, runner: str, options: Sequence[str], json: bool) -> int:
     """Cancel the Dataflow jobs that build an output."""
     from mswitch.pipelines.dataflow_jobs import cancel_jobs
     from mswitch.pipelines.runners import pipeline_options
@@ -78,20 +76,6 @@ def cancel_on_dataflow(out: str, runner: str, options: Sequence[str], json: bool
     cancelled = cancel_jobs(out, pipeline_options(runner, options))
     text = f"{out}: {', '.join(cancelled) or 'no job runs'}{' cancelled' if cancelled else ''}"
     return print_result({"out": out, "cancelled": cancelled}, text, json)
-
-
-def check_texts(texts: Sequence[str]) -> None:
-    """Refuse values of --text that are not UTF-8."""
-    for text in texts:
-        try:
-            text.encode()
-        except UnicodeEncodeError as error:
-            raise UserError(f"--text {text!r} is not UTF-8: convert it with iconv") from error
-
-
-def hide_controls(text: str) -> str:
-    """Replace control characters in a model's text, which a terminal could obey."""
-    return _CONTROLS.sub(" ", text)
 
 
 def split_commas(words: Sequence[str] | None) -> tuple[str, ...] | None:

@@ -41,7 +41,6 @@ def build(
         mswitch corpus build --from corpus --out stricter --set badwords.badwords_filter_fraction=1
 
     Args:
-        beam_options: options for Beam itself, after `--`.
         input: paths, quoted globs or URLs (gs://, s3://, https://) of WET, WARC, ARC or JSONL files
             (plain, gzip or zstd) or Parquet; JSONL and Parquet need text and url, or --field. A
             split of the Hugging Face Hub is hf://datasets/OWNER/NAME[@REVISION]/CONFIG/SPLIT.
@@ -242,7 +241,6 @@ def remove(
 
     Args:
         corpus: a corpus directory or its URL.
-        beam_options: options for Beam itself, after `--`.
         urls: a file of URLs, one a line; `#` begins a comment.
         sites: a file of hosts; it removes all pages of these and of hosts below them.
         ids: a file of documents' ids.

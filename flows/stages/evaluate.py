@@ -14,7 +14,6 @@ app = App(name="evaluate")
     reads={"run": "runs", "examples": "examples"},
     output="run",
     part="eval",
-    marked=False,
     accelerator=True,
 )
 def evaluate(

@@ -43,7 +43,6 @@ def build(
         mswitch examples build --corpus corpus --vocab vocabulary --out examples
 
     Args:
-        beam_options: options for Beam itself, after `--`.
         corpus: a corpus directory, or its URL (gs://, s3://).
         vocab: a vocabulary directory or SentencePiece model file, such as mT5's, or its URL. If it
             has no sentinels, T5's 100 are added.
@@ -116,7 +115,6 @@ def supervised(
     Training and seqio read the directory like one of `mswitch examples build`.
 
     Args:
-        beam_options: options for Beam itself, after `--`.
         task: the task's TOML file; paths in it are relative to its folder.
         vocab: the vocabulary of the model to fine-tune: a directory or a SentencePiece model file.
         out: the directory to make, or a URL.

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from cyclopts import App
 
-from mswitch.flows.stages.common import leave_accelerators_alone
+from mswitch.flows.stages.common import use_only_cpu
 from mswitch.flows.stages.stage import Summary, stage
 
 app = App(name="export-hf")
@@ -36,5 +36,5 @@ def export_hf(
     """
     from mswitch.models.huggingface.convert import export_hf as run_export
 
-    leave_accelerators_alone()
+    use_only_cpu()
     return run_export(run, out, vocab=vocab, step=step, max_shard_bytes=max_shard_bytes)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from cyclopts import App
 
-from mswitch.flows.stages.common import leave_accelerators_alone
+from mswitch.flows.stages.common import use_only_cpu
 from mswitch.flows.stages.stage import Summary, stage
 
 app = App(name="import-hf")
@@ -25,5 +25,5 @@ def import_hf(directory: Path, *, out: str) -> Summary:
     """
     from mswitch.models.huggingface.convert import import_hf as run_import
 
-    leave_accelerators_alone()
+    use_only_cpu()
     return run_import(directory, out)

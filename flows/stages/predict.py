@@ -1,17 +1,19 @@
 """`mswitch predict`: predict with a run, score its predictions, choose its checkpoint."""
 
+import re
 from pathlib import Path
 from typing import Annotated, Literal
 
 from cyclopts import App, Parameter
 
 from mswitch.flows.reports.numbers import plural
-from mswitch.flows.stages.common import check_texts, hide_controls
 from mswitch.flows.stages.stage import Summary, stage
 from mswitch.models.config import PredictConfig
 from mswitch.pipelines.errors import UserError
 
 app = App(name="predict")
+#: Control characters in a model's text, which a terminal could obey.
+_CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 
 @stage(
@@ -20,7 +22,6 @@ app = App(name="predict")
     reads={"run": "runs", "tasks": "examples", "vocab": "vocabularies"},
     output="run",
     part="predictions",
-    marked=False,
     accelerator=True,
 )
 def predict(
@@ -68,14 +69,7 @@ def predict(
     from mswitch.models.inference.infill import SENTINEL, infill
     from mswitch.models.inference.prediction_scores import format_scores
 
-    texts = list(text or [])
-    check_texts(texts)
-    if input is not None:
-        try:
-            with input.open(encoding="utf-8-sig", newline="\n") as file:
-                texts += [line.removesuffix("\n").removesuffix("\r") for line in file]
-        except (OSError, UnicodeDecodeError) as error:
-            raise UserError(f"--input {input} cannot be read: {error}") from error
+    texts = _read_texts(text or [], input)
     if text is not None or input is not None:
         of_splits = {"--select": select, "--again": again, "--limit": config.limit}
         of_splits["--split"] = split != "validation"
@@ -88,7 +82,7 @@ def predict(
         else:
             summary = of_run.answer(run, tasks, texts, config, step=step)
         lines = (
-            hide_controls(answer.get("filled", answer.get("prediction")))
+            _CONTROLS.sub(" ", answer.get("filled", answer.get("prediction")))
             for answer in summary["texts"]
         )
         return summary, "\n".join(lines)
@@ -110,3 +104,19 @@ def predict(
         )
         head = f"{summary['out']}: step {summary['step']:,}{reads}\n"
     return summary, head + format_scores(summary, list(summary["mean"]))
+
+
+def _read_texts(texts: list[str], file: Path | None) -> list[str]:
+    """Return the values of --text and the lines of --input, all of them UTF-8."""
+    for text in texts:
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            raise UserError(f"--text {text!r} is not UTF-8: convert it with iconv") from error
+    if file is None:
+        return texts
+    try:
+        with file.open(encoding="utf-8-sig", newline="\n") as lines:
+            return [*texts, *(line.removesuffix("\n").removesuffix("\r") for line in lines)]
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"--input {file} cannot be read: {error}") from error

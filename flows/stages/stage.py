@@ -28,8 +28,8 @@ from mswitch.flows.jobs.job import Job
 from mswitch.flows.stages.common import (
     Cancel,
     Json,
-    cancel_on_dataflow,
     check_beam_options,
+    end_on_dataflow,
     finish,
     print_result,
 )
@@ -50,8 +50,8 @@ class Stage:
         makes: kind of its output: a directory below the storage of all runs.
         reads: kinds of its inputs, by option.
         output: option that names its output.
-        part: directory that it adds to a run, if `output` names a run.
-        marked: whether a finished output has a marker.
+        part: directory that it adds to a run, if `output` names a run. It has no marker.
+        marked: whether another finished output has a marker.
         accelerator: whether it computes with JAX, so that it never runs inside a flow's process.
     """
 
@@ -102,18 +102,18 @@ class Stage:
             record: `Job.record`, or that of the run if the stage adds a part to one.
             values: values of the parameters.
         """
-        return self.job_of(self.argv(*beam_options, **values), values[self.output], hosts, record)
+        return self.make_job(self.argv(*beam_options, **values), values[self.output], hosts, record)
 
-    def job_of(
+    def make_job(
         self, argv: Sequence[str], output: Path | str, hosts: int = 1, record: Path | None = None
     ) -> Job:
         """Return the job of a command line."""
         out = str(output) if is_remote(output) else Path(output)
-        if self.part:
-            out = join(out, self.part) if isinstance(out, str) else out / self.part
-            record = record and record / self.part
         # The marker of an existing output does not show whether an addition to it is finished.
         marked = self.marked and not {"--append", "--unfinished"} & set(argv)
+        if self.part:
+            out = join(out, self.part) if isinstance(out, str) else out / self.part
+            record, marked = record and record / self.part, False
         return Job(tuple(argv), out, marked=marked, hosts=hosts, record=record)
 
     def command(self) -> Callable[..., int]:
@@ -121,14 +121,14 @@ class Stage:
         on_beam = "runner" in self.parameters
 
         @functools.wraps(self.function)
-        def command(*words: str, json: bool = False, cancel: bool = False, **values: Any) -> int:
+        def command(*words: str, json: bool = False, **values: Any) -> int:
             job = values.get("job")
             if job is not None and job.shared and not is_supervised(self.name.split()[0]):
                 return supervise_in_job(sys.argv[1:])
             if on_beam:
                 check_beam_options(words)
-            if cancel:
-                return cancel_on_dataflow(values["out"], values.get("runner", "local"), words, json)
+            if values.pop("cancel", False):
+                return end_on_dataflow(values["out"], values.get("runner", "local"), words, json)
             result = self.function(*words, **values)
             return (
                 print_result(*result, json) if isinstance(result, tuple) else finish(result, json)
@@ -194,7 +194,7 @@ def make_command_job(argv: Sequence[str], hosts: int = 1, record: Path | None = 
             f"a job needs an output directory: give {option} to {made.name!r} too, or run a "
             "command that has none without `mswitch jobs submit`"
         )
-    return made.job_of(argv, outputs[-1], hosts, record)
+    return made.make_job(argv, outputs[-1], hosts, record)
 
 
 def _find_stage(argv: Sequence[str]) -> Stage:

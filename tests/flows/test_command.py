@@ -76,7 +76,7 @@ def test_the_help_of_a_command_has_an_example(name, capsys):
             '--pack: "2.6" is not a whole number',
         ),
         (["demo", "--steps", "2.x"], 'unable to convert "2.x" into int'),
-        (["demo", "--steps", "0.0"], "for --steps. Must be >= 1"),
+        (["demo", "--steps", "0.0"], "--steps must be at least 1, not 0"),
         (["predict", "--run", "run", "--text"], "there is no text to answer: give --text"),
         (["demo", "--stpes", "3"], "Unknown option: --stpes. Did you mean --steps?"),
         (

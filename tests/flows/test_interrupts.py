@@ -69,17 +69,17 @@ def test_a_build_ends_with_one_line(tmp_path, moment):
 
 BUSY = """
 import hashlib
-from mswitch.flows.cli.interrupts import leave_on_interrupt
-leave_on_interrupt()
+from mswitch.flows.cli.interrupts import end_on_interrupt
+end_on_interrupt()
 print("busy", flush=True)
 hashlib.pbkdf2_hmac("sha512", b"", b"", 10 ** 9)  # one instruction of Python, many minutes
 """
 
 TRAINING = """
 import time
-from mswitch.flows.cli.interrupts import leave_on_interrupt
+from mswitch.flows.cli.interrupts import end_on_interrupt
 from mswitch.models.training.signals import stop_requests
-leave_on_interrupt()
+end_on_interrupt()
 with stop_requests() as due:
     print("busy", flush=True)
     while not due(1):
@@ -113,7 +113,7 @@ def test_a_training_saves_first_and_leaves_on_the_second():
 def test_it_stays_ignored_where_it_is_ignored():
     code = (
         "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)\n"
-        "from mswitch.flows.cli.interrupts import leave_on_interrupt; leave_on_interrupt()\n"
+        "from mswitch.flows.cli.interrupts import end_on_interrupt; end_on_interrupt()\n"
         "signal.raise_signal(signal.SIGINT)"
     )
     assert run_python("-c", code).returncode == 0

@@ -102,8 +102,8 @@ def test_names_are_listed(capsys):
         (["--mixture", "mc4.script.Cyrillic"], "did you mean 'mc4.script.Cyrl'?"),
         (["--mixture", "mc4.script.Thai"], "no training text in the mixture's languages (th)"),
         (["--mixture", "mc4.yo"], "the mixture names yo, but the examples have no training"),
-        (["--steps", "0"], "--steps is 0: give at least 1"),
-        (["--batch-size", "-1"], "--batch-size is -1: give at least 1"),
+        (["--steps", "0"], "--steps must be at least 1, not 0"),
+        (["--batch-size", "-1"], "--batch-size must be at least 1, not -1"),
     ],
 )
 def test_misuse_is_explained(examples, capsys, options, complaint):

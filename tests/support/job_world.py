@@ -131,7 +131,7 @@ class World:
         if record is None or record.alive is None:
             return
         ask(record.job, self.launcher, "cancel")
-        self.launcher.stop(record.job, record.alive.number, kill=True)
+        self.launcher.end(record.job, record.alive.number, kill=True)
 
 
 def ask(job: Job, launcher: Launcher, intent: str, owner: str = "") -> None:

@@ -4,7 +4,7 @@ import dataclasses
 
 from cyclopts import App
 
-from mswitch.flows.cli.doctor_checks import examine, format_findings
+from mswitch.flows.cli.doctor_checks import CHECKS, format_findings
 from mswitch.flows.stages.common import Json, print_result
 
 app = App(name="doctor")
@@ -18,7 +18,7 @@ def doctor(*, json: Json = False) -> int:
 
     The exit code is 1 if something is WRONG, such as a version with which mswitch does not work.
     """
-    findings = examine()
+    findings = [finding for check in CHECKS for finding in check()]
     rows = [dataclasses.asdict(finding) for finding in findings]
     print_result({"stage": "doctor", "findings": rows}, format_findings(findings), json)
     return int(any(finding.status == "wrong" for finding in findings))

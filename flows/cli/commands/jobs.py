@@ -8,20 +8,11 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import App, Parameter
 
-from mswitch.flows.jobs.doors import (
-    StopFollowing,
-    Summary,
-    as_json,
-    follow,
-    leave,
-    look,
-    stop_following,
-    want,
-)
+from mswitch.flows.jobs import doors
 from mswitch.flows.jobs.job import (
     MSWITCH,
     Job,
@@ -126,7 +117,7 @@ def submit(
         raise UserError(
             "--partition, --time-limit and --sbatch-option are Slurm's: give --launcher slurm"
         )
-    chosen = slurm if launcher == "slurm" else _read_operators().launcher(launcher)
+    chosen = slurm if launcher == "slurm" else _read_operators().find_launcher(launcher)
     return _start(job, chosen, wait, json)
 
 
@@ -145,7 +136,7 @@ def list_jobs(top: Path = Path(), *, json: Json = False) -> int:
     """
     if not top.is_dir():
         raise UserError(f"{top} is not a directory: give the directory of outputs")
-    jobs_found = [(record, look(record)) for record in find_records(top)]
+    jobs_found = [(record, doors.look(record)) for record in find_records(top)]
     columns = f"{'state':12} {'progress':>8} {'attempts':>8} {'host hours':>10} {'USD':>9}"
     lines = [f"{columns}  {'followed by':28} {'started by':28} output"]
     jobs = []
@@ -158,7 +149,7 @@ def list_jobs(top: Path = Path(), *, json: Json = False) -> int:
             f"{summary.host_hours:10,.2f} {usd:>9}  {who:28} {_make_line(record.started_by):28} "
             f"{_name_job(record.job)}"
         )
-        jobs.append(as_json(record, summary) | cost)
+        jobs.append(doors.as_json(record, summary) | cost)
     result = {"stage": "jobs", "jobs": jobs}
     return print_result(result, "\n".join(lines) if jobs_found else f"no jobs below {top}", json)
 
@@ -172,7 +163,7 @@ def show(out: Out, *, json: Json = False) -> int:
         mswitch jobs show run
     """
     record = need_record(out)
-    summary = look(record)
+    summary = doors.look(record)
     cost = _compute_cost(record, summary)
     usd = f", {cost['chip_hours']:,.2f} of chips, {cost['usd']:,.2f} USD" if cost else ""
     why = f", {_make_line(summary.message)}" if summary.message not in ("", summary.state) else ""
@@ -193,7 +184,7 @@ def show(out: Out, *, json: Json = False) -> int:
         where = attempt.where or "not started"
         message = _make_line(attempt.message or summary.state)
         lines.append(f"  attempt {attempt.number}    {times}, {where}: {message}{codes}")
-    return print_result(as_json(record, summary) | cost, "\n".join(lines), json)
+    return print_result(doors.as_json(record, summary) | cost, "\n".join(lines), json)
 
 
 @app.command
@@ -213,7 +204,7 @@ def logs(out: Out, *, follow: Annotated[bool, Parameter(alias="-f", negative="")
     shown = visible if sys.stdout.isatty() else str
     while True:
         record = need_record(out)
-        summary, launcher = look(record), make_launcher(record.launcher)
+        summary, launcher = doors.look(record), make_launcher(record.launcher)
         over = not follow or summary.state in FINAL
         if not over and summary.state == "ended" and summary.followed_by is None:
             tell_alone(f"nobody follows this job: `mswitch jobs adopt {out}` restarts it")
@@ -234,26 +225,26 @@ def logs(out: Out, *, follow: Annotated[bool, Parameter(alias="-f", negative="")
         time.sleep(1)
 
 
-@app.command
-def pause(out: Out, *, json: Json = False) -> int:
+@app.command(name="pause")
+def hold(out: Out, *, json: Json = False) -> int:
     """Let a job save and end; `mswitch jobs resume` continues it.
 
     After two minutes it is killed. This command waits until all its processes have ended.
 
         mswitch jobs pause run
     """
-    return _leave(out, "pause", json)
+    return _withdraw(out, "pause", json)
 
 
-@app.command
-def cancel(out: Out, *, json: Json = False) -> int:
+@app.command(name="cancel")
+def drop(out: Out, *, json: Json = False) -> int:
     """Let a job save and end, and do not start it again. Its output stays.
 
     After two minutes it is killed. This command waits until all its processes have ended.
 
         mswitch jobs cancel run
     """
-    return _leave(out, "cancel", json)
+    return _withdraw(out, "cancel", json)
 
 
 @app.command
@@ -282,7 +273,7 @@ def adopt(out: Out, *, wait: Wait = False, json: Json = False) -> int:
     return _follow(record.job.path, wait, json)
 
 
-def _compute_cost(record: Record, summary: Summary) -> dict[str, float]:
+def _compute_cost(record: Record, summary: doors.Summary) -> dict[str, float]:
     """Return chip hours and USD of a job; empty if its launcher has no price in operators.toml."""
     price, hours = _read_operators().find_price(record), summary.host_hours
     if price is None:
@@ -319,7 +310,7 @@ def _name_person() -> str:
 
 def _start(job: Job, launcher: Launcher, wait: bool, json: bool) -> int:
     try:
-        want(job, launcher, HAND, _name_person())
+        doors.want(job, launcher, HAND, _name_person())
     except Unreachable as error:
         raise UserError(
             f"the scheduler does not answer, so nothing was submitted ({error}): repeat the "
@@ -339,10 +330,10 @@ def _follow(place: Path, wait: bool, json: bool) -> int:
             print(*lines, sep="\n", flush=True)
 
     job, launcher = record.job, _read_operators().make_launcher(record.launcher)
-    tell = say_news("jobs") if wait else stop_following
+    tell = say_news("jobs") if wait else doors.follow_once
     try:
-        state = follow(job, launcher, on_lines=print_lines, on_poll=tell)
-    except StopFollowing as status:
+        state = doors.follow(job, launcher, on_lines=print_lines, on_poll=tell)
+    except doors.StopFollowing as status:
         words = [*MSWITCH, "jobs", "adopt", str(place), "--wait"]
         with open(locate_job_directory(place) / "follower.log", "ab") as log:
             subprocess.Popen(
@@ -356,24 +347,24 @@ def _follow(place: Path, wait: bool, json: bool) -> int:
     return _finish(place, state, json)
 
 
-def _leave(out: Path, how: Literal["pause", "cancel"], json: bool) -> int:
+def _withdraw(out: Path, how: doors.Ending, json: bool) -> int:
     record = need_record(out)
     # Use the record's launcher, so that an error in operators.toml cannot keep a job running.
     job, launcher = record.job, make_launcher(record.launcher)
     tell_news = say_news("jobs")
     try:
-        leave(job, launcher, how, HAND)
+        doors.leave(job, launcher, how, HAND)
     except Unreachable as error:
         say("jobs", f"not reachable ({error}); trying again")
 
     def tell(text: str) -> None:
         if need_record(out).intent == "run":
-            raise StopFollowing
+            raise doors.StopFollowing
         tell_news(text)
 
     try:
-        _finish(job.path, follow(job, launcher, on_poll=tell), json)
-    except StopFollowing:  # somebody has let the job run again, such as by `resume`
+        _finish(job.path, doors.follow(job, launcher, on_poll=tell), json)
+    except doors.StopFollowing:  # somebody has let the job run again, such as by `resume`
         return _follow(job.path, wait=False, json=json)
     return 0
 
@@ -387,7 +378,9 @@ def _finish(place: Path, state: State, json: bool) -> int:
 def _print(place: Path, text: str, json: bool) -> int:
     """Print a line about a job, or its whole state as JSON."""
     record = need_record(place)
-    return print_result(as_json(record, look(record)), f"{_name_job(record.job)}: {text}", json)
+    return print_result(
+        doors.as_json(record, doors.look(record)), f"{_name_job(record.job)}: {text}", json
+    )
 
 
 def _name_logs_command(place: Path) -> str:

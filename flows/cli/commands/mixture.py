@@ -1,7 +1,9 @@
 """`mswitch mixture`: show the sampling rate of each language."""
 
 import dataclasses
+from typing import Annotated
 
+from annotated_types import Ge
 from cyclopts import App
 
 from mswitch.flows.stages.common import Json, print_result
@@ -20,8 +22,8 @@ def show(
     *,
     tasks: str | None = None,
     mixture: str = DEFAULT,
-    steps: int = 1_000_000,
-    batch_size: int = 1024,
+    steps: Annotated[int, Ge(1)] = 1_000_000,
+    batch_size: Annotated[int, Ge(1)] = 1024,
     json: Json = False,
 ) -> int:
     """Print rate, records, tokens and epochs of each language, before anything is trained.
@@ -54,9 +56,6 @@ def show(
     given = tasks or examples
     if given is None or (tasks and examples):
         raise UserError("give an examples directory, or --tasks with a TOML file of several tasks")
-    for option, value in (("--steps", steps), ("--batch-size", batch_size)):
-        if value < 1:
-            raise UserError(f"{option} is {value}: give at least 1")
     opened = open_task_mixture(given, find_mixture(mixture))
     table = describe_mixture(opened, steps, batch_size)
     summary = {

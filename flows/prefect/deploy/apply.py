@@ -18,28 +18,7 @@ from prefect.events.schemas.automations import AutomationCore
 from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
-from mswitch.flows.prefect.deploy.deployments import (
-    DEPLOYMENTS,
-    QUEUE,
-    Deployment,
-    check_schedules,
-    find_further,
-    list_schedules,
-    list_tags,
-    make_job_variables,
-    make_schema,
-)
-from mswitch.flows.prefect.deploy.heartbeats import make_zombie_automation
-from mswitch.flows.prefect.deploy.notifications import (
-    FORMER_AUTOMATIONS,
-    FORMER_BLOCKS,
-    SEVERITIES,
-    find_block,
-    make_automations,
-    name_block,
-    read_address,
-    save_block,
-)
+from mswitch.flows.prefect.deploy import automations, deployments
 from mswitch.flows.prefect.operators_toml import HOUSEKEEPING, Operators, make_deployment_path
 from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.outputs import canonical_json
@@ -85,7 +64,7 @@ def deploy(operators: Operators, operators_file: Path | None, *, write: bool) ->
     Returns:
         The differences, as lines.
     """
-    check_schedules(operators)
+    deployments.check_schedules(operators)
     with connect(operators) as client:
         lines = []
         for thing in _list_things(client, operators, operators_file):
@@ -126,47 +105,50 @@ def _list_things(
     client: SyncPrefectClient, operators: Operators, operators_file: Path | None
 ) -> Iterator[Thing]:
     yield _compare_work_pool(client, operators)
-    yield _compare_work_queue(client, operators, QUEUE, operators.flow_runs)
+    yield _compare_work_queue(client, operators, deployments.QUEUE, operators.flow_runs)
     # A high priority does not override a limit: the reconciler needs a queue without a limit.
     yield _compare_work_queue(client, operators, HOUSEKEEPING, None)
-    for deployment in DEPLOYMENTS:
+    for deployment in deployments.DEPLOYMENTS:
         yield _compare_deployment(client, deployment, operators, operators_file)
-    yield _compare_automation(client, make_zombie_automation())
+    yield _compare_automation(client, automations.make_zombie_automation())
     yield from _list_notifications(client, operators)
 
 
 def _list_notifications(client: SyncPrefectClient, operators: Operators) -> Iterator[Thing]:
-    blocks: dict[str, UUID] = dict.fromkeys(SEVERITIES, UUID(int=0))
-    names, gone = [*FORMER_AUTOMATIONS], [*FORMER_BLOCKS]
+    blocks: dict[str, UUID] = dict.fromkeys(automations.SEVERITIES, UUID(int=0))
+    names, gone = [*automations.FORMER_AUTOMATIONS], [*automations.FORMER_BLOCKS]
     if operators.notifications is None:
-        names += [automation.name for automation in make_automations(blocks)]
-        gone += map(name_block, SEVERITIES)
+        names += [automation.name for automation in automations.make_automations(blocks)]
+        gone += map(automations.name_block, automations.SEVERITIES)
     for name in names:
         for before in client.read_automations_by_name(name):
             delete = functools.partial(client.delete_automation, before.id)
             yield Thing(f"automation {name}", None, {}, delete)
     for name in gone:
-        if (block := find_block(client, name)) is not None:
+        if (block := automations.find_block(client, name)) is not None:
             delete = functools.partial(client.delete_block_document, block[0])
             yield Thing(f"block {name}", None, {}, delete)
     if operators.notifications is None:
         return
     # The address is a secret: it is never shown.
     url, state = (
-        read_address(operators.notifications),
+        automations.read_address(operators.notifications),
         f"as in ${operators.notifications.url_variable}",
     )
-    for severity in SEVERITIES:
-        name = name_block(severity)
-        before = find_block(client, name)
+    for severity in automations.SEVERITIES:
+        name = automations.name_block(severity)
+        before = automations.find_block(client, name)
         shown = None if before is None else {"url": state if before[1] == url else "another"}
         yield Thing(
-            f"block {name}", {"url": state}, shown, functools.partial(save_block, severity, url)
+            f"block {name}",
+            {"url": state},
+            shown,
+            functools.partial(automations.save_block, severity, url),
         )
         # In a dry run, the block is perhaps missing.
-        block = find_block(client, name)
+        block = automations.find_block(client, name)
         blocks |= {severity: block[0]} if block else {}
-    for automation in make_automations(blocks):
+    for automation in automations.make_automations(blocks):
         yield _compare_automation(client, automation)
 
 
@@ -212,7 +194,7 @@ _OTHER_NAMES = ("form", "concurrency", "schedules")
 
 def _compare_deployment(
     client: SyncPrefectClient,
-    deployment: Deployment,
+    deployment: deployments.Deployment,
     operators: Operators,
     operators_file: Path | None,
 ) -> Thing:
@@ -220,16 +202,18 @@ def _compare_deployment(
     with contextlib.suppress(ObjectNotFound):
         before = client.read_deployment_by_name(make_deployment_path(deployment.name))
     present = before.schedules if before is not None else []
-    schema = make_schema(deployment, operators)
-    schedules = list_schedules(deployment, operators, present)
+    schema = deployments.make_schema(deployment, operators)
+    schedules = deployments.list_schedules(deployment, operators, present)
     wanted: dict[str, Any] = {
         "entrypoint": deployment.entrypoint,
         "work_pool_name": operators.pool,
         "work_queue_name": deployment.queue,
         "parameters": deployment.parameters,
         "description": deployment.flow.description,
-        "tags": list_tags(deployment, operators),
-        "job_variables": make_job_variables(operators_file, find_further(deployment, operators)),
+        "tags": deployments.list_tags(deployment, operators),
+        "job_variables": deployments.make_job_variables(
+            operators_file, deployments.find_further(deployment, operators)
+        ),
         "form": _hash(schema),
         "enforce_parameter_schema": True,
         "concurrency": deployment.concurrency,

@@ -12,16 +12,13 @@ from prefect.client.schemas.objects import ConcurrencyLimitStrategy, DeploymentS
 from prefect.client.schemas.schedules import CronSchedule
 from pydantic import ValidationError
 
-from mswitch.flows.prefect.deploy.heartbeats import HEARTBEAT_SECS
-from mswitch.flows.prefect.flows.append_crawl import append_crawl
-from mswitch.flows.prefect.flows.corpus import corpus
+from mswitch.flows.prefect.deploy.automations import HEARTBEAT_SECS
+from mswitch.flows.prefect.flows.comparisons import experiment, pretrain_pair, report
+from mswitch.flows.prefect.flows.corpus import append_crawl, corpus
 from mswitch.flows.prefect.flows.examples import examples
-from mswitch.flows.prefect.flows.experiment import experiment
 from mswitch.flows.prefect.flows.finetune import finetune_run
-from mswitch.flows.prefect.flows.pretrain_pair import pretrain_pair
 from mswitch.flows.prefect.flows.reconcile import reconcile
 from mswitch.flows.prefect.flows.refresh import refresh
-from mswitch.flows.prefect.flows.report import report
 from mswitch.flows.prefect.flows.stages import STAGE_FLOWS
 from mswitch.flows.prefect.form_defaults import (
     DEFAULTS,

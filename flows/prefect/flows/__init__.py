@@ -1,1 +1,1 @@
-"""The flows that `mswitch deploy` puts on a server, one in each file."""
+"""The flows that `mswitch deploy` puts on a server."""

@@ -3,14 +3,10 @@
 from pathlib import Path
 from typing import Any
 
-from prefect import flow
-
 from mswitch.flows.prefect.follow import follow_job
 from mswitch.flows.prefect.form_defaults import ExamplesSettings
-from mswitch.flows.prefect.form_fields import with_settings
+from mswitch.flows.prefect.form_fields import settings_flow
 from mswitch.flows.prefect.operators_toml import read_operators
-from mswitch.flows.prefect.owners import HOOKS
-from mswitch.flows.prefect.run_names import make_namer
 from mswitch.flows.prefect.show import make_key, show_table
 from mswitch.flows.prefect.steps import step
 from mswitch.flows.stages.examples import build as examples_stage
@@ -22,22 +18,21 @@ from mswitch.pipelines.vocabulary.inspection import inspect_vocabulary
 _COLUMNS = ("lang", "tokens_per_word", "tokens_per_byte", "unknown_share", "byte_share")
 
 
-@flow(name="examples", flow_run_name=make_namer("examples {name}"), **HOOKS)
-@with_settings
+@settings_flow("examples", "examples {name}")
 def examples(settings: ExamplesSettings) -> None:
     """Train a vocabulary, check how it suits each language, and write the examples."""
     operators = read_operators()
-    launcher = operators.launcher(settings.launcher)
-    corpus = operators.output("corpora", settings.corpus)
+    launcher = operators.find_launcher(settings.launcher)
+    corpus = operators.locate_output("corpora", settings.corpus)
     read_manifest(corpus, "corpus")
     vocabulary: str | Path = settings.vocabulary_file
     if not vocabulary:
-        vocabulary = operators.directory("vocabularies", settings.name)
+        vocabulary = operators.locate_directory("vocabularies", settings.name)
         job = vocabulary_stage.job(corpus=corpus, out=vocabulary, config=settings.vocabulary)
         follow_job(f"vocabulary {settings.name}", job, launcher)
     check_vocabulary(settings, corpus, vocabulary)
-    place = operators.directory("examples", settings.name)
-    out = operators.destination(place)
+    place = operators.locate_directory("examples", settings.name)
+    out = operators.choose_destination(place)
     job = examples_stage.job(
         record=place, corpus=corpus, vocab=vocabulary, out=out, config=settings.examples
     )
@@ -54,11 +49,9 @@ def check_vocabulary(
     show_table(
         make_key("vocabulary", settings.name), rows, "How the vocabulary suits each language"
     )
-    for column, limit, option in (
-        ("unknown_share", settings.max_unknown_share, "max_unknown_share"),
-        ("tokens_per_word", settings.max_tokens_per_word, "max_tokens_per_word"),
-    ):
-        check_limit(languages, column, limit, option)
+    for column in ("unknown_share", "tokens_per_word"):
+        option = f"max_{column}"
+        check_limit(languages, column, getattr(settings, option), option)
 
 
 def check_limit(rows: list[dict[str, Any]], column: str, limit: float, option: str) -> None:

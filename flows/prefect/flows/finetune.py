@@ -2,18 +2,13 @@
 
 from typing import Any
 
-from prefect import State, flow
-from prefect.states import Completed
-
 from mswitch.flows.prefect.approval import work_within_limit
 from mswitch.flows.prefect.cost import CostGuard
 from mswitch.flows.prefect.follow import follow_job
 from mswitch.flows.prefect.form_defaults import FinetuneSettings
-from mswitch.flows.prefect.form_fields import with_settings
+from mswitch.flows.prefect.form_fields import settings_flow
 from mswitch.flows.prefect.operators_toml import read_operators
-from mswitch.flows.prefect.owners import HOOKS
 from mswitch.flows.prefect.planned import Planned
-from mswitch.flows.prefect.run_names import make_namer
 from mswitch.flows.prefect.show import TrainingProgress, show_scores
 from mswitch.flows.stages.finetune import finetune as finetune_stage
 from mswitch.flows.stages.predict import predict as predict_stage
@@ -24,15 +19,14 @@ from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.outputs import read_manifest
 
 
-@flow(name="finetune", flow_run_name=make_namer("finetune {name}: {run}"), **HOOKS)
-@with_settings
-def finetune_run(settings: FinetuneSettings) -> State:
+@settings_flow("finetune", "finetune {name}: {run}")
+def finetune_run(settings: FinetuneSettings) -> str:
     """Fine-tune a run on a task, choose its checkpoint on validation, and score it on test."""
     operators = read_operators()
-    launcher = operators.launcher(settings.launcher)
-    origin = operators.run(settings.run)
-    tasks = operators.output("examples", settings.tasks)
-    place = operators.directory("finetuned", settings.name)
+    launcher = operators.find_launcher(settings.launcher)
+    origin = operators.locate_run(settings.run)
+    tasks = operators.locate_output("examples", settings.tasks)
+    place = operators.locate_directory("finetuned", settings.name)
     manifest = read_manifest(tasks, "examples")
     if manifest.get("kind") != "supervised":
         raise UserError(
@@ -41,7 +35,7 @@ def finetune_run(settings: FinetuneSettings) -> State:
     splits = {split for of in manifest["languages"].values() for split in of}
     if "validation" not in splits:
         raise UserError(f"{tasks} has no validation examples, which choose a checkpoint: add some")
-    out = operators.destination(place)
+    out = operators.choose_destination(place)
     with open_files(origin) as files:
         files.refresh()
         preset = read_run(files.directory)["preset"]
@@ -71,4 +65,4 @@ def finetune_run(settings: FinetuneSettings) -> State:
             follow_job(f"predict {settings.name}", job, launcher, guard.refuse)
 
     work_within_limit(guard, tune)
-    return Completed(message=show_scores(out, place, split))
+    return show_scores(out, place, split)

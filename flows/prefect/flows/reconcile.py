@@ -20,7 +20,7 @@ from prefect.client.schemas.filters import (
 from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.states import AwaitingRetry, Cancelled, Crashed, Failed
 
-from mswitch.flows.jobs.doors import StopFollowing, follow, leave, stop_following
+from mswitch.flows.jobs.doors import StopFollowing, follow, follow_once, leave
 from mswitch.flows.jobs.job import Unreachable
 from mswitch.flows.jobs.launchers import make_launcher
 from mswitch.flows.jobs.record import Record, find_records, need_record, read_follower
@@ -85,7 +85,7 @@ def settle(record: Record, flow_run: FlowRun | None) -> None:
         if flow_run is not None and kind == StateType.CANCELLING:
             if record.intent == "run" and read_follower(record.job.path) is None:
                 leave(*left)
-            finish_cancelling(flow_run, need_record(record.job.path))
+            end_flow_run(flow_run, need_record(record.job.path))
         return
     # If both are false, a request to pause or cancel has not reached the job, and no follower
     # repeats the request.
@@ -97,14 +97,19 @@ def settle(record: Record, flow_run: FlowRun | None) -> None:
             emit_job_event("mswitch.job.orphaned", record)
             return
     with contextlib.suppress(StopFollowing):  # the job still lives: the next round tries again
-        follow(record.job, launcher, on_poll=stop_following)
+        follow(record.job, launcher, on_poll=follow_once)
         say("reconcile", f"{record.job.out}: the job has ended, as its flow run was told to")
         emit_job_event("mswitch.job.stopped", record)
 
 
 def find_lost_flow_runs() -> list[FlowRun]:
-    """Return the flow runs whose process died or was never started."""
-    return [run for run in _read_flow_runs(StateType.CRASHED, StateType.PENDING) if _is_lost(run)]
+    """Return the flow runs that crashed, or whose worker died before it started the process."""
+    late = datetime.datetime.now(datetime.UTC) - datetime.timedelta(seconds=START_SECS)
+    return [
+        run
+        for run in _read_flow_runs(StateType.CRASHED, StateType.PENDING)
+        if run.state is not None and (run.state.is_crashed() or run.state.timestamp < late)
+    ]
 
 
 def _read_flow_runs(*kinds: StateType) -> list[FlowRun]:
@@ -112,15 +117,6 @@ def _read_flow_runs(*kinds: StateType) -> list[FlowRun]:
     wanted = FlowRunFilter(tags=FlowRunFilterTags(any_=[*TAGS]), state=state)
     with get_client(sync_client=True) as client:
         return client.read_flow_runs(flow_run_filter=wanted)
-
-
-def _is_lost(flow_run: FlowRun) -> bool:
-    """Return whether a flow run crashed, or its worker died before it started the process."""
-    state = flow_run.state
-    if state is None or state.is_crashed():
-        return state is not None
-    age = datetime.datetime.now(datetime.UTC) - state.timestamp
-    return age > datetime.timedelta(seconds=START_SECS)
 
 
 def revive(flow_run: FlowRun, records: Sequence[Record]) -> None:
@@ -154,7 +150,7 @@ def start_again(flow_run: FlowRun) -> None:
         client.set_flow_run_state(flow_run.id, AwaitingRetry(), force=True)
 
 
-def finish_cancelling(flow_run: FlowRun, record: Record) -> None:
+def end_flow_run(flow_run: FlowRun, record: Record) -> None:
     """Set a flow run's state to Cancelled, if the flow run has no process that would do so."""
     if record.intent == "cancel" and read_follower(record.job.path) is None:
         launcher = make_launcher(record.launcher)

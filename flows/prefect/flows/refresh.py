@@ -14,21 +14,20 @@ from typing import Any
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
-from prefect import State, flow, get_client
+from prefect import State, get_client
 from prefect.client.schemas import FlowRun
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterParentFlowRunId
 from prefect.deployments import run_deployment
 from prefect.exceptions import ObjectNotFound, Pause
 from prefect.runtime import flow_run as this_flow_run
-from prefect.states import Cancelled, Cancelling, Completed
+from prefect.states import Cancelled, Cancelling
 
-from mswitch.flows.prefect.flows.append_crawl import find_newest_dump
+from mswitch.flows.prefect.flows.corpus import find_newest_dump
 from mswitch.flows.prefect.follow import STATE_SECS, lift_time_limit
 from mswitch.flows.prefect.form_defaults import RefreshSettings
-from mswitch.flows.prefect.form_fields import JobCancelledError, with_settings
+from mswitch.flows.prefect.form_fields import JobCancelledError, settings_flow
 from mswitch.flows.prefect.operators_toml import make_deployment_path, read_operators
-from mswitch.flows.prefect.owners import cancel_jobs, crash_hook
-from mswitch.flows.prefect.run_names import make_namer
+from mswitch.flows.prefect.owners import crash_hook, withdraw_jobs
 from mswitch.flows.prefect.steps import SERVER_ERRORS, step
 from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.outputs import MARKER
@@ -50,19 +49,17 @@ def cancel_stages(flow: Any, flow_run: Any, state: Any) -> None:
         for run in client.read_flow_runs(flow_run_filter=FlowRunFilter(parent_flow_run_id=of_this)):
             if run.state is not None and run.state.is_crashed():
                 client.set_flow_run_state(run.id, Cancelled(), force=True)
-                cancel_jobs(read_operators(), run.id)
+                withdraw_jobs(read_operators(), run.id)
             elif run.state is None or not run.state.is_final():
                 client.set_flow_run_state(run.id, Cancelling())
 
 
-@flow(
-    name="refresh",
-    flow_run_name=make_namer("refresh {corpus}"),
-    on_cancellation=[cancel_stages],
-    on_crashed=[crash_hook],
+@settings_flow(
+    "refresh",
+    "refresh {corpus}",
+    {"on_cancellation": [cancel_stages], "on_crashed": [crash_hook]},
 )
-@with_settings
-def refresh(settings: RefreshSettings) -> State:
+def refresh(settings: RefreshSettings) -> str | None:
     """Add the newest dump, or files, to a corpus; make examples of it, train a pair, and report.
 
     Finished outputs are reused: with `{dump}` in the names, nothing happens until a new dump.
@@ -98,7 +95,7 @@ def refresh(settings: RefreshSettings) -> State:
         if own.get("begin_with") == PREVIOUS:
             own["begin_with"] = find_previous_pair(operators.storage, settings.pair, pair)
         last = run_to_end(settings.pair_deployment, own)
-    return Completed(message=last.state.message if last and last.state else "nothing to do")
+    return last.state.message if last and last.state else "nothing to do"
 
 
 @step("preflight")
@@ -140,10 +137,8 @@ def find_previous_pair(storage: Path, template: str, name: str) -> str:
         template: the form of the names.
         name: name of this pair.
     """
-    known = {r"\{date\}": r"\d{4}-\d\d-\d\d", r"\{dump\}": r"CC-MAIN-[\d-]+"}
-    pattern = re.escape(template)
-    for field, value in known.items():
-        pattern = pattern.replace(field, value)
+    pattern = re.escape(template).replace(r"\{date\}", r"\d{4}-\d\d-\d\d")
+    pattern = pattern.replace(r"\{dump\}", r"CC-MAIN-[\d-]+")
     reports = (storage / "pairs").glob(f"*/report/{MARKER}")
     names = (path.parents[1].name for path in reports)
     return max((pair for pair in names if pair < name and re.fullmatch(pattern, pair)), default="")

@@ -3,14 +3,12 @@
 import dataclasses
 from typing import Any
 
-from prefect import Flow, flow
+from prefect import Flow
 
 from mswitch.flows.jobs.job import Job
 from mswitch.flows.prefect.follow import follow_job
-from mswitch.flows.prefect.form_fields import describe, with_settings
+from mswitch.flows.prefect.form_fields import describe, settings_flow
 from mswitch.flows.prefect.operators_toml import Name, Operators, RunName, read_operators
-from mswitch.flows.prefect.owners import HOOKS
-from mswitch.flows.prefect.run_names import make_namer
 from mswitch.flows.stages.distill import distill as distill_stage
 from mswitch.flows.stages.evaluate import evaluate as evaluate_stage
 from mswitch.flows.stages.stage import Stage
@@ -18,9 +16,7 @@ from mswitch.flows.stages.upcycle import upcycle as upcycle_stage
 from mswitch.models.config import JobConfig
 from mswitch.pipelines.config_checks import check_fields
 
-NAME = "name of the output and its directory."
 RUN = "pairs/NAME/PRESET, runs/NAME or finetuned/NAME"
-LAUNCHER = "where it runs: a launcher of operators.toml."
 
 
 def make_settings_class(stage: Stage) -> type:
@@ -46,7 +42,8 @@ def make_settings_class(stage: Stage) -> type:
                 everyday += [f"{name}.{field}" for field in own if name == "config"]
                 everyday += ["training.steps"] if name == "training" else []
     fields.append(("launcher", Name, "local"))
-    docs |= {"name": NAME, "launcher": LAUNCHER}
+    docs["name"] = "name of the output and its directory."
+    docs["launcher"] = "where it runs: a launcher of operators.toml."
     docs |= {
         name: f"{RUN if kind == 'runs' else f'name in `{kind}` of the storage'}: {docs[name]}"
         for name, kind in stage.reads.items()
@@ -71,11 +68,11 @@ def make_job(stage: Stage, settings: Any, operators: Operators) -> Job:
         if field.name not in ("name", "launcher")
     }
     made = values.get(stage.output) or f"{stage.makes}/{settings.name}"
-    place = operators.directory(*made.split("/"))
+    place = operators.locate_directory(*made.split("/"))
     for name, kind in stage.reads.items():
         source = values[name] if kind == "runs" else f"{kind}/{values[name]}"
-        values[name] = str(operators.output(*source.split("/")))
-    values.setdefault(stage.output, operators.destination(place))
+        values[name] = str(operators.locate_output(*source.split("/")))
+    values.setdefault(stage.output, operators.choose_destination(place))
     return stage.job(record=place, **values)
 
 
@@ -86,13 +83,13 @@ def stage_flow(stage: Stage) -> Flow[..., Any]:
     def run(settings: settings_class) -> None:  # pyright: ignore[reportInvalidTypeForm]
         operators = read_operators()
         job = make_job(stage, settings, operators)
-        follow_job(stage.name, job, operators.launcher(settings.launcher))
+        follow_job(stage.name, job, operators.find_launcher(settings.launcher))
 
     name = stage.name.replace(" ", "-")
     run.__name__ = run.__qualname__ = name.replace("-", "_")
     run.__doc__ = (stage.function.__doc__ or "").partition("\n")[0]
     of = f"{name} {{{stage.output if stage.output in stage.reads else 'name'}}}"
-    return flow(name=name, flow_run_name=make_namer(of), **HOOKS)(with_settings(run))
+    return settings_flow(name, of)(run)
 
 
 # Prefect imports each flow by its variable's name, which is also the name of its command.

@@ -9,7 +9,7 @@ import pytest
 from job_world import World, ask, write_record
 
 from mswitch.flows.jobs import doors
-from mswitch.flows.jobs.command import make_cancel_command
+from mswitch.flows.jobs.command import make_end_command
 from mswitch.flows.jobs.job import Job, Unreachable
 from mswitch.flows.jobs.local import Local
 from mswitch.flows.jobs.record import Attempt, Record
@@ -54,7 +54,7 @@ def cancelled(monkeypatch):
 def test_only_builds_on_dataflow_leave_something(argv, command, tmp_path):
     if argv is command:
         command = (*argv, "--cancel")
-    assert make_cancel_command(Job(argv, tmp_path / "a")) == command
+    assert make_end_command(Job(argv, tmp_path / "a")) == command
 
 
 @pytest.mark.parametrize("intent", ["pause", "cancel"])

@@ -42,8 +42,8 @@ def test_a_job_that_waits_says_why_and_can_be_cancelled(world, settings, reason)
     launcher.submit(job, 1)
     world.wait_for(lambda: reason in launcher.poll(job, 1).reason)
     assert launcher.poll(job, 1).phase == "pending"
-    launcher.stop(job, 1)
-    launcher.stop(job, 1)
+    launcher.end(job, 1)
+    launcher.end(job, 1)
     world.wait_for(lambda: launcher.poll(job, 1).phase == "ended")
     assert world.pids() == []
 
@@ -124,7 +124,7 @@ def test_the_rights_that_the_documentation_names_suffice(world, kubernetes_clust
     follower = world.follow(job)
     world.wait_for_beat()
     ask(job, world.launcher, "pause")
-    world.launcher.stop(job, 1, kill=True)
+    world.launcher.end(job, 1, kill=True)
     world.end(follower, "paused")
     nobody = dataclasses.replace(world.launcher, service_account="nobody")
     with pytest.raises(UserError, match='serviceaccounts "nobody" not found'):

@@ -74,7 +74,7 @@ def test_the_example_of_the_documentation_shows_every_field(tmp_path):
     page = Path(__file__).parents[3] / "docs/how-to/kubernetes.md"
     example = re.findall(r"```toml\n(.*?)```", page.read_text(), re.S)[0]
     (tmp_path / "operators.toml").write_text(example)
-    launcher = read_operators(tmp_path / "operators.toml").launcher("v5e")
+    launcher = read_operators(tmp_path / "operators.toml").find_launcher("v5e")
     shown = tomllib.loads(example)["launchers"]["v5e"]
     assert shown == launcher.profile
 

@@ -56,7 +56,7 @@ def test_a_job_on_another_machine_is_stopped_there(world):
     about = json.loads(lock.read_text())
     lock.write_text(json.dumps({**about, "node": "elsewhere"}))
     with pytest.raises(UserError, match="is made on elsewhere: give the command there"):
-        world.launcher.stop(job, 1)
+        world.launcher.end(job, 1)
     world.finish(follower)
 
 

@@ -85,10 +85,10 @@ class Scheduler:
         lines = self.log[attempt][start:]
         return lines, start + len(lines)
 
-    def stop(self, job: Job, attempt: int, *, kill: bool = False) -> None:
-        self.call(lambda: self.end(attempt, 137 if kill else 75))
+    def end(self, job: Job, attempt: int, *, kill: bool = False) -> None:
+        self.call(lambda: self.record_end(attempt, 137 if kill else 75))
 
-    def end(self, attempt: int, code: int | None) -> None:
+    def record_end(self, attempt: int, code: int | None) -> None:
         if self.jobs[attempt].phase != "ended":
             self.jobs[attempt] = Status("ended", codes=() if code is None else (code,))
             if code in (1, 2) or (code == 0 and not (self.out / MARKER).exists()):
@@ -97,7 +97,7 @@ class Scheduler:
     def finish(self, attempt: int) -> None:
         self.out.mkdir(exist_ok=True)
         (self.out / MARKER).touch()
-        self.end(attempt, 0)
+        self.record_end(attempt, 0)
 
     def ask(self, job: Job, intent) -> None:
         try:
@@ -114,7 +114,7 @@ class Scheduler:
         event = self.event()
         for attempt in self.alive():
             if event in ENDS:
-                self.end(attempt, ENDS[event])
+                self.record_end(attempt, ENDS[event])
             elif event == "finish" or self.calm:
                 self.finish(attempt)
             elif event == "progress":

@@ -29,7 +29,7 @@ def test_a_job_that_waits_says_why_and_can_be_cancelled(world, tmp_path):
     second.submit(waiting)
     second.wait_for(lambda: second.launcher.poll(waiting, 1).reason == "Resources")
     assert second.launcher.poll(waiting, 1).phase == "pending"
-    second.launcher.stop(waiting, 1)
+    second.launcher.end(waiting, 1)
     second.wait_for_end(waiting)
     assert second.launcher.poll(waiting, 1).reason == "CANCELLED"
     world.finish(follower)

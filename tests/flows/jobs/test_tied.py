@@ -21,10 +21,10 @@ from mswitch.pipelines.errors import UserError
 PARENT = """
 import pathlib, signal, sys
 signal.signal(signal.SIGINT, getattr(signal, sys.argv.pop(1)))
-from mswitch.flows.cli.interrupts import leave_on_interrupt
+from mswitch.flows.cli.interrupts import end_on_interrupt
 from mswitch.flows.jobs.job import Job
 from mswitch.flows.jobs.tied import run_tied
-leave_on_interrupt()
+end_on_interrupt()
 child, mode, out = sys.argv[1:]
 run_tied(Job((mode, out), pathlib.Path(out), program=(sys.executable, child)), "a test")
 """

@@ -34,7 +34,7 @@ class Launched:
     def logs(self, job: Job, attempt: int, start: int) -> tuple[list[str], int]:
         return [], start
 
-    def stop(self, job: Job, attempt: int, *, kill: bool = False) -> None:
+    def end(self, job: Job, attempt: int, *, kill: bool = False) -> None:
         self.stopped += 1
 
 

@@ -7,8 +7,7 @@ from job_world import write_record
 
 from mswitch.flows.jobs.job import Job
 from mswitch.flows.jobs.record import Record, read_record
-from mswitch.flows.prefect.corpora import make_build_job
-from mswitch.flows.prefect.flows.append_crawl import has_dump, read_build_options
+from mswitch.flows.prefect.flows.corpus import has_dump, make_build_job, read_build_options
 from mswitch.flows.prefect.flows.examples import check_limit
 from mswitch.flows.prefect.operators_toml import Dataflow, Operators
 from mswitch.pipelines.errors import UserError
@@ -67,7 +66,7 @@ def test_a_build_on_dataflow_goes_to_its_bucket_and_is_found_there(tmp_path):
         make_build_job(["gs://b/x"], place, options, Operators(), append=False)
     dataflow = Dataflow(storage="gs://b/mswitch/", options=("--project=p",))
     operators = Operators(storage=tmp_path, dataflow=dataflow)
-    assert operators.output("corpora", "a") == place
+    assert operators.locate_output("corpora", "a") == place
     job = make_build_job(["gs://b/x"], place, options, operators, append=False)
     assert (job.out, job.path) == ("gs://b/mswitch/corpora/a", place)
     out = "--out=gs://b/mswitch/corpora/a"
@@ -76,5 +75,5 @@ def test_a_build_on_dataflow_goes_to_its_bucket_and_is_found_there(tmp_path):
     write_record(Record(job, {"launcher": "local"}))
 
     assert read_record(place).job == job
-    assert operators.output("corpora", "a") == job.out
+    assert operators.locate_output("corpora", "a") == job.out
     assert read_build_options(place) == options

@@ -254,8 +254,8 @@ def test_who_has_spent_all_is_asked_unless_nothing_is_left(
 
 def test_a_limit_without_a_price_is_refused():
     with pytest.raises(UserError, match=r"give host_hour in \[prices.local\] of operators.toml"):
-        Operators().price("local", limited=True)
-    assert Operators().price("local", limited=False) is None
+        Operators().look_up_price("local", limited=True)
+    assert Operators().look_up_price("local", limited=False) is None
 
 
 def test_predictions_of_a_fine_tuned_run_cost_too(operators, planned, tmp_path):

@@ -13,7 +13,7 @@ from mswitch.flows.jobs.local import Local
 from mswitch.flows.jobs.record import Attempt, Record
 from mswitch.flows.jobs.slurm import Slurm
 from mswitch.flows.prefect import trainings
-from mswitch.flows.prefect.flows.experiment import plan_reports, plan_runs, split_sides
+from mswitch.flows.prefect.flows.comparisons import plan_reports, plan_runs, split_sides
 from mswitch.flows.prefect.form_defaults import ExperimentSettings, PairSettings
 from mswitch.flows.prefect.operators_toml import Operators
 from mswitch.flows.prefect.planned import Planned
@@ -32,7 +32,7 @@ SETTINGS = ExperimentSettings(
 @pytest.fixture
 def operators(tmp_path):
     made = Operators(storage=tmp_path)
-    example_files.write_examples(made.directory("examples", "sample"), {"sw": (4,)}, 64, 500)
+    example_files.write_examples(made.locate_directory("examples", "sample"), {"sw": (4,)}, 64, 500)
     return made
 
 
@@ -66,7 +66,7 @@ def test_a_mixture_is_what_it_says_and_not_what_it_is_called(operators, tmp_path
 def test_what_is_given_twice_is_refused(operators, tmp_path):
     file = tmp_path / "even.toml"
     file.write_text("mc4_only = true\nalpha = 0\nmax_epochs = 1")
-    examples = operators.directory("examples", "sample")
+    examples = operators.locate_directory("examples", "sample")
     for changes in (
         {"seeds": (0, 0)},
         {"candidates": ("mt5-tiny",)},
@@ -93,9 +93,9 @@ def test_each_mixture_has_a_report_of_its_name(operators, tmp_path):
 
 def test_a_machine_trains_one_at_a_time_and_a_scheduler_gets_all():
     operators = Operators(trainings=2)
-    assert operators.trainings_at_a_time(Local()) == 2
-    assert operators.trainings_at_a_time(Slurm()) >= 1000
-    assert operators.launcher("local") == Local(trainings=2)
+    assert operators.count_trainings_at_a_time(Local()) == 2
+    assert operators.count_trainings_at_a_time(Slurm()) >= 1000
+    assert operators.find_launcher("local") == Local(trainings=2)
 
 
 def test_a_finished_run_is_not_evaluated_again_in_the_same_way(operators, monkeypatch):

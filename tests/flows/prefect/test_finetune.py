@@ -12,7 +12,7 @@ from mswitch.flows.prefect.show import show_scores
 
 def test_examples_of_text_are_refused_before_any_training(monkeypatch, tmp_path):
     operators = Operators(storage=tmp_path)
-    text = operators.directory("examples", "text")
+    text = operators.locate_directory("examples", "text")
     example_files.write_examples(text, {"sw": (4,)}, 64, 500, validation=2)
     trained = []
     module = "mswitch.flows.prefect.flows.finetune"

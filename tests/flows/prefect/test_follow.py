@@ -21,10 +21,10 @@ from mswitch.flows.jobs.job import Job, Status, Unreachable
 from mswitch.flows.jobs.local import Local
 from mswitch.flows.jobs.record import read_follower, read_record
 from mswitch.flows.prefect import follow as following
-from mswitch.flows.prefect.follow import follow
+from mswitch.flows.prefect.follow import Follower
 from mswitch.flows.prefect.form_fields import JobCancelledError
 from mswitch.flows.prefect.operators_toml import Operators
-from mswitch.flows.prefect.owners import cancel_jobs, name_owner
+from mswitch.flows.prefect.owners import name_owner, withdraw_jobs
 from mswitch.pipelines.progress import lines_to
 
 
@@ -46,7 +46,7 @@ class FlowRuns:
         def work() -> None:
             self.this.id = str(run)
             with lines_to(self.said.extend):
-                follow(self.job, self.world.launcher)
+                Follower(self.job, self.world.launcher).follow()
 
         return run, self.threads.submit(work)
 
@@ -97,7 +97,7 @@ def test_the_one_that_follows_keeps_it(runs, state, end):
     runs.states[second] = StateType(state)
     with pytest.raises(end):
         other.result(20)
-    cancel_jobs(Operators(storage=runs.world.out.parent), second)
+    withdraw_jobs(Operators(storage=runs.world.out.parent), second)
     (runs.world.out / "go").touch()
     one.result(20)
     assert len(runs.world.pids()) == 1
@@ -108,7 +108,7 @@ def test_the_one_that_follows_keeps_it(runs, state, end):
 def test_what_prefect_does_when_one_is_cancelled_leaves_the_other_its_job(runs, number):
     """The process of a cancelled flow run may be gone before it can see that."""
     both = follow_twice(runs)
-    cancel_jobs(Operators(storage=runs.world.out.parent), both[number][0])
+    withdraw_jobs(Operators(storage=runs.world.out.parent), both[number][0])
     assert read_record(runs.world.out).intent == "run"
     (runs.world.out / "go").touch()
     for _, work in both:
@@ -176,7 +176,7 @@ def test_a_flow_run_that_is_resumed_while_it_is_suspended_stays_resumed(
     )
 
     with pytest.raises(Abort, match="Running again: another process continues it"):
-        follow(made.job, launcher)
+        Follower(made.job, launcher).follow()
 
     assert launcher.stopped
     assert not states
@@ -204,7 +204,7 @@ def test_a_server_that_does_not_answer_is_told_once_and_so_is_its_return(
     )
     said: list[str] = []
     with lines_to(said.extend):
-        follow(Job(("evaluate",), tmp_path / "eval", marked=False), launcher)
+        Follower(Job(("evaluate",), tmp_path / "eval", marked=False), launcher).follow()
 
     told = [line for line in said if "server" in line]
     assert (
@@ -236,6 +236,6 @@ def test_a_job_is_asked_for_once_its_scheduler_answers(
     server(read_flow_run=lambda _: SimpleNamespace(state=state))
     job = Job(("evaluate",), tmp_path / "eval", marked=False)
     with pytest.raises(JobCancelledError) if cancelled else contextlib.nullcontext():
-        follow(job, launcher)
+        Follower(job, launcher).follow()
     assert not silent
     assert read_record(job.path).intent == ("cancel" if cancelled else "run")

@@ -24,7 +24,7 @@ from mswitch.flows.prefect.form_defaults import (
 from mswitch.flows.prefect.form_fields import (
     JobCancelledError,
     flatten_name,
-    list_leaves,
+    list_fields,
     list_old_names,
     make_settings,
     with_settings,
@@ -98,7 +98,7 @@ def test_a_deployment_has_values_that_its_form_takes_and_mean_its_settings(form)
 @each_form
 def test_what_is_out_of_bounds_is_refused_by_both(form):
     schema = schema_with_launchers(form.name)
-    for place, leaf in list_leaves(form.settings).items():
+    for place, leaf in list_fields(form.settings).items():
         group, _, field = place.rpartition(".")
         name, nested = flatten_name(place), group and place not in form.settings.everyday
         drawn = schema["definitions"][group]["properties"] if nested else schema["properties"]
@@ -126,7 +126,7 @@ def test_a_name_that_could_lead_out_of_the_storage_is_refused(name, tmp_path):
     with pytest.raises(ValidationError):
         check(BY_NAME["pretrain-pair-sample"], name=name)
     with pytest.raises(UserError, match="cannot be the name of a run"):
-        Operators(storage=tmp_path).directory("pairs", name)
+        Operators(storage=tmp_path).locate_directory("pairs", name)
 
 
 def test_what_is_given_of_a_group_is_merged_with_the_defaults():
@@ -147,7 +147,7 @@ def test_what_is_given_of_a_group_is_merged_with_the_defaults():
 def test_names_of_fields_before_there_were_groups_are_understood(form):
     kind, old = type(form.settings), list_old_names(form.settings)
     changes = {"batch_size": 64, "evaluate_dtype": "float32", "report_resamples": 200}
-    known = list_leaves(form.settings)
+    known = list_fields(form.settings)
     values = {name: changes.get(name, known[place].value) for name, place in old.items()}
     groups: dict[str, dict[str, Any]] = {}
     for name, place in old.items():

@@ -52,7 +52,7 @@ def test_without_a_file_everything_has_its_default(tmp_path):
 
     assert operators.server.host == "127.0.0.1"
     assert operators.storage == tmp_path / "runs"
-    assert operators.launcher("local").profile == {"launcher": "local"}
+    assert operators.find_launcher("local").profile == {"launcher": "local"}
 
 
 def test_paths_are_relative_to_the_file(tmp_path, monkeypatch):
@@ -60,7 +60,7 @@ def test_paths_are_relative_to_the_file(tmp_path, monkeypatch):
     monkeypatch.chdir("/")
     monkeypatch.setenv(VARIABLE, str(path))
 
-    assert read_operators().directory("pairs", "a") == tmp_path / "out" / "pairs" / "a"
+    assert read_operators().locate_directory("pairs", "a") == tmp_path / "out" / "pairs" / "a"
 
 
 @pytest.mark.parametrize(
@@ -106,15 +106,15 @@ def test_what_is_wrong_in_the_file_is_one_line(text, message, tmp_path):
 def test_examples_and_runs_go_to_the_bucket_and_are_found_where_they_were_made(tmp_path):
     here = Operators(storage=tmp_path)
     there = Operators(storage=tmp_path, bucket="s3://b/mswitch/")
-    place = there.directory("pairs", "a", "mt5-tiny")
-    assert here.destination(place) == place
-    assert there.destination(place) == "s3://b/mswitch/pairs/a/mt5-tiny"
-    assert there.output("pairs", "a", "mt5-tiny") == place
-    job = Job(("train",), there.destination(place), record=place)
+    place = there.locate_directory("pairs", "a", "mt5-tiny")
+    assert here.choose_destination(place) == place
+    assert there.choose_destination(place) == "s3://b/mswitch/pairs/a/mt5-tiny"
+    assert there.locate_output("pairs", "a", "mt5-tiny") == place
+    job = Job(("train",), there.choose_destination(place), record=place)
     write_record(Record(job, {"launcher": "local"}))
-    assert here.output("pairs", "a", "mt5-tiny") == job.out
+    assert here.locate_output("pairs", "a", "mt5-tiny") == job.out
     with pytest.raises(UserError, match="cannot be the name of a run"):
-        there.directory("pairs", "a", "../b")
+        there.locate_directory("pairs", "a", "../b")
 
 
 ASKED = '[schedules."append-crawl-monthly"]\ncron = "0 5 1 * *"\n'
@@ -233,12 +233,12 @@ def test_a_deployment_has_owner_tags_and_environment(tmp_path):
 
 def test_pages_are_linked_where_they_are_served(tmp_path):
     page = tmp_path / "runs" / "pairs" / "a b" / "report.html"
-    assert read_operators().link(page) == f"`{page}`"
+    assert read_operators().make_link(page) == f"`{page}`"
     served = read_operators(written(tmp_path, 'pages = "http://pages.example:4280"'))
-    assert served.link(page) == (
+    assert served.make_link(page) == (
         "[pairs/a b/report.html](http://pages.example:4280/pairs/a%20b/report.html)"
     )
-    assert served.link(tmp_path / "elsewhere.html") == f"`{tmp_path}/elsewhere.html`"
+    assert served.make_link(tmp_path / "elsewhere.html") == f"`{tmp_path}/elsewhere.html`"
 
 
 def test_a_deployment_is_found_by_its_name():

@@ -9,7 +9,7 @@ import pytest
 
 from mswitch.flows.jobs.job import Job, Unreachable
 from mswitch.flows.jobs.local import Local
-from mswitch.flows.prefect import begin_with, preflight
+from mswitch.flows.prefect import preflight
 from mswitch.flows.prefect.form_defaults import PairSettings
 from mswitch.flows.prefect.operators_toml import Operators, Price
 from mswitch.flows.prefect.planned import Planned, make_training_job
@@ -148,7 +148,7 @@ def write_run(run, made_of, finished=True, **changes):
 
 
 def continued(planned, origin, examples):
-    return begin_with.add_origin._task.fn.__wrapped__(planned, origin, examples)
+    return preflight.add_origin._task.fn.__wrapped__(planned, origin, examples)
 
 
 def test_a_training_goes_on_from_where_it_began(planned, examples, tmp_path):

@@ -19,10 +19,10 @@ from prefect.server.utilities.user_templates import render_user_template_sync
 from mswitch.flows.jobs.doors import leave, want
 from mswitch.flows.jobs.job import Job, Status
 from mswitch.flows.jobs.record import Attempt, follow_alone, read_record
-from mswitch.flows.prefect.deploy.notifications import SEVERITIES, make_automations
+from mswitch.flows.prefect.deploy.automations import SEVERITIES, make_automations
 from mswitch.flows.prefect.flows import reconcile as reconciling
 from mswitch.flows.prefect.operators_toml import Operators
-from mswitch.flows.prefect.owners import cancel_jobs, crash_hook, name_owner
+from mswitch.flows.prefect.owners import crash_hook, name_owner, withdraw_jobs
 from mswitch.flows.prefect.stalled_jobs import STALLED, report_stall
 
 
@@ -218,7 +218,7 @@ def test_flow_runs_are_lost_that_crashed_or_got_no_process(server):
 
 def test_a_flow_run_that_cancels_without_a_process_is_cancelled(launched, tmp_path, monkeypatch):
     ended: list[FlowRun] = []
-    monkeypatch.setattr(reconciling, "finish_cancelling", lambda run, _: ended.append(run))
+    monkeypatch.setattr(reconciling, "end_flow_run", lambda run, _: ended.append(run))
     run = flow_run(StateType.CANCELLING)
 
     reconciling.settle(record(tmp_path, run), run)
@@ -244,7 +244,7 @@ def test_what_a_cancelled_build_left_on_dataflow_is_cancelled(
     build = Job(("corpus", "build", "--runner=dataflow"), tmp_path / "run")
     record(tmp_path, run, job=build, attempts=[Attempt(1, 0.0, 0, outcome="resume")])
 
-    cancel_jobs(Operators(storage=tmp_path), run.id)
+    withdraw_jobs(Operators(storage=tmp_path), run.id)
     reconciling.settle(read_record(tmp_path / "run"), run)
 
     assert [words[-1] for words in called] == ["--cancel", "--cancel"]

@@ -89,7 +89,7 @@ def test_a_job_without_progress_is_told(server, received):
         assert told.startswith(f"{out}: no progress for 6")
         assert told.endswith(" minutes without a link")  # no flow run asked for it
     finally:
-        Local().stop(job, 1, kill=True)
+        Local().end(job, 1, kill=True)
 
 
 def test_a_pair_runs_to_its_report_and_is_told_with_its_verdict(server, received):

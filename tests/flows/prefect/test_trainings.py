@@ -60,7 +60,7 @@ def test_a_finished_report_stays_until_the_next_is_finished(tmp_path, shown, mon
 
     def written(runs) -> str:
         write = show.write_page._task.fn.__wrapped__
-        return write([runs[0]], [runs[1]], out, ReportConfig(resamples=100))
+        return write(([runs[0]], [runs[1]]), out, ReportConfig(resamples=100))
 
     monkeypatch.setattr(show, "read_operators", lambda: Operators(storage=tmp_path))
     out = tmp_path / "pairs" / "nightly" / "report"
