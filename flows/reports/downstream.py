@@ -1,10 +1,12 @@
 """Write the page of a fine-tuned run, and the page of a pair of such runs."""
 
+import functools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mswitch.flows.reports import downstream_sentences as sentences
+from markupsafe import Markup
+
 from mswitch.flows.reports.downstream_data import pair_data, run_data, to_csv
 from mswitch.flows.reports.downstream_section import DATA, PAGE, STAGE
 from mswitch.flows.reports.figures import Line, step_panel
@@ -74,9 +76,12 @@ def write_downstream(
     def make() -> tuple[dict[str, Any], dict[str, str]]:
         results = _measure(models, decodes, paired=True)
         speed_up = _speed_up(baselines, candidates, results[0]) if from_steps else None
-        data = pair_data(models, _names(models), results, speed_up)
+        names = [*run_names(baselines[0].name, candidates[0].name)]
+        names += [f"{run.name} from scratch" for run in beside]
+        data = pair_data(models, names, results, speed_up)
         csv = to_csv(data)
-        return data, {PAGE: _render_pair(data, csv), TABLE: csv}
+        values = {"figure": _draw_pair(data), "csv": csv_link(csv)}
+        return data, {PAGE: render_page("downstream.html.j2", data, **values), TABLE: csv}
 
     data, summary = publish(out, STAGE, config, DATA, make)
     shown = ("verdict", "languages", "better_after_holm", "worse_after_holm")
@@ -108,8 +113,9 @@ def write_run_page(
 
     def make() -> tuple[dict[str, Any], dict[str, str]]:
         results = _measure([[tuned]], list(tuned.predictions), paired=False)
-        data = run_data(tuned, Rows([[tuned]], results[0].decode), results)
-        return data, {RUN_PAGE: _render_run(data)}
+        data = run_data(tuned, Rows([[tuned]], results[0].data["decode"]), results)
+        page = render_page("run.html.j2", data, figure=_draw_validation(data))
+        return data, {RUN_PAGE: page}
 
     data, summary = publish(out, STAGE, config, RUN_DATA, make, lambda _: replace)
     summarized, [average] = data["summary"], data["results"][0]["average"]["models"]
@@ -129,7 +135,8 @@ def _measure(
     if results[0].average is None:
         raise UserError(
             f"each language of {models[0][0].task['name']} has one true class, so "
-            f"{results[0].metric} has no mean over languages: add accuracy to the task's metrics"
+            f"{results[0].data['metric']} has no mean over languages: add accuracy to the task's "
+            "metrics"
         )
     return results
 
@@ -140,7 +147,7 @@ def _speed_up(
     """Return the scores of both models by steps of pretraining, and the speed-up."""
     steps = [run.origin_step for run in baselines if run.origin_step is not None]
     alone = [[run] for run in (*baselines, *candidates)]
-    average = Rows(alone, lead.decode).average(lead.metric)
+    average = Rows(alone, lead.data["decode"]).average(lead.data["metric"])
     assert average is not None  # because `lead` has an average
     scores = [each.as_json() for each in average.models]
     return {
@@ -151,45 +158,29 @@ def _speed_up(
     }
 
 
-def _names(models: Sequence[Sequence[TunedRun]]) -> list[str]:
-    """Name the models for the page."""
-    baseline, candidate, *beside = (seeds[0] for seeds in models)
-    names = run_names(baseline.name, candidate.name)
-    return [*names, *(f"{run.name} from scratch" for run in beside)]
+def _draw_pair(data: Mapping[str, Any]) -> list[Markup]:
+    """Draw both models' scores by steps of pretraining."""
+    if not (speed_up := data["speed_up"]):
+        return []
+    curves = [
+        Line(run["name"], kind, speed_up["steps"], speed_up[role])
+        for run, role, kind in zip(data["runs"], ("baseline", "candidate"), "bc", strict=False)
+    ]
+    return _draw_curves(curves, "steps of pretraining (log scale)", log=True)
 
 
-def _render_pair(data: Mapping[str, Any], csv: str) -> str:
-    figure = []
-    speed_up = data["speed_up"]
-    if speed_up:
-        curves = [
-            Line(data["runs"][number]["name"], kind, speed_up["steps"], speed_up[role])
-            for number, (role, kind) in enumerate((("baseline", "b"), ("candidate", "c")))
-        ]
-        figure = _draw_curves(curves, "steps of pretraining (log scale)", log=True)
-    return render_page(
-        "downstream.html.j2", data, sentences=sentences, figure=figure, csv=csv_link(csv)
-    )
-
-
-def _render_run(data: Mapping[str, Any]) -> str:
-    figure = []
+def _draw_validation(data: Mapping[str, Any]) -> list[Markup]:
+    """Draw a run's scores on validation by steps of fine-tuning."""
     chosen = data["validation"]
-    if chosen and len(chosen["values"]) > 1:
-        points = sorted((int(step), value) for step, value in chosen["values"].items())
-        steps = [step for step, _ in points]
-        values = [{"value": value, "ci": None} for _, value in points]
-        curve = Line(f"{chosen['metric']} on validation", "c", steps, values, chosen["step"])
-        figure = _draw_curves([curve], "steps of fine-tuning", log=False)
-    return render_page("run.html.j2", data, sentences=sentences, figure=figure)
+    if not chosen or len(chosen["values"]) < 2:
+        return []
+    steps = sorted(map(int, chosen["values"]))
+    values = [{"value": chosen["values"][str(step)], "ci": None} for step in steps]
+    curve = Line(f"{chosen['metric']} on validation", "c", steps, values, chosen["step"])
+    return _draw_curves([curve], "steps of fine-tuning", log=False)
 
 
-def _draw_curves(curves: Sequence[Line], label: str, *, log: bool) -> list[Any]:
-    title = f"Scores by {label}"
-    desc = "Means over languages; the page's data have every value."
-    return svgs_on_screens(
-        lambda width, height: step_panel(
-            curves, label, title, desc, ratios=False, log=log, width=width, height=height
-        ),
-        "curve",
-    )
+def _draw_curves(curves: Sequence[Line], label: str, *, log: bool) -> list[Markup]:
+    title, desc = f"Scores by {label}", "Means over languages; the page's data have every value."
+    draw = functools.partial(step_panel, curves, label, title, desc, ratios=False, log=log)
+    return svgs_on_screens(draw, "curve")

@@ -2,13 +2,14 @@
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from mswitch.flows.reports.headline import LanguageResult, Pooled
 from mswitch.flows.reports.numbers import TIMES, bounded, number
+from mswitch.flows.reports.sentences import figure_words
 from mswitch.flows.reports.speedup import isotonic_fit
 from mswitch.flows.reports.svg import Drawing, line, nice_ticks, px, rect, text
 
@@ -39,12 +40,7 @@ class Line:
 
 
 def speedup_histogram(
-    rows: Sequence[Mapping[str, Any]],
-    median: float | None,
-    median_label: str,
-    *,
-    width: int,
-    name: str,
+    rows: Sequence[Mapping[str, Any]], median: Mapping[str, Any] | None, *, width: int, name: str
 ) -> Drawing:
     """Draw the number of languages by step speed-up (log axis), with marks at 1x, 4x and median.
 
@@ -52,17 +48,17 @@ def speedup_histogram(
     the true value. `name` makes the hatching's id unique in a page.
     """
     bars = [row for row in rows if row["step_speedup"] is not None]
-    exact = [bar for bar in bars if bar["censored"] == "none"]
+    below, exact, above = (
+        [bar for bar in bars if bar["censored"] == mark] for mark in ("upper", "none", "lower")
+    )
     logs = [math.log2(bar["step_speedup"]) for bar in exact] + [-0.5, 2.5]
     unit = 0.5 if max(logs) - min(logs) <= 8 else 1.0
-    counts: dict[int, list[int]] = {}
+    by_bin: dict[int, list[Mapping[str, Any]]] = {}
     for bar in exact:
         index = math.floor(round(math.log2(bar["step_speedup"]) / unit, 9))
-        counts.setdefault(index, [0, 0])[0 if bar["in_headline"] else 1] += 1
-    first = min([*counts, math.floor(min(logs) / unit)])
-    last = max([*counts, math.floor(max(logs) / unit)]) + 1
-    below = [bar for bar in bars if bar["censored"] == "upper"]
-    above = [bar for bar in bars if bar["censored"] == "lower"]
+        by_bin.setdefault(index, []).append(bar)
+    first = min([*by_bin, math.floor(min(logs) / unit)])
+    last = max([*by_bin, math.floor(max(logs) / unit)]) + 1
     bins = last - first + BOUND_BINS * (bool(below) + bool(above))
     edge, top, floor = 14, 46, 216
     bin_width = min((width - 2 * edge) / bins, 90)
@@ -72,29 +68,35 @@ def speedup_histogram(
     def x_of(log2: float) -> float:
         return left + (log2 / unit - first) * bin_width
 
-    tallest = max([*map(sum, counts.values()), len(below), len(above), 1])
-    rise = (floor - top - 16) / tallest
+    rise = (floor - top - 16) / max(1, *map(len, (*by_bin.values(), below, above)))
     parts = [
         f'<pattern id="{name}-hatch" width="6" height="6" patternUnits="userSpaceOnUse" '
         'patternTransform="rotate(45)"><path class="hatch" d="M0 0V6"/></pattern>',
         line(left, floor, right, floor, "axis"),
     ]
-    for index, kinds in sorted(counts.items()):
-        x = left + (index - first) * bin_width
-        parts += _stack(x, bin_width, floor, rise, dict(zip(("bar", "thin"), kinds, strict=True)))
-    parts += _bound_bars(below, "<", (edge, bin_width), floor, rise, name)
-    place = (right + (BOUND_BINS - 1) * bin_width, bin_width)
-    parts += _bound_bars(above, ">", place, floor, rise, name)
-    parts += _axis(x_of, (first * unit, last * unit), floor, unit * 46 / bin_width)
+    for index, group in sorted(by_bin.items()):
+        parts += _stack(left + (index - first) * bin_width, bin_width, floor, rise, group)
+    end = right + (BOUND_BINS - 1) * bin_width
+    for group, sign, x, nearest in ((below, "<", edge, max), (above, ">", end, min)):
+        if group:
+            bound = nearest(bar["step_speedup"] for bar in group)
+            parts += _stack(x, bin_width, floor, rise, group, name)
+            parts.append(line(x, floor, x + bin_width, floor, "axis"))
+            parts.append(text(x + bin_width / 2, floor + 17, f"{sign} {bound:,.4g}{TIMES}", "mid"))
+    every = max(1, math.ceil(unit * 46 / bin_width))  # so that labels do not touch
+    for power in range(math.ceil(first * unit), math.floor(last * unit) + 1):
+        if power % every == 0:
+            parts.append(line(x_of(power), floor, x_of(power), floor + 4, "axis"))
+            parts.append(text(x_of(power), floor + 17, _power(power), "mid"))
     for power in (0, 2):
         parts.append(line(x_of(power), top - 10, x_of(power), floor, "ref"))
     centre = None
     if median is not None:
-        centre = min(max(x_of(math.log2(median)), edge), width - edge)
+        centre = min(max(x_of(math.log2(median["value"])), edge), width - edge)
         parts.append(line(centre, top - 26, centre, floor, "median"))
-        half = 3.4 * len(median_label)
-        middle = min(max(centre, half), width - half)
-        parts.append(text(middle, 13, median_label, "mid mark"))
+        label = f"median {figure_words(median)}"
+        half = 3.4 * len(label)
+        parts.append(text(min(max(centre, half), width - half), 13, label, "mid mark"))
     for power in (0, 2):
         x = x_of(power)
         away = "end " if centre is not None and centre >= x else ""
@@ -110,53 +112,25 @@ def speedup_histogram(
     )
 
 
-def _bound_bars(
-    group: Sequence[Mapping[str, Any]],
-    sign: str,
-    place: tuple[float, float],
+def _stack(
+    x: float,
+    bin_width: float,
     floor: float,
     rise: float,
-    name: str,
+    bars: Sequence[Mapping[str, Any]],
+    hatch: str = "",
 ) -> Iterable[str]:
-    """Draw the bar of all languages at a bound; `place` is its left edge and width."""
-    if not group:
-        return
-    x, bin_width = place
-    inside = sum(bar["in_headline"] for bar in group)
-    kinds = {f"box {name}": inside, f"thin {name}": len(group) - inside}
-    yield from _stack(x, bin_width, floor, rise, kinds)
-    bounds = [bar["step_speedup"] for bar in group]
-    bound = min(bounds) if sign == ">" else max(bounds)
-    yield line(x, floor, x + bin_width, floor, "axis")
-    yield text(x + bin_width / 2, floor + 17, f"{sign} {bound:,.4g}{TIMES}", "mid")
-
-
-def _axis(
-    x_of: Callable[[float], float], limits: tuple[float, float], floor: float, room: float
-) -> Iterable[str]:
-    """Draw ticks at powers of two, at least `room` powers apart so that labels do not touch."""
-    every = max(1, math.ceil(room))
-    for power in range(math.ceil(limits[0]), math.floor(limits[1]) + 1):
-        if power % every == 0:
-            yield line(x_of(power), floor, x_of(power), floor + 4, "axis")
-            yield text(x_of(power), floor + 17, _power(power), "mid")
-
-
-def _stack(
-    x: float, bin_width: float, floor: float, rise: float, kinds: Mapping[str, int]
-) -> Iterable[str]:
-    """Draw a stacked bar. A kind is a CSS class; a second word adds a hatching."""
-    y = floor
-    for kind, count in kinds.items():
+    """Draw the languages of a bin, first those in the headline; `hatch` names a hatching."""
+    y, inside = floor, sum(bar["in_headline"] for bar in bars)
+    for css, count in (("box" if hatch else "bar", inside), ("thin", len(bars) - inside)):
         if not count:
             continue
         y -= count * rise
         area = (x + 1.5, y, bin_width - 3, count * rise)
-        css, _, hatched = kind.partition(" ")
         yield rect(*area, css)
-        if hatched:
-            yield rect(*area, style=f"fill:url(#{hatched}-hatch)")
-    yield text(x + bin_width / 2, y - 4, str(sum(kinds.values())), "mid ink halo")
+        if hatch:
+            yield rect(*area, style=f"fill:url(#{hatch}-hatch)")
+    yield text(x + bin_width / 2, y - 4, str(len(bars)), "mid ink halo")
 
 
 def _histogram_legend(width: int, top: float, name: str) -> tuple[str, int]:

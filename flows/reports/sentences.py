@@ -3,8 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mswitch.flows.reports.intervals import MINIMUM_UNITS
 from mswitch.flows.reports.numbers import (
+    MINIMUM_UNITS,
     NOT_AVAILABLE,
     TIMES,
     Censoring,
@@ -85,15 +85,6 @@ def so_far_caution(step: int) -> str:
     )
 
 
-def continued_caution(steps: int) -> str:
-    """Say what the figures mean if models continued from others and kept their moments."""
-    return (
-        f"Both models continued from others after {steps:,} steps, with their moments. Steps, "
-        "FLOPs and tokens count from there, so a speed-up is only of this part of the training. If "
-        "a model was better before it, the speed-up is large."
-    )
-
-
 def pooled_sentence(pooled: Mapping[str, Any] | None, baseline: str) -> str:
     """State the pooled speed-up, and call it pooled."""
     if pooled is None:
@@ -116,13 +107,21 @@ def pooled_sentence(pooled: Mapping[str, Any] | None, baseline: str) -> str:
     return f"{shown} {in_brackets(pooled['confidence_percent'], interval, seeds)}"
 
 
-def seeds_note(seeds: Sequence[int]) -> str:
-    """Say whether intervals include the variation between seeds."""
-    if len(seeds) == 1:
-        return f"One seed ({seeds[0]}): intervals do not include the variation between seeds."
+def continued_caution(steps: int) -> str:
+    """Say what the figures mean if models continued from others and kept their moments."""
     return (
-        f"Curves are averaged over {len(seeds)} seeds; intervals include the variation between "
-        "seeds."
+        f"Both models continued from others after {steps:,} steps, with their moments. Steps, "
+        "FLOPs and tokens count from there, so a speed-up is only of this part of the training. If "
+        "a model was better before it, the speed-up is large."
+    )
+
+
+def decay_caution(steps: int) -> str:
+    """Say what a speed-up means if the learning rate falls to zero before the end."""
+    return (
+        f"The learning rates of both models fell to zero over the last {plural(steps, 'step')}. "
+        "Losses at earlier steps lack that fall, so no shorter training would end at them. The "
+        "step speed-up is nearer to one than with curves without a fall. Compare final losses."
     )
 
 
@@ -159,15 +158,6 @@ def caution(summary: Mapping[str, Any], tokens: float) -> list[str]:
             "good as at the end."
         )
     return reasons
-
-
-def decay_caution(steps: int) -> str:
-    """Say what a speed-up means if the learning rate falls to zero before the end."""
-    return (
-        f"The learning rates of both models fell to zero over the last {plural(steps, 'step')}. "
-        "Losses at earlier steps lack that fall, so no shorter training would end at them. The "
-        "step speed-up is nearer to one than with curves without a fall. Compare final losses."
-    )
 
 
 def text_cautions(text: Mapping[str, Any] | None) -> list[str]:
@@ -232,29 +222,6 @@ def fourfold_scope(share: Mapping[str, Any]) -> str:
     return f"of these languages{may * (highest > share['value'])}"
 
 
-def headline_scope(summary: Mapping[str, Any]) -> str:
-    """Say which languages the headline leaves out, and why."""
-    reasons = [
-        (summary["languages_under_minimum_documents"], f"fewer than {MINIMUM_UNITS} documents"),
-        (summary["languages_without_training_text"], "no training text"),
-        (summary["languages_without_defined_speedup"], "no defined speed-up"),
-    ]
-    told = [f"{count} ({reason})" for count, reason in reasons if count]
-    if not told:
-        return "Every language is in the headline."
-    twice = "; a language can have more than one reason" if len(told) > 1 else ""
-    return f"Languages left out: {', '.join(told)}{twice}."
-
-
-def curve_note(baseline: str, candidate: str) -> str:
-    """Say how to read the loss curves of a pair."""
-    return (
-        f"Losses over training steps (log scale): {baseline} in grey, {candidate} in blue. Dots "
-        "are evaluations; lines are monotone fits. A dashed line is the target, and the short "
-        "strokes on it mark where each model first reached it."
-    )
-
-
 def horizon_note(confidence: str, mixture: Mapping[str, Any]) -> str:
     """Say how to read the speed-ups by horizon."""
     tasks = mixture.get("tasks", {}).values()
@@ -282,11 +249,6 @@ def extrapolation(doubled: Mapping[str, Any]) -> str:
         f"{ratio(doubled['median_step_speedup'])}{TIMES} after {doubled['step']:,} steps. That is "
         "an extrapolation, not a measurement."
     )
-
-
-def options(config: Mapping[str, Any]) -> str:
-    """Format a configuration, one option per line."""
-    return "\n".join(f"{key} = {value}" for key, value in sorted(config.items()))
 
 
 def mixture(attributes: Mapping[str, Any]) -> str:
