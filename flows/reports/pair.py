@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from mswitch.flows.reports import figures, figures_by_language, sentences
-from mswitch.flows.reports.downstream_section import Downstream, check_downstream, read_downstream
+from mswitch.flows.reports.downstream import Downstream, check_downstream, read_downstream
 from mswitch.flows.reports.headline import LanguageResult, Pooled, measure_language, pool
 from mswitch.flows.reports.horizon import measure_horizons
 from mswitch.flows.reports.intervals import DEFAULT_CONFIG, ReportConfig
