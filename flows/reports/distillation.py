@@ -33,8 +33,8 @@ from mswitch.flows.reports.pages import language_fields, publish, render_page
 from mswitch.flows.reports.pairs import (
     Pairs,
     index_by_seed,
-    merged,
-    model_names,
+    merge_seeds,
+    name_models,
     pair_seed_losses,
     pair_students,
     pair_up,
@@ -213,7 +213,7 @@ def _measure(
             generator = language_generator("pooled", config.seed)
             mean = drawn[draw_languages(len(trained), config.resamples, generator)].mean(axis=1)
         pooled = measure_share(losses.mean(axis=0), mean, config)
-    teacher, run = (merged([run for _, run in pairs]) for pairs in (of_teacher, of_student))
+    teacher, run = (merge_seeds([run for _, run in pairs]) for pairs in (of_teacher, of_student))
     taught = run.config.get("teacher") or {}
     return {
         "name": name,
@@ -237,8 +237,8 @@ def _data(
     config: ReportConfig,
 ) -> dict[str, Any]:
     """Return the contents of distillation.json."""
-    baseline, teacher = (merged(side) for side in zip(*of_teacher, strict=True))
-    names = model_names([merged([student for _, student in pairs]) for _, pairs in of_students])
+    baseline, teacher = (merge_seeds(side) for side in zip(*of_teacher, strict=True))
+    names = name_models([pairs[0][1] for _, pairs in of_students])
     long = None
     if of_long:
         run = of_long[0][1]

@@ -12,7 +12,7 @@ from markupsafe import Markup
 from mswitch.flows.reports.downstream_data import pair_data, run_data, to_csv
 from mswitch.flows.reports.figures import Line, step_panel
 from mswitch.flows.reports.pages import csv_link, publish, render_page
-from mswitch.flows.reports.pair_data import run_names
+from mswitch.flows.reports.pair_data import name_pair
 from mswitch.flows.reports.runs import EvaluatedRun
 from mswitch.flows.reports.scores import Result, Rows, measure_downstream_speed_up
 from mswitch.flows.reports.svg import svgs_on_screens
@@ -80,7 +80,7 @@ def write_downstream(
     def make() -> tuple[dict[str, Any], dict[str, str]]:
         results = _measure(models, decodes, paired=True)
         speed_up = _speed_up(baselines, candidates, results[0]) if from_steps else None
-        names = [*run_names(baselines[0].name, candidates[0].name)]
+        names = [*name_pair(baselines[0].name, candidates[0].name)]
         names += [f"{run.name} from scratch" for run in beside]
         data = pair_data(models, names, results, speed_up)
         csv = to_csv(data)

@@ -65,7 +65,7 @@ def speedup_histogram(
     left = edge + BOUND_BINS * bool(below) * bin_width
     right = left + (last - first) * bin_width
 
-    def x_of(log2: float) -> float:
+    def scale_x(log2: float) -> float:
         return left + (log2 / unit - first) * bin_width
 
     rise = (floor - top - 16) / max(1, *map(len, (*by_bin.values(), below, above)))
@@ -86,19 +86,19 @@ def speedup_histogram(
     every = max(1, math.ceil(unit * 46 / bin_width))  # so that labels do not touch
     for power in range(math.ceil(first * unit), math.floor(last * unit) + 1):
         if power % every == 0:
-            parts.append(line(x_of(power), floor, x_of(power), floor + 4, "axis"))
-            parts.append(text(x_of(power), floor + 17, _power(power), "mid"))
+            parts.append(line(scale_x(power), floor, scale_x(power), floor + 4, "axis"))
+            parts.append(text(scale_x(power), floor + 17, _power(power), "mid"))
     for power in (0, 2):
-        parts.append(line(x_of(power), top - 10, x_of(power), floor, "ref"))
+        parts.append(line(scale_x(power), top - 10, scale_x(power), floor, "ref"))
     centre = None
     if median is not None:
-        centre = min(max(x_of(math.log2(median["value"])), edge), width - edge)
+        centre = min(max(scale_x(math.log2(median["value"])), edge), width - edge)
         parts.append(line(centre, top - 26, centre, floor, "median"))
         label = f"median {figure_words(median)}"
         half = 3.4 * len(label)
         parts.append(text(min(max(centre, half), width - half), 13, label, "mid mark"))
     for power in (0, 2):
-        x = x_of(power)
+        x = scale_x(power)
         away = "end " if centre is not None and centre >= x else ""
         parts.append(text(x - 4 if away else x + 4, top - 6, _power(power), f"{away}ink halo"))
     parts.append(text((left + right) / 2, floor + 35, "step speed-up (log scale)", "mid"))
@@ -180,13 +180,13 @@ def step_panel(
     low, high = scale(min(ends)) - margin, scale(max(ends)) + margin
     steps = lines[0].steps
 
-    def x_of(step: float) -> float:
+    def scale_x(step: float) -> float:
         first, last, value = steps[0], steps[-1], step
         if log:
             first, last, value = math.log(first), math.log(last), math.log(value)
         return left + 8 + (value - first) / (last - first) * (right - left - 16)
 
-    def y_of(scaled: float) -> float:
+    def scale_y(scaled: float) -> float:
         return floor - (scaled - low) / (high - low) * (floor - top)
 
     if ratios:
@@ -196,24 +196,24 @@ def step_panel(
         ticks = [(value, number(value, digits)) for value in values]
     parts = []
     for tick, shown in ticks:
-        y = y_of(tick)
+        y = scale_y(tick)
         parts.append(line(left, y, right, y, "ref" if ratios and tick == 0 else "rule"))
         parts.append(text(left - 5, y + 4, shown, "end"))
     key = float(left)
     for index, each in enumerate(lines):
         aside = 3 * (index - (len(lines) - 1) / 2)
         points = [
-            (x_of(step) + aside, y_of(scale(point["value"])), point)
+            (scale_x(step) + aside, scale_y(scale(point["value"])), point)
             for step, point in zip(each.steps, each.points, strict=True)
             if point and point["value"] is not None
         ]
         parts += [
-            line(x, y_of(scale(ci[0])), x, y_of(scale(ci[1])), "axis")
+            line(x, scale_y(scale(ci[0])), x, scale_y(scale(ci[1])), "axis")
             for x, _, point in points
             if (ci := point["ci"])
         ]
         if each.chosen is not None:
-            parts.append(line(x_of(each.chosen), top, x_of(each.chosen), floor, "median"))
+            parts.append(line(scale_x(each.chosen), top, scale_x(each.chosen), floor, "median"))
         if points:
             path = "L".join(f"{px(x)} {px(y)}" for x, y, _ in points)
             parts.append(f'<path class="{each.kind}l" d="M{path}"/>')
@@ -245,28 +245,28 @@ def curve_panel(
     low, high = float(np.min(result.curves)), float(np.max(result.curves))
     low, high = low - 0.05 * (high - low) - 1e-6, high + 0.05 * (high - low) + 1e-6
 
-    def x_of(step: float) -> float:
+    def scale_x(step: float) -> float:
         return left + (math.log(step) - first) / (last - first) * (right - left)
 
-    def y_of(loss: float) -> float:
+    def scale_y(loss: float) -> float:
         return floor - (loss - low) / (high - low) * (floor - top)
 
     def path(losses: np.ndarray) -> str:
         points = zip(steps, losses, strict=True)
-        return "M" + "L".join(f"{px(x_of(s))} {px(y_of(loss))}" for s, loss in points)
+        return "M" + "L".join(f"{px(scale_x(s))} {px(scale_y(loss))}" for s, loss in points)
 
     ticks, digits = nice_ticks(low, high, max(3, height // 50))
     speed_up, fits = result.speed_up, [isotonic_fit(curve) for curve in result.curves]
     note = bounded(speed_up.value, speed_up.censored)
     parts = [text(0, 11, label, "head"), text(right, 11, note, "end ink")]
     for tick in ticks:
-        parts.append(line(left, y_of(tick), right, y_of(tick), "rule"))
-        parts.append(text(left - 5, y_of(tick) + 4, number(tick, digits), "end"))
-    target = y_of(float(fits[0][-1]))
+        parts.append(line(left, scale_y(tick), right, scale_y(tick), "rule"))
+        parts.append(text(left - 5, scale_y(tick) + 4, number(tick, digits), "end"))
+    target = scale_y(float(fits[0][-1]))
     parts.append(line(left, target, right, target, "ref"))
     for step, css in ((speed_up.baseline_steps, "bl"), (speed_up.candidate_steps, "cl")):
         if step is not None:
-            parts.append(line(x_of(step), target - 5, x_of(step), target + 5, css))
+            parts.append(line(scale_x(step), target - 5, scale_x(step), target + 5, css))
     parts += [
         f'<path class="{css}" d="{path(fit)}"/>'
         for fit, css in zip(fits, ("bl", "cl"), strict=True)
@@ -276,14 +276,14 @@ def curve_panel(
     circle = f"{arc} {2 * radius} 0{arc} {-2 * radius} 0"
     for losses, css in zip(result.curves, ("bp", "c"), strict=True):
         dots = "".join(
-            f"M{px(x_of(step) - radius)} {px(y_of(loss))}{circle}"
+            f"M{px(scale_x(step) - radius)} {px(scale_y(loss))}{circle}"
             for step, loss in zip(steps, losses, strict=True)
         )
         parts.append(f'<path class="{css}" d="{dots}"/>')
     parts.append(text(left, height - 5, f"{int(steps[0]):,}"))
     parts.append(text(right, height - 5, f"{int(steps[-1]):,} steps", "end"))
     for power in range(20) if width > SMALL_PANEL else ():
-        x = x_of(10**power)
+        x = scale_x(10**power)
         if left + 40 < x < right - 90:
             parts.append(text(x, height - 5, f"{10**power:,}", "mid"))
     return Drawing(

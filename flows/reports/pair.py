@@ -20,8 +20,8 @@ from mswitch.flows.reports.horizon import measure_horizons
 from mswitch.flows.reports.intervals import DEFAULT_CONFIG, ReportConfig
 from mswitch.flows.reports.numbers import rounded
 from mswitch.flows.reports.pages import csv_link, publish, render_page
-from mswitch.flows.reports.pair_data import overview_data, report_data, run_names, to_csv
-from mswitch.flows.reports.pairs import Pairs, merged, model_names, pair_seed_losses, pair_up
+from mswitch.flows.reports.pair_data import name_pair, overview_data, report_data, to_csv
+from mswitch.flows.reports.pairs import Pairs, merge_seeds, name_models, pair_seed_losses, pair_up
 from mswitch.flows.reports.routing import Routing, most_informative_layer
 from mswitch.flows.reports.runs import are_trained, find_common_steps, open_runs, read_evaluated_run
 from mswitch.flows.reports.svg import (
@@ -113,7 +113,7 @@ def write_report(
         identity = {
             "report": identifying_settings(config),
             "statistics": STATISTICS,
-            **{role: merged(runs).identity for role, runs in sides.items()},
+            **{role: merge_seeds(runs).identity for role, runs in sides.items()},
         }
         if not timed:
             identity["timed"] = False
@@ -139,7 +139,7 @@ def write_report(
         def make() -> Made:
             if len(compared) > 1:
                 return _make_all(compared, make_one, extras)
-            return make_one(compared[0], run_names(*(run.name for run in compared[0][0])))
+            return make_one(compared[0], name_pair(*(run.name for run in compared[0][0])))
 
         report, summary = publish(out, STAGE, identity, DATA, make, is_superseded)
     summary |= {key: report["summary"][key] for key in ("verdict", "languages")}
@@ -158,7 +158,7 @@ def _make(
     extras: Mapping[str, Any],
 ) -> Made:
     """Compare one candidate with the baseline."""
-    baseline, candidate = map(merged, zip(*pairs, strict=True))
+    baseline, candidate = map(merge_seeds, zip(*pairs, strict=True))
     runs, steps = (baseline, candidate), np.array(baseline.steps, dtype=float)
     of_languages = pair_seed_losses(pairs)
     progress = Progress(STAGE, "bootstrap", len(of_languages), "languages")
@@ -204,7 +204,7 @@ def _make_all(
     extras: Mapping[str, Any],
 ) -> Made:
     """Compare several candidates with the baseline; each has its files in a subdirectory."""
-    baseline, *names = model_names([compared[0][0][0], *(pairs[0][1] for pairs in compared)])
+    baseline, *names = name_models([compared[0][0][0], *(pairs[0][1] for pairs in compared)])
     reports, files = {}, {}
     for number, (name, pairs) in enumerate(zip(names, compared, strict=True), start=1):
         folder = f"{number}-{re.sub('[^A-Za-z0-9._-]+', '-', name).strip('-')}"

@@ -132,7 +132,7 @@ def speed_up_json(speed_up: SpeedUp, factors: Mapping[str, float | None]) -> dic
 UNITS = {False: ("nats", "target token"), True: ("bits", "byte of masked text")}
 
 
-def run_names(baseline: str, candidate: str) -> tuple[str, str]:
+def name_pair(baseline: str, candidate: str) -> tuple[str, str]:
     """Name both models for the page by their presets, with their roles if these are equal."""
     if baseline != candidate:
         return baseline, candidate

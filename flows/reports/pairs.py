@@ -177,7 +177,7 @@ def _check_taught(student: EvaluatedRun, teachers: Sequence[EvaluatedRun]) -> No
         )
 
 
-def merged(runs: Sequence[EvaluatedRun]) -> EvaluatedRun:
+def merge_seeds(runs: Sequence[EvaluatedRun]) -> EvaluatedRun:
     """Return the first seed's run, with the times of all seeds, to represent all runs."""
     if len(runs) == 1:
         return runs[0]
@@ -195,7 +195,7 @@ def merged(runs: Sequence[EvaluatedRun]) -> EvaluatedRun:
     )
 
 
-def model_names(models: Sequence[EvaluatedRun]) -> list[str]:
+def name_models(models: Sequence[EvaluatedRun]) -> list[str]:
     """Name the models by their presets, and by their different settings if presets are equal."""
     names = [run.name for run in models]
     for index, run in enumerate(models):
