@@ -173,29 +173,25 @@ class Rows:
         }
         if not of_languages:
             return None
-        values, majorities, sums_of = [], [], {}
-        of_seeds: list[list[Floats]] = [[] for _ in self.texts]
+        values, of_seeds, majorities, sums_of = [], [], [], {}
         for lang, made in of_languages.items():
-            answers, groups, sums = self._sums(self.languages[lang], made)
+            _, sums, majority = self._sums(self.languages[lang], made)
             sums_of[lang] = [each.sum(axis=0) for each in sums]
-            for own, each in zip(of_seeds, sums, strict=True):
-                own.append(made.value(each.sum(axis=1)))
+            of_seeds.append([made.value(each.sum(axis=1)) for each in sums])
             totals = np.stack([each.sum(axis=0) for each in sums_of[lang]])
             values.append(made.value(totals))
-            if self.majority is not None:
-                commonest = [self.majority] * len(answers)
-                majorities.append(made(answers, commonest, groups))
+            majorities.append(majority)
         resampled, common = self._resampled(of_languages, sums_of)
         # Resamples may lack rare classes, which lowers some metrics: correct the mean.
         resampled += np.stack(values, axis=1)[..., None] - resampled.mean(axis=2, keepdims=True)
         fewest = min(len(sums[0]) for sums in sums_of.values())
         drawn = _draw_average(resampled, common, fewest)
-        seeds = [np.mean(own, axis=0) for own in of_seeds]
+        seeds = [np.mean(own, axis=0) for own in zip(*of_seeds, strict=True)]
         models, least = [], min(each.least for each in of_languages.values())
         for number, value in enumerate(np.mean(values, axis=0).tolist()):
             ci = None if drawn is None else _interval(value, drawn[number], seeds[number], least)
             models.append(Estimate(value, ci))
-        majority = float(np.mean(majorities)) if majorities else None
+        majority = None if self.majority is None else float(np.mean(majorities))
         return Average(models, drawn, majority, seeds, least, len(values))
 
     def _resampled(
@@ -251,8 +247,8 @@ class Rows:
 
     def _sums(
         self, rows: Sequence[int], metric: Metric
-    ) -> tuple[list[list[str]], list[str], list[Floats]]:
-        """Return answers and groups of `rows`, and each model's statistics [K, G, S] by seed."""
+    ) -> tuple[list[str], list[Floats], float | None]:
+        """Return groups of `rows`, each model's statistics [K, G, S] by seed, and `majority`."""
         answers = [self.answers[row] for row in rows]
         groups = [self.groups[row] for row in rows]
         sums = [
@@ -261,10 +257,13 @@ class Rows:
             )
             for seeds in self.texts
         ]
-        return answers, groups, sums
+        majority = None
+        if self.majority is not None:
+            majority = metric(answers, [self.majority] * len(rows), groups)
+        return groups, sums, majority
 
     def _scores(self, rows: Sequence[int], metric: Metric, paired: bool) -> Scores:
-        answers, groups, sums = self._sums(rows, metric)
+        groups, sums, majority = self._sums(rows, metric)
         models = [score_sums(metric, each.sum(axis=0), len(rows)) for each in sums]
         difference = None
         if paired:
@@ -274,9 +273,6 @@ class Rows:
             of_seeds = metric.value(sums[1].sum(axis=1)) - metric.value(sums[0].sum(axis=1))
             ours, theirs = (each.sum(axis=0) for each in sums[:2])
             difference = measure_difference(metric, ours, theirs, sizes, of_seeds)
-        majority = None
-        if self.majority is not None:
-            majority = metric(answers, [self.majority] * len(rows), groups)
         return {
             "rows": len(rows),
             "groups": models[0].groups,
