@@ -231,12 +231,15 @@ def pair_seed_losses(pairs: Pairs) -> list[list[LanguageLosses]]:
                 "documents: evaluate all with the same --examples and --max-documents"
             )
     langs = np.array(documents["lang"].to_pylist())
-    sizes = [first.documents[name].to_numpy() for name in (size, "target_bytes")]
+    tokens, sizes = (first.documents[name].to_numpy() for name in (size, "target_bytes"))
     losses = [(baseline.nats / unit, candidate.nats / unit) for baseline, candidate in pairs]
     of_languages = []
     for lang in np.unique(langs).tolist():
         rows = langs == lang
-        seeds = [LanguageLosses(lang, *(x[rows] for x in (*sizes, *pair))) for pair in losses]
+        seeds = [
+            LanguageLosses(lang, tokens[rows], sizes[rows], ours[rows], theirs[rows])
+            for ours, theirs in losses
+        ]
         if CLUSTER in first.documents.column_names:
             clusters = first.documents[CLUSTER].to_numpy()[rows]
             seeds = [each.sum_clusters(clusters) for each in seeds]
