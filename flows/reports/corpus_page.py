@@ -4,6 +4,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from mswitch.flows.reports.numbers import fine_percent
 from mswitch.flows.reports.pages import language_fields, render_page
 from mswitch.flows.reports.svg import Drawing, inline_svg, line, rect, svgs_on_screens, text
@@ -35,61 +37,39 @@ def write_page(corpus: str | Path, file: str | Path) -> dict[str, Any]:
     check_output_files(html=file)
     surveyed = survey(corpus)
     reasons = [reason for stage in stats["stages"] for reason in stage["dropped"]]
-    samples = read_rejected_samples(corpus, reasons, SAMPLES_SHOWN)
     config = read_manifest(corpus, "corpus")["config"]
-    write_atomically(file, render(str(corpus), config, stats, surveyed, samples))
-    return surveyed
-
-
-def render(
-    corpus: str,
-    config: Mapping[str, Any],
-    stats: Mapping[str, Any],
-    surveyed: Mapping[str, Any],
-    samples: Mapping[str, Sequence[Mapping[str, str]]],
-) -> str:
-    """Render the page of a corpus.
-
-    Args:
-        corpus: its path or URL, whose last part is shown.
-        config: settings of its build.
-        stats: its stats.json.
-        surveyed: its survey.
-        samples: dropped records by reason.
-    """
     rows = [_row(total, surveyed["languages"][total["lang"]]) for total in sum_languages(stats)]
-    rows.sort(key=lambda row: (row["name"].casefold(), row["lang"]))
-    documents = sum(row["documents"] for row in rows)
     size = sum(row["bytes"] for row in rows)
     for row in rows:
         row["share"] = row["bytes"] / max(size, 1)
     of_language = config.get("steps", {}).get("language", {})
-    threshold = of_language.get("language_threshold")
     whole = [sum(column) for column in zip(*(row["scores"] for row in rows), strict=True)]
-    return render_page(
+    threshold = of_language.get("language_threshold")
+    page = render_page(
         "corpus.html.j2",
         {"languages": rows, "stages": stats["stages"], "lines": stats["lines"]},
         name=Path(corpus).resolve().name,
-        documents=documents,
+        documents=sum(row["documents"] for row in rows),
         bytes=size,
         histograms={
             row["lang"]: inline_svg(
                 score_histogram(
-                    _merge_bins(row["scores"]), None, 300, 84, f"Scores of {row['name']}"
+                    np.reshape(row["scores"], (-1, 5)).sum(axis=1).tolist(),
+                    *(None, 300, 84, f"Scores of {row['name']}"),
                 ),
                 f"score-{row['lang']}",
             )
             for row in rows
         },
         scores=svgs_on_screens(
-            lambda width, _: score_histogram(whole, threshold, width, 180, "Language scores"),
+            lambda width, **_: score_histogram(whole, threshold, width, 180, "Language scores"),
             "scores",
         ),
         scripts_figure=svgs_on_screens(
-            lambda width, _: share_bars(_script_shares(rows), width, "Scripts of the text"),
+            lambda width, **_: share_bars(_script_shares(rows), width, "Scripts of the text"),
             "scripts",
         ),
-        samples=samples,
+        samples=read_rejected_samples(corpus, reasons, SAMPLES_SHOWN),
         samples_shown=SAMPLES_SHOWN,
         unsampled=UNSAMPLED,
         found=surveyed,
@@ -99,35 +79,25 @@ def render(
         least_share=LEAST_SHARE,
         drops_known=any(row["dropped"] for row in rows),
     )
+    write_atomically(file, page)
+    return surveyed
 
 
 def _row(total: Mapping[str, Any], seen: Mapping[str, Any]) -> dict[str, Any]:
     """Return the page's data of a language: sizes, survey, and figures computed from them."""
     known = languages().get(total["lang"])
     letters = sum(seen["scripts"].values())
+    below = np.cumsum(seen["scores"])
+    middle = int(np.searchsorted(below, below[-1] / 2))
     return {
         **language_fields(total["lang"]),
         **total,
         **seen,
         "in_script": measure_script_share(seen["scripts"], known) if known and letters else None,
         "script_shares": [(code, count / letters) for code, count in seen["scripts"].items()],
-        "median_score": _median(seen["scores"]),
+        "median_score": (middle + 0.5) / len(below) if below[-1] else None,
         "largest_site": seen["sites"][0][1] / max(seen["documents"], 1) if seen["sites"] else None,
     }
-
-
-def _median(counts: Sequence[int]) -> float | None:
-    """Return the middle of the bin that holds the median."""
-    left = sum(counts) / 2
-    for index, count in enumerate(counts):
-        left -= count
-        if count and left <= 0:
-            return (index + 0.5) / len(counts)
-    return None
-
-
-def _merge_bins(counts: Sequence[int]) -> list[int]:
-    return [sum(counts[start : start + 5]) for start in range(0, len(counts), 5)]
 
 
 def _script_shares(rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, float]]:

@@ -11,6 +11,7 @@ baseline is a dense run with the steps of both; its share is computed in the sam
 
 import contextlib
 import dataclasses
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,6 @@ import numpy as np
 
 from mswitch.flows.reports.intervals import (
     DEFAULT_CONFIG,
-    MINIMUM_UNITS,
     Estimate,
     ReportConfig,
     draw_languages,
@@ -28,13 +28,13 @@ from mswitch.flows.reports.intervals import (
     percentiles,
     widening,
 )
-from mswitch.flows.reports.numbers import rounded
+from mswitch.flows.reports.numbers import MINIMUM_UNITS, rounded
 from mswitch.flows.reports.pages import language_fields, publish, render_page
 from mswitch.flows.reports.pairs import (
     Pairs,
     index_by_seed,
-    merged,
-    model_names,
+    merge_seeds,
+    name_models,
     pair_seed_losses,
     pair_students,
     pair_up,
@@ -129,7 +129,7 @@ def _read(run: Path, role: str) -> EvaluatedRun:
             f"{evaluated.option} was evaluated per byte, but shares of a gain are per token: "
             "evaluate it on the examples that it was trained on"
         )
-    return dataclasses.replace(evaluated, steps=evaluated.steps[-1:], tables=evaluated.tables[-1:])
+    return dataclasses.replace(evaluated, steps=evaluated.steps[-1:], nats=evaluated.nats[:, -1:])
 
 
 def _check_long(of_teacher: Pairs, of_long: Pairs) -> None:
@@ -148,27 +148,6 @@ def _check_long(of_teacher: Pairs, of_long: Pairs) -> None:
                 f"{run.option} was trained for {run.steps[-1]:,} steps, but teacher and student "
                 f"for {steps:,} together: train it with --steps {steps}"
             )
-
-
-@dataclasses.dataclass(frozen=True)
-class _Language:
-    """Final losses of baseline, teacher and student with K seeds, in one language.
-
-    Attributes:
-        lang: mC4 code.
-        documents: number of documents.
-        clusters: number of documents if near-duplicates count once.
-        trained: whether all three saw training text of the language.
-        losses: [K, 3] nats per target token.
-        drawn: [R, K, 3] the same on resampled documents.
-    """
-
-    lang: str
-    documents: int
-    clusters: int
-    trained: bool
-    losses: Losses
-    drawn: Losses
 
 
 def measure_share(
@@ -202,44 +181,53 @@ def measure_share(
     return {"gain": gain, "kept": figure(lambda x: x[..., 0] - x[..., 2]), "share": share}
 
 
-def _languages(of_teacher: Pairs, of_student: Pairs, config: ReportConfig) -> list[_Language]:
-    """Return each language's losses; both pairs use the same resampled documents."""
-    runs = [run for pairs in (of_teacher, of_student) for pair in pairs for run in pair]
+def _measure(
+    name: str, of_teacher: Pairs, of_student: Pairs, config: ReportConfig
+) -> dict[str, Any]:
+    """Return the report's data of one student, or of the long baseline.
+
+    Both pairs use the same resampled documents. The pooled figures are for the mean over trained
+    languages, resampled as in `headline.pool`.
+    """
 
     def last(curves_of: Callable[[LanguageLosses], Curves], *both: Any) -> Losses:
-        of_seeds = []
-        for teacher, student in zip(*both, strict=True):
-            curves = *curves_of(teacher), curves_of(student)[1]
-            of_seeds.append(np.stack([curve[..., -1] for curve in curves], axis=-1))
-        return np.stack(of_seeds, axis=-2)
+        of_seeds = [
+            np.concatenate([curves_of(teacher), curves_of(student)[1:]])[..., -1]
+            for teacher, student in zip(*both, strict=True)
+        ]
+        return np.moveaxis(np.array(of_seeds), (0, 1), (-2, -1))
 
-    return [
-        _Language(
-            lang=both[0][0].lang,
-            documents=both[0][0].documents,
-            clusters=both[0][0].clusters,
-            trained=are_trained(runs, both[0][0].lang),
-            losses=last(LanguageLosses.curves, *both),
-            drawn=last(lambda x: resample_curves(x, config.resamples, config.seed), *both),
-        )
-        for both in zip(pair_seed_losses(of_teacher), pair_seed_losses(of_student), strict=True)
-    ]
+    by_language, trained, pooled = {}, [], None
+    for both in zip(pair_seed_losses(of_teacher), pair_seed_losses(of_student), strict=True):
+        first = both[0][0]
+        losses = last(LanguageLosses.curves, *both)
+        drawn = last(lambda x: resample_curves(x, config.resamples, config.seed), *both)
+        enough = first.clusters >= MINIMUM_UNITS
+        by_language[first.lang] = measure_share(losses, drawn if enough else None, config)
+        if are_trained(itertools.chain(*of_teacher, *of_student), first.lang):
+            trained.append((losses, drawn))
+    if trained:
+        losses, drawn = map(np.stack, zip(*trained, strict=True))
+        mean = None
+        if len(trained) >= MINIMUM_UNITS:
+            generator = language_generator("pooled", config.seed)
+            mean = drawn[draw_languages(len(trained), config.resamples, generator)].mean(axis=1)
+        pooled = measure_share(losses.mean(axis=0), mean, config)
+    teacher, run = (merge_seeds([run for _, run in pairs]) for pairs in (of_teacher, of_student))
+    taught = run.config.get("teacher") or {}
+    return {
+        "name": name,
+        "seeds": list(run.seeds),
+        "parameters": run.config["parameters"],
+        "compression": 1 - run.config["parameters"] / teacher.config["parameters"],
+        **{key: taught.get(key) for key in TEACHING},
+        "pooled": pooled and _format(pooled),
+        "languages": {lang: _format(figures) for lang, figures in by_language.items()},
+    }
 
 
-def _pooled(
-    languages: Sequence[_Language], config: ReportConfig
-) -> dict[str, Estimate | None] | None:
-    """Return figures for the mean over trained languages, resampled as in `headline.pool`."""
-    trained = [each for each in languages if each.trained]
-    if not trained:
-        return None
-    generator = language_generator("pooled", config.seed)
-    drawn = None
-    if len(trained) >= MINIMUM_UNITS:
-        chosen = draw_languages(len(trained), config.resamples, generator)
-        drawn = np.stack([each.drawn for each in trained])[chosen].mean(axis=1)
-    losses = np.mean([each.losses for each in trained], axis=0)
-    return measure_share(losses, drawn, config)
+def _format(figures: Mapping[str, Estimate | None]) -> dict[str, Any]:
+    return {name: figure and figure.as_json() for name, figure in figures.items()}
 
 
 def _data(
@@ -249,23 +237,25 @@ def _data(
     config: ReportConfig,
 ) -> dict[str, Any]:
     """Return the contents of distillation.json."""
-    baseline, teacher = (merged(side) for side in zip(*of_teacher, strict=True))
-    students = [merged([student for _, student in pairs]) for _, pairs in of_students]
-    names = [f"distilled {name}" for name in model_names(students)]
-    losses = [_languages(*pairs, config) for pairs in of_students]
-    measured = [
-        _measured(name, student, teacher, languages, config)
-        for name, student, languages in zip(names, students, losses, strict=True)
-    ]
+    baseline, teacher = (merge_seeds(side) for side in zip(*of_teacher, strict=True))
+    names = name_models([pairs[0][1] for _, pairs in of_students])
     long = None
     if of_long:
-        run = merged([run for _, run in of_long])
-        name = f"{run.name}, {run.steps[-1]:,} steps"
-        long = _measured(name, run, teacher, _languages(of_teacher, of_long, config), config)
+        run = of_long[0][1]
+        long = _measure(f"{run.name}, {run.steps[-1]:,} steps", of_teacher, of_long, config)
+    taught, own = of_students[0]
+    languages = [
+        {
+            **language_fields(first.lang),
+            "documents": first.documents,
+            "trained": are_trained(itertools.chain(*taught, *own), first.lang),
+        }
+        for first, *_ in pair_seed_losses(own)
+    ]
     data = {
         "summary": {
-            "languages": len(losses[0]),
-            "languages_pooled": sum(each.trained for each in losses[0]),
+            "languages": len(languages),
+            "languages_pooled": sum(row["trained"] for row in languages),
             "confidence_percent": f"{100 * config.confidence:g}",
         },
         "runs": {
@@ -277,12 +267,12 @@ def _data(
             }
             for role, run in (("baseline", baseline), ("teacher", teacher))
         },
-        "students": measured,
-        "long_baseline": long,
-        "languages": [
-            {**language_fields(each.lang), "documents": each.documents, "trained": each.trained}
-            for each in losses[0]
+        "students": [
+            _measure(f"distilled {name}", *pairs, config)
+            for name, pairs in zip(names, of_students, strict=True)
         ],
+        "long_baseline": long,
+        "languages": languages,
         "method": {**dataclasses.asdict(config), "minimum_documents": MINIMUM_UNITS},
     }
     data["summary"]["verdict"] = judge_students(data)
@@ -305,33 +295,3 @@ def _seeds(data: Mapping[str, Any]) -> str:
     which = "seeds of the teacher" if several else "seeds"
     begin = f"{said}Intervals" if said else "One seed: intervals"
     return f"{begin} do not include the variation between {which}."
-
-
-def _measured(
-    name: str,
-    run: EvaluatedRun,
-    teacher: EvaluatedRun,
-    languages: Sequence[_Language],
-    config: ReportConfig,
-) -> dict[str, Any]:
-    """Return the report's data of one student, or of the long baseline."""
-    by_language = {}
-    for each in languages:
-        drawn = each.drawn if each.clusters >= MINIMUM_UNITS else None
-        by_language[each.lang] = measure_share(each.losses, drawn, config)
-    taught = run.config.get("teacher") or {}
-    return {
-        "name": name,
-        "seeds": list(run.seeds),
-        "parameters": run.config["parameters"],
-        "compression": 1 - run.config["parameters"] / teacher.config["parameters"],
-        **{key: taught.get(key) for key in TEACHING},
-        "pooled": _as_json(_pooled(languages, config)),
-        "languages": {lang: _as_json(share) for lang, share in by_language.items()},
-    }
-
-
-def _as_json(figures: Mapping[str, Estimate | None] | None) -> dict[str, Any] | None:
-    if figures is None:
-        return None
-    return {name: figure and figure.as_json() for name, figure in figures.items()}

@@ -1,15 +1,19 @@
-"""Write the page of a fine-tuned run, and the page of a pair of such runs."""
+"""Write the page of a fine-tuned run, and that of a pair of such runs, which reports include."""
 
-from collections.abc import Mapping, Sequence
+import dataclasses
+import functools
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mswitch.flows.reports import downstream_sentences as sentences
+from markupsafe import Markup
+
 from mswitch.flows.reports.downstream_data import pair_data, run_data, to_csv
-from mswitch.flows.reports.downstream_section import DATA, PAGE, STAGE
 from mswitch.flows.reports.figures import Line, step_panel
 from mswitch.flows.reports.pages import csv_link, publish, render_page
-from mswitch.flows.reports.pair_data import run_names
+from mswitch.flows.reports.pair_data import name_pair
+from mswitch.flows.reports.runs import EvaluatedRun
 from mswitch.flows.reports.scores import Result, Rows, measure_downstream_speed_up
 from mswitch.flows.reports.svg import svgs_on_screens
 from mswitch.flows.reports.tuned_runs import (
@@ -20,10 +24,12 @@ from mswitch.flows.reports.tuned_runs import (
     sort_runs,
 )
 from mswitch.pipelines.errors import UserError
+from mswitch.pipelines.outputs import read_json_object, read_manifest
 
 #: Version of the statistics: incremented when the same runs give other figures.
 STATISTICS = 4
-TABLE = "downstream.csv"
+STAGE = "downstream"
+PAGE, DATA, TABLE = "downstream.html", "downstream.json", "downstream.csv"
 RUN_PAGE, RUN_DATA = "run.html", "run.json"
 
 
@@ -74,9 +80,12 @@ def write_downstream(
     def make() -> tuple[dict[str, Any], dict[str, str]]:
         results = _measure(models, decodes, paired=True)
         speed_up = _speed_up(baselines, candidates, results[0]) if from_steps else None
-        data = pair_data(models, _names(models), results, speed_up)
+        names = [*name_pair(baselines[0].name, candidates[0].name)]
+        names += [f"{run.name} from scratch" for run in beside]
+        data = pair_data(models, names, results, speed_up)
         csv = to_csv(data)
-        return data, {PAGE: _render_pair(data, csv), TABLE: csv}
+        values = {"figure": _draw_pair(data), "csv": csv_link(csv)}
+        return data, {PAGE: render_page("downstream.html.j2", data, **values), TABLE: csv}
 
     data, summary = publish(out, STAGE, config, DATA, make)
     shown = ("verdict", "languages", "better_after_holm", "worse_after_holm")
@@ -108,8 +117,9 @@ def write_run_page(
 
     def make() -> tuple[dict[str, Any], dict[str, str]]:
         results = _measure([[tuned]], list(tuned.predictions), paired=False)
-        data = run_data(tuned, Rows([[tuned]], results[0].decode), results)
-        return data, {RUN_PAGE: _render_run(data)}
+        data = run_data(tuned, Rows([[tuned]], results[0].data["decode"]), results)
+        page = render_page("run.html.j2", data, figure=_draw_validation(data))
+        return data, {RUN_PAGE: page}
 
     data, summary = publish(out, STAGE, config, RUN_DATA, make, lambda _: replace)
     summarized, [average] = data["summary"], data["results"][0]["average"]["models"]
@@ -129,7 +139,8 @@ def _measure(
     if results[0].average is None:
         raise UserError(
             f"each language of {models[0][0].task['name']} has one true class, so "
-            f"{results[0].metric} has no mean over languages: add accuracy to the task's metrics"
+            f"{results[0].data['metric']} has no mean over languages: add accuracy to the task's "
+            "metrics"
         )
     return results
 
@@ -140,7 +151,7 @@ def _speed_up(
     """Return the scores of both models by steps of pretraining, and the speed-up."""
     steps = [run.origin_step for run in baselines if run.origin_step is not None]
     alone = [[run] for run in (*baselines, *candidates)]
-    average = Rows(alone, lead.decode).average(lead.metric)
+    average = Rows(alone, lead.data["decode"]).average(lead.data["metric"])
     assert average is not None  # because `lead` has an average
     scores = [each.as_json() for each in average.models]
     return {
@@ -151,45 +162,133 @@ def _speed_up(
     }
 
 
-def _names(models: Sequence[Sequence[TunedRun]]) -> list[str]:
-    """Name the models for the page."""
-    baseline, candidate, *beside = (seeds[0] for seeds in models)
-    names = run_names(baseline.name, candidate.name)
-    return [*names, *(f"{run.name} from scratch" for run in beside)]
+def _draw_pair(data: Mapping[str, Any]) -> list[Markup]:
+    """Draw both models' scores by steps of pretraining."""
+    if not (speed_up := data["speed_up"]):
+        return []
+    curves = [
+        Line(run["name"], kind, speed_up["steps"], speed_up[role])
+        for run, role, kind in zip(data["runs"], ("baseline", "candidate"), "bc", strict=False)
+    ]
+    return _draw_curves(curves, "steps of pretraining (log scale)", log=True)
 
 
-def _render_pair(data: Mapping[str, Any], csv: str) -> str:
-    figure = []
-    speed_up = data["speed_up"]
-    if speed_up:
-        curves = [
-            Line(data["runs"][number]["name"], kind, speed_up["steps"], speed_up[role])
-            for number, (role, kind) in enumerate((("baseline", "b"), ("candidate", "c")))
-        ]
-        figure = _draw_curves(curves, "steps of pretraining (log scale)", log=True)
-    return render_page(
-        "downstream.html.j2", data, sentences=sentences, figure=figure, csv=csv_link(csv)
-    )
-
-
-def _render_run(data: Mapping[str, Any]) -> str:
-    figure = []
+def _draw_validation(data: Mapping[str, Any]) -> list[Markup]:
+    """Draw a run's scores on validation by steps of fine-tuning."""
     chosen = data["validation"]
-    if chosen and len(chosen["values"]) > 1:
-        points = sorted((int(step), value) for step, value in chosen["values"].items())
-        steps = [step for step, _ in points]
-        values = [{"value": value, "ci": None} for _, value in points]
-        curve = Line(f"{chosen['metric']} on validation", "c", steps, values, chosen["step"])
-        figure = _draw_curves([curve], "steps of fine-tuning", log=False)
-    return render_page("run.html.j2", data, sentences=sentences, figure=figure)
+    if not chosen or len(chosen["values"]) < 2:
+        return []
+    steps = sorted(map(int, chosen["values"]))
+    values = [{"value": chosen["values"][str(step)], "ci": None} for step in steps]
+    curve = Line(f"{chosen['metric']} on validation", "c", steps, values, chosen["step"])
+    return _draw_curves([curve], "steps of fine-tuning", log=False)
 
 
-def _draw_curves(curves: Sequence[Line], label: str, *, log: bool) -> list[Any]:
-    title = f"Scores by {label}"
-    desc = "Means over languages; the page's data have every value."
-    return svgs_on_screens(
-        lambda width, height: step_panel(
-            curves, label, title, desc, ratios=False, log=log, width=width, height=height
-        ),
-        "curve",
-    )
+def _draw_curves(curves: Sequence[Line], label: str, *, log: bool) -> list[Markup]:
+    title, desc = f"Scores by {label}", "Means over languages; the page's data have every value."
+    draw = functools.partial(step_panel, curves, label, title, desc, ratios=False, log=log)
+    return svgs_on_screens(draw, "curve")
+
+
+@dataclasses.dataclass(frozen=True)
+class Downstream:
+    """A comparison of fine-tuned runs.
+
+    Attributes:
+        option: its option on the command line, for messages.
+        hash: hash of its configuration and inputs.
+        data: contents of its JSON file.
+        files: all its files, by name.
+    """
+
+    option: str
+    hash: str
+    data: Mapping[str, Any]
+    files: Mapping[str, str]
+
+    @property
+    def folder(self) -> str:
+        """Folder of this comparison's files, below the report."""
+        name = re.sub("[^A-Za-z0-9._-]+", "-", self.data["task"]["name"])
+        return f"downstream-{name}-{self.data['summary']['split']}"
+
+    def began_with(self, pairs: Sequence[tuple[EvaluatedRun, EvaluatedRun]]) -> bool:
+        """Return whether the compared runs were fine-tuned from the runs of one of these pairs."""
+        return any(None not in self._begun_at(pair) for pair in pairs)
+
+    def _begun_at(self, pair: Sequence[EvaluatedRun]) -> list[int | None]:
+        """Return the step from which each run of a pair was fine-tuned; None if a run was not."""
+        began = [dict(_origins(run["origin"])) for run in self.data["runs"][:2]]
+        hashes = [run.config["config_hash"] for run in pair]
+        return [steps.get(of) for steps, of in zip(began, hashes, strict=True)]
+
+    def section(self, pairs: Sequence[tuple[EvaluatedRun, EvaluatedRun]]) -> dict[str, Any]:
+        """Return the section with this comparison, for the report on these pairs."""
+        summary, runs = self.data["summary"], self.data["runs"]
+        begun = {step for pair in pairs for step in self._begun_at(pair) if step is not None}
+        last = pairs[0][0].steps[-1]
+        cautions = list(summary["cautions"])
+        if begun != {last}:
+            steps = " and ".join(f"{step:,}" for step in sorted(begun))
+            cautions.append(f"Fine-tuned from step {steps}; pretraining above is to step {last:,}.")
+        return {
+            "path": f"{self.folder}/{PAGE}",
+            "task": self.data["task"]["name"],
+            "verdict": summary["verdict"],
+            "cautions": cautions,
+            "models": [run["name"] for run in runs],
+            "reads": "; ".join(f"{run['name']}: {run['reads']}" for run in runs[:2]),
+            "results": [
+                {key: result[key] for key in ("decode", "metric", "average")}
+                for result in self.data["results"]
+                if result["average"]
+            ],
+            "speed_up": self.data["speed_up"],
+        }
+
+
+def read_downstream(directories: Sequence[str | Path]) -> list[Downstream]:
+    """Read the comparisons in these directories."""
+    comparisons = []
+    for directory in map(Path, directories):
+        manifest = read_manifest(directory, STAGE)
+        files = {
+            file["path"]: (directory / file["path"]).read_text(encoding="utf-8")
+            for file in manifest["files"]
+        }
+        if PAGE not in files:
+            raise UserError(
+                f"--downstream {directory} is of one run: give an output of `mswitch report "
+                "downstream`"
+            )
+        data = read_json_object(directory / DATA)
+        comparisons.append(
+            Downstream(f"--downstream {directory}", manifest["config_hash"], data, files)
+        )
+    return comparisons
+
+
+def check_downstream(
+    tuned: Sequence[Downstream], comparisons: Sequence[Sequence[tuple[EvaluatedRun, EvaluatedRun]]]
+) -> None:
+    """Check that comparisons began with runs of this report, and differ in task or candidate."""
+    for comparison in tuned:
+        if not any(map(comparison.began_with, comparisons)):
+            raise UserError(
+                f"{comparison.option}: its runs were not fine-tuned from runs of this report: "
+                "compare runs that began with these (mswitch finetune --from)"
+            )
+    for pairs in comparisons:
+        by_folder: dict[str, Downstream] = {}
+        for comparison in filter(lambda comparison: comparison.began_with(pairs), tuned):
+            other = by_folder.setdefault(comparison.folder, comparison)
+            if other is not comparison:
+                raise UserError(
+                    f"{other.option} and {comparison.option} are of the same task: give one"
+                )
+
+
+def _origins(origin: Mapping[str, Any] | None) -> Iterator[tuple[str, int]]:
+    while origin is not None:
+        yield origin["config_hash"], origin["step"]
+        origin = origin["origin"]

@@ -3,18 +3,34 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mswitch.flows.reports import downstream_sentences as sentences
-from mswitch.flows.reports.numbers import CONFIDENCE_PERCENT, rounded
+from mswitch.flows.reports.numbers import (
+    CONFIDENCE_PERCENT,
+    bounded,
+    plural,
+    rounded,
+    speed_up_interval,
+    with_interval,
+)
 from mswitch.flows.reports.pages import csv_text, language_fields
-from mswitch.flows.reports.scores import Average, Result, Rows
+from mswitch.flows.reports.scores import Result, Rows
 from mswitch.flows.reports.tuned_runs import DECODES, TunedRun
-from mswitch.flows.reports.verdicts import judge_tuned
+from mswitch.flows.reports.verdicts import judge, judge_tuned
 from mswitch.tasks.batches.multitask import name_leaf
 from mswitch.tasks.metric_intervals import MIN_GROUPS, RESAMPLES
 
 #: Limits on a run's page: predictions per language, and characters per text.
 SHOWN_PREDICTIONS = 5
 SHOWN_CHARACTERS = 400
+#: Notes on tasks that mswitch itself makes.
+TASK_NOTES = {
+    "language_of": "The labels are the corpus’ own: which language a text of it is in. The task "
+    "can be learned without pretraining. This page shows that fine-tuning and its measurement work "
+    "from end to end, not what a pretrained model is worth."
+}
+#: A smaller difference in points proves little if there is only one fine-tuning seed.
+SEED_POINTS = 2
+#: A model with fewer points, of 100, has not learned the task.
+FLOOR_POINTS = 5
 
 
 def pair_data(
@@ -35,15 +51,16 @@ def pair_data(
     data = _data(models, names, results)
     runs = [seeds[0] for seeds in models]
     pair = (names[0], names[1])
-    lead, average = results[0], _average(results[0])
+    lead = results[0]
+    assert lead.average is not None  # results with an average come first
     scores = lead.languages.values()
     clear = [each["difference"]["value"] for each in scores if each["clear_after_holm"]]
-    with_interval = sum(each["difference"]["ci"] is not None for each in scores)
+    own_interval = sum(each["difference"]["ci"] is not None for each in scores)
     gains = []
     for number, run in enumerate(runs[:2]):
         for beside in range(2, len(runs)):
             if runs[beside].name == run.name:
-                difference = average.difference(beside, number).as_json()
+                difference = lead.average.difference(beside, number).as_json()
                 gains.append(
                     {"name": names[number], "scratch": names[beside], "difference": difference}
                 )
@@ -52,12 +69,12 @@ def pair_data(
         "better_after_holm": sum(value > 0 for value in clear),
         "worse_after_holm": sum(value < 0 for value in clear),
         "verdict": judge_tuned(data["results"][0], pair, data["task"]["name"], len(models[0])),
-        "cautions": sentences.cautions(models, gains, with_interval, _best(lead)),
+        "cautions": _list_cautions(models, gains, own_interval, lead.data["average"]),
         "gains_of_pretraining": gains,
     }
     data["speed_up"] = None
     if speed_up is not None:
-        data["speed_up"] = {**speed_up, "sentence": sentences.speed_up(speed_up, pair)}
+        data["speed_up"] = {**speed_up, "sentence": _describe_speed_up(speed_up, pair)}
     return rounded(data)
 
 
@@ -66,15 +83,15 @@ def run_data(run: TunedRun, rows: Rows, results: Sequence[Result]) -> dict[str, 
     data = _data([[run]], [run.name], results)
     lead = results[0]
     scores = lead.languages.values()
-    with_interval = sum(each["models"][0]["ci"] is not None for each in scores)
+    own_interval = sum(each["models"][0]["ci"] is not None for each in scores)
     data["summary"] |= {
-        "languages_with_interval": with_interval,
-        "cautions": sentences.cautions([[run]], (), with_interval, _best(lead)),
+        "languages_with_interval": own_interval,
+        "cautions": _list_cautions([[run]], (), own_interval, lead.data["average"]),
     }
     chosen = run.validation
     data["validation"] = chosen and {key: chosen[key] for key in ("metric", "step", "values")}
     inputs = run.predictions[rows.decode].table["inputs"].to_pylist()
-    worst = rows.worst(results[0].metric, SHOWN_PREDICTIONS)
+    worst = rows.worst(lead.data["metric"], SHOWN_PREDICTIONS)
     for language in data["languages"]:
         language["worst"] = [
             {
@@ -95,7 +112,7 @@ def _data(
     models: Sequence[Sequence[TunedRun]], names: Sequence[str], results: Sequence[Result]
 ) -> dict[str, Any]:
     lead, first = results[0], models[0][0]
-    task, table = first.task, first.predictions[lead.decode].table
+    task, table = first.task, first.predictions[lead.data["decode"]].table
     return {
         "task": {
             "name": task["name"],
@@ -106,14 +123,14 @@ def _data(
         },
         "summary": {
             "split": first.split,
-            "metric": lead.metric,
-            "decode": lead.decode,
+            "metric": lead.data["metric"],
+            "decode": lead.data["decode"],
             "languages": len(lead.languages),
             "rows": table.num_rows,
             "groups": len(table["group"].unique()),  # not a sum: languages may share groups
             "confidence_percent": CONFIDENCE_PERCENT,
         },
-        "results": [_result(result) for result in results],
+        "results": [result.data for result in results],
         "languages": [_language(results, lang, first) for lang in lead.languages],
         "runs": [_run(seeds, name) for seeds, name in zip(models, names, strict=True)],
         "method": {
@@ -125,35 +142,6 @@ def _data(
             "average_interval": "percentile bootstrap over languages, then (common) groups",
             "multiple_testing": "Holm",
         },
-    }
-
-
-def _average(result: Result) -> Average:
-    """Return the average of the first result, which always has an average."""
-    assert result.average is not None
-    return result.average
-
-
-def _best(result: Result) -> float:
-    return max(each.value for each in _average(result).models)
-
-
-def _result(result: Result) -> dict[str, Any]:
-    average = result.average
-    paired = any(each["difference"] for each in result.languages.values())
-    return {
-        "decode": result.decode,
-        "metric": result.metric,
-        "signature": result.signature,
-        "average": average
-        and {
-            "languages": average.languages,
-            "models": [each.as_json() for each in average.models],
-            "majority": average.majority,
-            "difference": average.difference(0, 1).as_json() if paired else None,
-            "seeds": [own.tolist() for own in average.seeds],
-        },
-        "everything": result.everything,
     }
 
 
@@ -173,7 +161,7 @@ def _language(results: Sequence[Result], lang: str, run: TunedRun) -> dict[str, 
 def _run(seeds: Sequence[TunedRun], name: str) -> dict[str, Any]:
     """Describe a model's runs for the page, without their paths."""
     run = seeds[0]
-    reads = "; ".join(dict.fromkeys(map(sentences.reads, seeds)))
+    reads = "; ".join(dict.fromkeys(map(_describe_reads, seeds)))
     config, taught = run.config, run.config.get("teacher")
     return {
         "name": name,
@@ -207,6 +195,112 @@ def _chain(origin: Mapping[str, Any] | None) -> dict[str, Any] | None:
         return None
     kept = {key: origin.get(key) for key in ("preset", "config_hash", "step", "keep_moments")}
     return {**kept, "origin": _chain(origin.get("origin"))}
+
+
+def _describe_reads(run: TunedRun) -> str:
+    """Say how often the test split was read, or which other split the figures are from."""
+    if run.split != "test":
+        return f"{run.split}, not test"
+    count = len(run.reads)
+    shown = f"test read {plural(count, 'time')}"
+    if count < 2:
+        return shown
+    each = ", ".join(f"step {read['step']:,} by {read['decode']}" for read in run.reads)
+    return f"{shown} ({each})"
+
+
+def _list_cautions(
+    models: Sequence[Sequence[TunedRun]],
+    gains: Sequence[Mapping[str, Any]],
+    languages_with_interval: int,
+    average: Mapping[str, Any],
+) -> list[str]:
+    """Return plain reasons for caution with the figures of a page.
+
+    Args:
+        models: the runs of each model; models after the second began with random parameters.
+        gains: `name`, `scratch` and `difference` of each pretrained model for which there is such
+            a model.
+        languages_with_interval: number of languages with their own interval.
+        average: means over languages.
+    """
+    runs = [seeds[0] for seeds in models]
+    first = runs[0]
+    reasons = [TASK_NOTES[first.task["name"]]] if first.task["name"] in TASK_NOTES else []
+    if first.split != "test":
+        reasons.append(
+            f"These are figures of {first.split}. If the checkpoint was chosen on the same rows, "
+            "they are too good."
+        )
+    steps = [run.origin_step for run in runs[:2] if run.origin_step is not None]
+    if len(set(steps)) > 1:
+        reasons.append(
+            f"{first.name} began with step {steps[0]:,} of its pretraining and {runs[1].name} with "
+            f"step {steps[1]:,}: a difference may come from that."
+        )
+    for run in (run for seeds in models for run in seeds):
+        if run.split == "test" and len({read["step"] for read in run.reads}) > 1:
+            reasons.append(
+                f"Test was read from several steps of {run.name}: the step may have been chosen "
+                "on it."
+            )
+        elif run.split == "test" and len(run.reads) > len(run.predictions):
+            reasons.append(
+                f"Test was read {plural(len(run.reads), 'time')} by {run.name}, for "
+                f"{plural(len(run.predictions), 'way')} of decoding: settings may have been chosen "
+                "on it."
+            )
+        if run.selected is not None and run.validation is None:
+            reasons.append(
+                f"The checkpoint of {run.name} was chosen on validation of other examples, not of "
+                "these."
+            )
+    for gain in gains:
+        clear = "" if judge(gain["difference"]["ci"]) in ("better", "worse") else ", no clear one"
+        reasons.append(
+            f"{gain['name']} against {gain['scratch']}, which began with random parameters: a "
+            f"difference of {with_interval(gain['difference'], difference=True)}{clear}."
+        )
+    if not gains:
+        reasons.append(
+            "No model trained from scratch was given, so it is unknown how much comes from "
+            "pretraining."
+        )
+    seeds = len(models[0])
+    reasons.append(
+        f"One seed of fine-tuning: with another one, differences below {SEED_POINTS} points may "
+        "reverse. Intervals do not include that."
+        if seeds == 1
+        else f"{seeds} seeds of fine-tuning: intervals of means and differences include their "
+        "variation; intervals of a language’s scores do not."
+    )
+    if max(each["value"] for each in average["models"]) < FLOOR_POINTS:
+        reasons.append(
+            f"No score reaches {FLOOR_POINTS} of 100: the task was not learned. A difference and "
+            "its interval say little."
+        )
+    if not languages_with_interval:
+        reasons.append(
+            f"No language has its own interval: groups of rows are fewer than {MIN_GROUPS}, too "
+            "unequal, or all alike."
+        )
+    return list(dict.fromkeys(reasons))  # seeds may give the same reason
+
+
+def _describe_speed_up(data: Mapping[str, Any], names: tuple[str, str]) -> str:
+    """Say the downstream step speed-up in a sentence."""
+    baseline, candidate = names
+    value = data["step_speedup"]
+    subject = f"Downstream step speed-up of {candidate} over {baseline}"
+    if value is None:
+        return (
+            f"{subject}: not defined, because {baseline} was never better than from its first "
+            "checkpoint."
+        )
+    ends = speed_up_interval(data["step_speedup_ci"], data["step_speedup_ci_censored"])
+    shown = f"{subject}: {bounded(value, data['censored'])}"
+    shown += f" ({CONFIDENCE_PERCENT}%: {ends})" if ends else ", without an interval"
+    return f"{shown}, from {plural(len(data['steps']), 'checkpoint')} of pretraining each."
 
 
 def to_csv(data: Mapping[str, Any]) -> str:

@@ -2,13 +2,14 @@
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from mswitch.flows.reports.headline import LanguageResult, Pooled
 from mswitch.flows.reports.numbers import TIMES, bounded, number
+from mswitch.flows.reports.sentences import figure_words
 from mswitch.flows.reports.speedup import isotonic_fit
 from mswitch.flows.reports.svg import Drawing, line, nice_ticks, px, rect, text
 
@@ -39,12 +40,7 @@ class Line:
 
 
 def speedup_histogram(
-    rows: Sequence[Mapping[str, Any]],
-    median: float | None,
-    median_label: str,
-    *,
-    width: int,
-    name: str,
+    rows: Sequence[Mapping[str, Any]], median: Mapping[str, Any] | None, *, width: int, name: str
 ) -> Drawing:
     """Draw the number of languages by step speed-up (log axis), with marks at 1x, 4x and median.
 
@@ -52,51 +48,57 @@ def speedup_histogram(
     the true value. `name` makes the hatching's id unique in a page.
     """
     bars = [row for row in rows if row["step_speedup"] is not None]
-    exact = [bar for bar in bars if bar["censored"] == "none"]
+    below, exact, above = (
+        [bar for bar in bars if bar["censored"] == mark] for mark in ("upper", "none", "lower")
+    )
     logs = [math.log2(bar["step_speedup"]) for bar in exact] + [-0.5, 2.5]
     unit = 0.5 if max(logs) - min(logs) <= 8 else 1.0
-    counts: dict[int, list[int]] = {}
+    by_bin: dict[int, list[Mapping[str, Any]]] = {}
     for bar in exact:
         index = math.floor(round(math.log2(bar["step_speedup"]) / unit, 9))
-        counts.setdefault(index, [0, 0])[0 if bar["in_headline"] else 1] += 1
-    first = min([*counts, math.floor(min(logs) / unit)])
-    last = max([*counts, math.floor(max(logs) / unit)]) + 1
-    below = [bar for bar in bars if bar["censored"] == "upper"]
-    above = [bar for bar in bars if bar["censored"] == "lower"]
+        by_bin.setdefault(index, []).append(bar)
+    first = min([*by_bin, math.floor(min(logs) / unit)])
+    last = max([*by_bin, math.floor(max(logs) / unit)]) + 1
     bins = last - first + BOUND_BINS * (bool(below) + bool(above))
     edge, top, floor = 14, 46, 216
     bin_width = min((width - 2 * edge) / bins, 90)
     left = edge + BOUND_BINS * bool(below) * bin_width
     right = left + (last - first) * bin_width
 
-    def x_of(log2: float) -> float:
+    def scale_x(log2: float) -> float:
         return left + (log2 / unit - first) * bin_width
 
-    tallest = max([*map(sum, counts.values()), len(below), len(above), 1])
-    rise = (floor - top - 16) / tallest
+    rise = (floor - top - 16) / max(1, *map(len, (*by_bin.values(), below, above)))
     parts = [
         f'<pattern id="{name}-hatch" width="6" height="6" patternUnits="userSpaceOnUse" '
         'patternTransform="rotate(45)"><path class="hatch" d="M0 0V6"/></pattern>',
         line(left, floor, right, floor, "axis"),
     ]
-    for index, kinds in sorted(counts.items()):
-        x = left + (index - first) * bin_width
-        parts += _stack(x, bin_width, floor, rise, dict(zip(("bar", "thin"), kinds, strict=True)))
-    parts += _bound_bars(below, "<", (edge, bin_width), floor, rise, name)
-    place = (right + (BOUND_BINS - 1) * bin_width, bin_width)
-    parts += _bound_bars(above, ">", place, floor, rise, name)
-    parts += _axis(x_of, (first * unit, last * unit), floor, unit * 46 / bin_width)
+    for index, group in sorted(by_bin.items()):
+        parts += _stack(left + (index - first) * bin_width, bin_width, floor, rise, group)
+    end = right + (BOUND_BINS - 1) * bin_width
+    for group, sign, x, nearest in ((below, "<", edge, max), (above, ">", end, min)):
+        if group:
+            bound = nearest(bar["step_speedup"] for bar in group)
+            parts += _stack(x, bin_width, floor, rise, group, name)
+            parts.append(line(x, floor, x + bin_width, floor, "axis"))
+            parts.append(text(x + bin_width / 2, floor + 17, f"{sign} {bound:,.4g}{TIMES}", "mid"))
+    every = max(1, math.ceil(unit * 46 / bin_width))  # so that labels do not touch
+    for power in range(math.ceil(first * unit), math.floor(last * unit) + 1):
+        if power % every == 0:
+            parts.append(line(scale_x(power), floor, scale_x(power), floor + 4, "axis"))
+            parts.append(text(scale_x(power), floor + 17, _power(power), "mid"))
     for power in (0, 2):
-        parts.append(line(x_of(power), top - 10, x_of(power), floor, "ref"))
+        parts.append(line(scale_x(power), top - 10, scale_x(power), floor, "ref"))
     centre = None
     if median is not None:
-        centre = min(max(x_of(math.log2(median)), edge), width - edge)
+        centre = min(max(scale_x(math.log2(median["value"])), edge), width - edge)
         parts.append(line(centre, top - 26, centre, floor, "median"))
-        half = 3.4 * len(median_label)
-        middle = min(max(centre, half), width - half)
-        parts.append(text(middle, 13, median_label, "mid mark"))
+        label = f"median {figure_words(median)}"
+        half = 3.4 * len(label)
+        parts.append(text(min(max(centre, half), width - half), 13, label, "mid mark"))
     for power in (0, 2):
-        x = x_of(power)
+        x = scale_x(power)
         away = "end " if centre is not None and centre >= x else ""
         parts.append(text(x - 4 if away else x + 4, top - 6, _power(power), f"{away}ink halo"))
     parts.append(text((left + right) / 2, floor + 35, "step speed-up (log scale)", "mid"))
@@ -110,53 +112,25 @@ def speedup_histogram(
     )
 
 
-def _bound_bars(
-    group: Sequence[Mapping[str, Any]],
-    sign: str,
-    place: tuple[float, float],
+def _stack(
+    x: float,
+    bin_width: float,
     floor: float,
     rise: float,
-    name: str,
+    bars: Sequence[Mapping[str, Any]],
+    hatch: str = "",
 ) -> Iterable[str]:
-    """Draw the bar of all languages at a bound; `place` is its left edge and width."""
-    if not group:
-        return
-    x, bin_width = place
-    inside = sum(bar["in_headline"] for bar in group)
-    kinds = {f"box {name}": inside, f"thin {name}": len(group) - inside}
-    yield from _stack(x, bin_width, floor, rise, kinds)
-    bounds = [bar["step_speedup"] for bar in group]
-    bound = min(bounds) if sign == ">" else max(bounds)
-    yield line(x, floor, x + bin_width, floor, "axis")
-    yield text(x + bin_width / 2, floor + 17, f"{sign} {bound:,.4g}{TIMES}", "mid")
-
-
-def _axis(
-    x_of: Callable[[float], float], limits: tuple[float, float], floor: float, room: float
-) -> Iterable[str]:
-    """Draw ticks at powers of two, at least `room` powers apart so that labels do not touch."""
-    every = max(1, math.ceil(room))
-    for power in range(math.ceil(limits[0]), math.floor(limits[1]) + 1):
-        if power % every == 0:
-            yield line(x_of(power), floor, x_of(power), floor + 4, "axis")
-            yield text(x_of(power), floor + 17, _power(power), "mid")
-
-
-def _stack(
-    x: float, bin_width: float, floor: float, rise: float, kinds: Mapping[str, int]
-) -> Iterable[str]:
-    """Draw a stacked bar. A kind is a CSS class; a second word adds a hatching."""
-    y = floor
-    for kind, count in kinds.items():
+    """Draw the languages of a bin, first those in the headline; `hatch` names a hatching."""
+    y, inside = floor, sum(bar["in_headline"] for bar in bars)
+    for css, count in (("box" if hatch else "bar", inside), ("thin", len(bars) - inside)):
         if not count:
             continue
         y -= count * rise
         area = (x + 1.5, y, bin_width - 3, count * rise)
-        css, _, hatched = kind.partition(" ")
         yield rect(*area, css)
-        if hatched:
-            yield rect(*area, style=f"fill:url(#{hatched}-hatch)")
-    yield text(x + bin_width / 2, y - 4, str(sum(kinds.values())), "mid ink halo")
+        if hatch:
+            yield rect(*area, style=f"fill:url(#{hatch}-hatch)")
+    yield text(x + bin_width / 2, y - 4, str(len(bars)), "mid ink halo")
 
 
 def _histogram_legend(width: int, top: float, name: str) -> tuple[str, int]:
@@ -206,13 +180,13 @@ def step_panel(
     low, high = scale(min(ends)) - margin, scale(max(ends)) + margin
     steps = lines[0].steps
 
-    def x_of(step: float) -> float:
+    def scale_x(step: float) -> float:
         first, last, value = steps[0], steps[-1], step
         if log:
             first, last, value = math.log(first), math.log(last), math.log(value)
         return left + 8 + (value - first) / (last - first) * (right - left - 16)
 
-    def y_of(scaled: float) -> float:
+    def scale_y(scaled: float) -> float:
         return floor - (scaled - low) / (high - low) * (floor - top)
 
     if ratios:
@@ -222,24 +196,24 @@ def step_panel(
         ticks = [(value, number(value, digits)) for value in values]
     parts = []
     for tick, shown in ticks:
-        y = y_of(tick)
+        y = scale_y(tick)
         parts.append(line(left, y, right, y, "ref" if ratios and tick == 0 else "rule"))
         parts.append(text(left - 5, y + 4, shown, "end"))
     key = float(left)
     for index, each in enumerate(lines):
         aside = 3 * (index - (len(lines) - 1) / 2)
         points = [
-            (x_of(step) + aside, y_of(scale(point["value"])), point)
+            (scale_x(step) + aside, scale_y(scale(point["value"])), point)
             for step, point in zip(each.steps, each.points, strict=True)
             if point and point["value"] is not None
         ]
         parts += [
-            line(x, y_of(scale(ci[0])), x, y_of(scale(ci[1])), "axis")
+            line(x, scale_y(scale(ci[0])), x, scale_y(scale(ci[1])), "axis")
             for x, _, point in points
             if (ci := point["ci"])
         ]
         if each.chosen is not None:
-            parts.append(line(x_of(each.chosen), top, x_of(each.chosen), floor, "median"))
+            parts.append(line(scale_x(each.chosen), top, scale_x(each.chosen), floor, "median"))
         if points:
             path = "L".join(f"{px(x)} {px(y)}" for x, y, _ in points)
             parts.append(f'<path class="{each.kind}l" d="M{path}"/>')
@@ -271,28 +245,28 @@ def curve_panel(
     low, high = float(np.min(result.curves)), float(np.max(result.curves))
     low, high = low - 0.05 * (high - low) - 1e-6, high + 0.05 * (high - low) + 1e-6
 
-    def x_of(step: float) -> float:
+    def scale_x(step: float) -> float:
         return left + (math.log(step) - first) / (last - first) * (right - left)
 
-    def y_of(loss: float) -> float:
+    def scale_y(loss: float) -> float:
         return floor - (loss - low) / (high - low) * (floor - top)
 
     def path(losses: np.ndarray) -> str:
         points = zip(steps, losses, strict=True)
-        return "M" + "L".join(f"{px(x_of(s))} {px(y_of(loss))}" for s, loss in points)
+        return "M" + "L".join(f"{px(scale_x(s))} {px(scale_y(loss))}" for s, loss in points)
 
     ticks, digits = nice_ticks(low, high, max(3, height // 50))
     speed_up, fits = result.speed_up, [isotonic_fit(curve) for curve in result.curves]
     note = bounded(speed_up.value, speed_up.censored)
     parts = [text(0, 11, label, "head"), text(right, 11, note, "end ink")]
     for tick in ticks:
-        parts.append(line(left, y_of(tick), right, y_of(tick), "rule"))
-        parts.append(text(left - 5, y_of(tick) + 4, number(tick, digits), "end"))
-    target = y_of(float(fits[0][-1]))
+        parts.append(line(left, scale_y(tick), right, scale_y(tick), "rule"))
+        parts.append(text(left - 5, scale_y(tick) + 4, number(tick, digits), "end"))
+    target = scale_y(float(fits[0][-1]))
     parts.append(line(left, target, right, target, "ref"))
     for step, css in ((speed_up.baseline_steps, "bl"), (speed_up.candidate_steps, "cl")):
         if step is not None:
-            parts.append(line(x_of(step), target - 5, x_of(step), target + 5, css))
+            parts.append(line(scale_x(step), target - 5, scale_x(step), target + 5, css))
     parts += [
         f'<path class="{css}" d="{path(fit)}"/>'
         for fit, css in zip(fits, ("bl", "cl"), strict=True)
@@ -302,14 +276,14 @@ def curve_panel(
     circle = f"{arc} {2 * radius} 0{arc} {-2 * radius} 0"
     for losses, css in zip(result.curves, ("bp", "c"), strict=True):
         dots = "".join(
-            f"M{px(x_of(step) - radius)} {px(y_of(loss))}{circle}"
+            f"M{px(scale_x(step) - radius)} {px(scale_y(loss))}{circle}"
             for step, loss in zip(steps, losses, strict=True)
         )
         parts.append(f'<path class="{css}" d="{dots}"/>')
     parts.append(text(left, height - 5, f"{int(steps[0]):,}"))
     parts.append(text(right, height - 5, f"{int(steps[-1]):,} steps", "end"))
     for power in range(20) if width > SMALL_PANEL else ():
-        x = x_of(10**power)
+        x = scale_x(10**power)
         if left + 40 < x < right - 90:
             parts.append(text(x, height - 5, f"{10**power:,}", "mid"))
     return Drawing(

@@ -48,22 +48,22 @@ def _quality_panel(
     low, high = limits
     floor = top + QUALITY_ROW * len(rows)
 
-    def x_of(value: float) -> float:
+    def scale_x(value: float) -> float:
         return LEFT + (value - low) / (high - low) * (right - LEFT)
 
     ticks, digits = nice_ticks(low, high, 7)
-    parts = [line(x_of(tick), top - 2, x_of(tick), floor, "rule") for tick in ticks]
-    parts += [text(x_of(tick), top - 8, number(tick, digits), "mid") for tick in ticks]
+    parts = [line(scale_x(tick), top - 2, scale_x(tick), floor, "rule") for tick in ticks]
+    parts += [text(scale_x(tick), top - 8, number(tick, digits), "mid") for tick in ticks]
     for index, row in enumerate(rows):
         y = top + QUALITY_ROW * (index + 0.5)
         name, qualities = row["name"], (-row["baseline_nll"], -row["candidate_nll"])
-        base, cand = map(x_of, qualities)
+        base, cand = map(scale_x, qualities)
         shown = ", ".join(f"{n} {number(q)}" for n, q in zip(names, qualities, strict=True))
         interval = _interval(row)
         css = "end ink" if interval else "end"
         parts.append(f"<g>{draw_label(name, y + 4, f'{name}: {shown}', css)}")
         if interval:
-            parts.append(line(x_of(interval[0]), y, x_of(interval[1]), y, "ci"))
+            parts.append(line(scale_x(interval[0]), y, scale_x(interval[1]), y, "ci"))
         parts.append(
             line(base, y, cand, y, "link")
             + f'<circle class="b" cx="{px(base)}" cy="{px(y)}" r="3.2"/>'

@@ -5,15 +5,13 @@ The pooled figure is for runs that are too small for a headline.
 
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
-from mswitch.flows.reports.final_difference import delta_over_seeds
 from mswitch.flows.reports.intervals import (
     LEVEL,
-    MINIMUM_UNITS,
     Estimate,
     ReportConfig,
     clear_after_holm,
@@ -25,13 +23,13 @@ from mswitch.flows.reports.intervals import (
     spread_documents,
     widening,
 )
-from mswitch.flows.reports.numbers import Censoring
+from mswitch.flows.reports.numbers import MINIMUM_UNITS, Censoring
 from mswitch.flows.reports.speedup import (
     Curves,
     LanguageLosses,
     Ranges,
     SpeedUp,
-    average,
+    delta_over_seeds,
     draw_ranges,
     mean_losses,
     resample_curves,
@@ -52,9 +50,9 @@ class LanguageResult:
 
     Attributes:
         losses: its evaluations, the mean of all seeds.
-        curves: [S] nats per token of baseline and candidate.
-        of_seeds: curves of each seed.
-        drawn: [R, S] curves of the mean over seeds, in each resample of documents.
+        curves: [2, S] nats per token of baseline and candidate.
+        of_seeds: [K, 2, S] curves of each seed.
+        drawn: [2, R, S] curves of the mean over seeds, in each resample of documents.
         delta: difference at the last step.
         speed_up: step speed-up.
         other_seeds: [R] speed-ups with drawn seeds; None for one seed.
@@ -64,7 +62,7 @@ class LanguageResult:
 
     losses: LanguageLosses
     curves: Curves
-    of_seeds: Sequence[Curves]
+    of_seeds: np.ndarray
     drawn: Curves
     delta: Estimate
     speed_up: SpeedUp
@@ -88,18 +86,20 @@ def measure_language(
 ) -> LanguageResult:
     """Measure a language from its evaluations with each seed at `steps` [S]."""
     losses = mean_losses(seeds)
-    of_seeds = [each.curves() for each in seeds]
+    curves, of_seeds = losses.curves(), np.array([each.curves() for each in seeds])
     drawn = resample_curves(losses, config.resamples, config.seed)
     enough = losses.clusters >= MINIMUM_UNITS
+    spread = None
+    if enough:
+        units = float(losses.tokens.sum() ** 2 / np.sum(losses.tokens.astype(float) ** 2))
+        spread = spread_documents(drawn, curves[:, None], units, config.confidence)
     return LanguageResult(
         losses,
-        losses.curves(),
+        curves,
         of_seeds,
         drawn,
         delta_over_seeds(seeds, config.confidence if enough else None),
-        speed_up_over_seeds(
-            steps, of_seeds, _spread(losses, drawn, config) if enough else None, config
-        ),
+        speed_up_over_seeds(steps, of_seeds, spread, config),
         draw_ranges(steps, of_seeds, config),
         enough and _has_worsened(seeds, steps, config.confidence),
         trained,
@@ -123,16 +123,6 @@ def _has_worsened(seeds: Sequence[LanguageLosses], steps: np.ndarray, confidence
     return ci is not None and ci[0] > 0
 
 
-def _spread(losses: LanguageLosses, drawn: Curves, config: ReportConfig) -> Curves:
-    """Spread resampled curves by the effective number of documents."""
-    units = float(losses.tokens.sum() ** 2 / np.sum(losses.tokens.astype(float) ** 2))
-    baseline, candidate = (
-        spread_documents(part, centre, units, config.confidence)
-        for part, centre in zip(drawn, losses.curves(), strict=True)
-    )
-    return baseline, candidate
-
-
 @dataclasses.dataclass(frozen=True)
 class Pooled:
     """The macro-average over all trained languages, each counted once.
@@ -140,7 +130,7 @@ class Pooled:
     Attributes:
         languages: number of languages.
         documents: number of their documents.
-        curves: [S] mean over languages of nats per token, of baseline and candidate.
+        curves: [2, S] mean over languages of nats per token, of baseline and candidate.
         delta: difference at the last step (interval of the bootstrap below, no p value).
         speed_up: step speed-up of the averaged curves.
     """
@@ -216,12 +206,6 @@ def _figure(
     }
 
 
-def is_bound(figure: Mapping[str, Any]) -> bool:
-    """Return whether languages at a bound leave a figure's range open on one side."""
-    low, high = figure["range"]
-    return not low or high is None
-
-
 def headline(results: Sequence[LanguageResult], config: ReportConfig) -> dict[str, Any]:
     """Summarise the languages of the headline; figures are None if no language qualifies.
 
@@ -237,10 +221,9 @@ def headline(results: Sequence[LanguageResult], config: ReportConfig) -> dict[st
         "languages_without_training_text": sum(not result.trained for result in results),
         "languages_without_defined_speedup": sum(r.speed_up.value is None for r in results),
         "censored": {mark: marks.count(mark) for mark in ("none", "lower", "upper")},
-        "median_step_speedup": None,
-        "mean_step_speedup": None,
-        "share_at_least_4x": None,
-        "improved": None,
+        **dict.fromkeys(
+            ("median_step_speedup", "mean_step_speedup", "share_at_least_4x", "improved")
+        ),
     }
     if not chosen:
         return summary
@@ -285,10 +268,10 @@ def _improved(
     deltas = [result.delta for result in chosen]
     better = np.array([each.ci is not None and each.ci[1] < 0 for each in deltas], dtype=float)
     worse = [each.ci is not None and each.ci[0] > 0 for each in deltas]
-    ends = [[pair[1][-1] - pair[0][-1] for pair in result.of_seeds] for result in chosen]
+    ends = np.array([result.of_seeds[:, 1, -1] - result.of_seeds[:, 0, -1] for result in chosen])
     most_by_chance = p_value = None
     if len(ends[0]) != 2:  # two seeds do not show how a seed's effect varies over languages
-        by_chance = counts_by_chance(deltas, np.array(ends).T, config)
+        by_chance = counts_by_chance(deltas, ends.T, config)
         most_by_chance = int(np.quantile(by_chance, 1 - LEVEL, method="higher"))
         p_value = float(np.mean(by_chance >= max(better.sum(), sum(worse))))
     better_after_holm, worse_after_holm = clear_after_holm(deltas, len(ends[0]))
@@ -327,24 +310,17 @@ def pool(
     trained = [result for result in results if result.trained]
     if not trained:
         return None
-    of_seeds = [average(pairs) for pairs in zip(*(each.of_seeds for each in trained), strict=True)]
-    curves = average(of_seeds)
-    drawn: Curves | None = None
-    delta_ci = None
+    of_seeds = np.mean([each.of_seeds for each in trained], axis=0)
+    curves = of_seeds.mean(axis=0)
+    drawn = delta_ci = None
     if len(trained) >= MINIMUM_UNITS:
         generator = language_generator("pooled", config.seed)
         chosen = draw_languages(len(trained), config.resamples, generator)
-        sides = zip(*(each.drawn for each in trained), strict=True)
-        baseline, candidate = (
-            spread_documents(
-                np.stack(side)[chosen].mean(axis=1), centre, len(trained), config.confidence
-            )
-            for side, centre in zip(sides, curves, strict=True)
-        )
-        drawn = baseline, candidate
-        ends = np.array([pair[1][-1] - pair[0][-1] for pair in of_seeds])
+        drawn = np.stack([each.drawn for each in trained], axis=1)[:, *chosen].mean(axis=2)
+        drawn = spread_documents(drawn, curves[:, None], len(trained), config.confidence)
+        ends = of_seeds[:, 1, -1] - of_seeds[:, 0, -1]
         wide = widening(len(ends) - 1, config.confidence)
-        deltas = candidate[:, -1] - baseline[:, -1] + wide * draw_seeds(ends, config)
+        deltas = drawn[1, :, -1] - drawn[0, :, -1] + wide * draw_seeds(ends, config)
         delta_ci = percentiles(deltas, config.confidence)
     return Pooled(
         languages=len(trained),

@@ -15,9 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from mswitch.flows.reports.headline import LanguageResult, headline, is_bound, pool
+from mswitch.flows.reports.headline import LanguageResult, headline, pool
 from mswitch.flows.reports.intervals import ReportConfig
-from mswitch.flows.reports.speedup import Curves, draw_ranges, isotonic_fit, speed_up_over_seeds
+from mswitch.flows.reports.speedup import draw_ranges, isotonic_fit, speed_up_over_seeds
 
 #: Fewest evaluations up to a horizon: with fewer, the baseline's curve has no shape yet.
 LEAST_EVALUATIONS = 4
@@ -65,7 +65,7 @@ def extrapolate_doubling(horizons: Sequence[Mapping[str, Any]]) -> dict[str, Any
         return None
     first = bisect.bisect_right(steps, steps[-1] / 2) - 1
     figures = [each["median_step_speedup"] for each in horizons[first:]]
-    if any(figure is None or is_bound(figure) for figure in figures):
+    if not all(figure and all(figure["range"]) for figure in figures):
         return None
     logs = np.log([figure["value"] for figure in figures])
     half = float(np.interp(np.log(steps[-1] / 2), np.log(steps[first:]), logs))
@@ -88,16 +88,12 @@ def _until(
     result: LanguageResult, steps: np.ndarray, count: int, config: ReportConfig
 ) -> LanguageResult:
     """Compute a language's result from its first `count` evaluations, without intervals."""
-
-    def cut(pair: Curves) -> Curves:
-        return pair[0][..., :count], pair[1][..., :count]
-
-    of_seeds = [cut(pair) for pair in result.of_seeds]
+    of_seeds = result.of_seeds[..., :count]
     return dataclasses.replace(
         result,
-        curves=cut(result.curves),
+        curves=result.curves[..., :count],
         of_seeds=of_seeds,
-        drawn=cut(result.drawn),
+        drawn=result.drawn[..., :count],
         speed_up=speed_up_over_seeds(steps[:count], of_seeds, None, config),
         other_seeds=draw_ranges(steps[:count], of_seeds, config),
     )

@@ -13,8 +13,8 @@ import jinja2
 from markupsafe import Markup
 from pydantic_core import from_json
 
-from mswitch.flows.reports import sentences
 from mswitch.flows.reports.pages import template_environment
+from mswitch.flows.reports.speedup import SPEED_UP_KEYS
 from mswitch.pipelines import storage
 from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.outputs import MARKER, write_atomically
@@ -46,7 +46,6 @@ def write_index(directory: str | Path) -> dict[str, Any]:
             f"{directory} has an {PAGE} that is not an index of reports: give another directory"
         )
     environment = template_environment()
-    environment.globals["sentences"] = sentences
     show: Any = environment.get_template("index_rows.html.j2").module
     # With several candidates, only the parent of the candidates' directories has a marker.
     reports = _rows(str(directory), REPORT, _report, show.report_row, above=1)
@@ -106,7 +105,6 @@ def _rows(
 def _report(content: Mapping[str, Any]) -> dict[str, Any]:
     summary, runs = content["summary"], content["runs"]
     median, pooled = summary["median_step_speedup"], summary["pooled"]
-    figures = ("step_speedup", "step_speedup_ci", "step_speedup_ci_censored", "censored")
     return {
         "baseline": runs["baseline"]["name"],
         "candidate": runs["candidate"]["name"],
@@ -115,7 +113,7 @@ def _report(content: Mapping[str, Any]) -> dict[str, Any]:
         **_pick(summary, "verdict", "languages", "languages_in_headline", "train_tokens"),
         "median_step_speedup": median
         and _pick(median, "value", "ci", "ci_censored", "range", "seeds"),
-        "pooled": pooled and _pick(pooled, *figures),
+        "pooled": pooled and _pick(pooled, *SPEED_UP_KEYS),
         "unfinished": summary["unfinished"],
         "started_by": str(content.get("started_by", "")),
     }

@@ -19,8 +19,6 @@ from scipy.special import ndtri, stdtr, stdtrit
 
 from mswitch.pipelines.config_checks import check_fields
 
-#: Fewest units for an interval: documents of a language, or languages of an average.
-MINIMUM_UNITS = 5
 #: Largest resampling weight matrix held at once, in cells.
 WEIGHT_CELLS = 4_000_000
 #: A smaller relative difference of two numbers is only rounding, so they count as equal.

@@ -6,6 +6,8 @@ from typing import Any, Literal
 Censoring = Literal["none", "lower", "upper"]
 
 SIGNIFICANT_DIGITS = 6
+#: Fewest units for an interval: documents of a language, or languages of an average.
+MINIMUM_UNITS = 5
 #: Confidence of intervals of scores.
 CONFIDENCE_PERCENT = "95"
 

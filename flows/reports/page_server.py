@@ -62,7 +62,10 @@ def page_app(place: str | Path, token: str = "") -> Starlette:
         path = f"{path}{INDEX}" if path.endswith("/") or not path else path
         content = await run_in_threadpool(read_page, place, path)
         if content is None:
-            return PlainTextResponse(_missing(path), 404, _HEADERS)
+            missing = "there is no such page\n"
+            if path == INDEX:
+                missing = "there is no index yet: `mswitch report index` of the storage writes it\n"
+            return PlainTextResponse(missing, 404, _HEADERS)
         kind = path.rpartition(".")[2]
         return Response(content, headers=_HEADERS, media_type=_TYPES[kind])
 
@@ -91,12 +94,6 @@ def _refusal(request: Request, token: str) -> Response | None:
         return None
     told = "open the address that `mswitch serve` printed, with its token\n"
     return PlainTextResponse(told, 401, {**_HEADERS, "WWW-Authenticate": "Bearer"})
-
-
-def _missing(path: str) -> str:
-    if path == INDEX:
-        return "there is no index yet: `mswitch report index` of the storage writes it\n"
-    return "there is no such page\n"
 
 
 def read_page(place: str | Path, path: str) -> bytes | None:

@@ -12,7 +12,7 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from mswitch.flows.reports import numbers
+from mswitch.flows.reports import numbers, sentences
 from mswitch.flows.reports.svg import FIGURE_STYLE, FIGURE_VARIABLES
 from mswitch.pipelines import storage
 from mswitch.pipelines.languages import find_language, script_name
@@ -41,7 +41,8 @@ def template_environment() -> jinja2.Environment:
     )
     environment.filters |= {"unbroken": unbroken, "visible": visible}
     style = Markup(FIGURE_VARIABLES + FIGURE_STYLE)  # noqa: S704 - ours
-    environment.globals |= {"numbers": numbers, "script_name": script_name, "style": style}
+    words = {"numbers": numbers, "sentences": sentences, "script_name": script_name}
+    environment.globals |= {**words, "style": style}
     return environment
 
 

@@ -4,6 +4,8 @@ It is one self-contained HTML page, the same numbers as JSON and CSV, and the fi
 """
 
 import dataclasses
+import functools
+import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -11,17 +13,25 @@ from typing import Any
 
 import numpy as np
 
-from mswitch.flows.reports import sentences
-from mswitch.flows.reports.downstream_section import Downstream, check_downstream, read_downstream
-from mswitch.flows.reports.headline import measure_language, pool
+from mswitch.flows.reports import figures, figures_by_language, sentences
+from mswitch.flows.reports.downstream import Downstream, check_downstream, read_downstream
+from mswitch.flows.reports.headline import LanguageResult, Pooled, measure_language, pool
 from mswitch.flows.reports.horizon import measure_horizons
 from mswitch.flows.reports.intervals import DEFAULT_CONFIG, ReportConfig
 from mswitch.flows.reports.numbers import rounded
-from mswitch.flows.reports.pages import publish, render_page
-from mswitch.flows.reports.pair_data import overview_data, report_data, run_names, to_csv
-from mswitch.flows.reports.pair_page import draw, draw_files, render
-from mswitch.flows.reports.pairs import Pairs, merged, model_names, pair_seed_losses, pair_up
+from mswitch.flows.reports.pages import csv_link, publish, render_page
+from mswitch.flows.reports.pair_data import name_pair, overview_data, report_data, to_csv
+from mswitch.flows.reports.pairs import Pairs, merge_seeds, name_models, pair_seed_losses, pair_up
+from mswitch.flows.reports.routing import Routing, most_informative_layer
 from mswitch.flows.reports.runs import are_trained, find_common_steps, open_runs, read_evaluated_run
+from mswitch.flows.reports.svg import (
+    SCREENS,
+    Drawing,
+    arrange,
+    inline_svgs,
+    on_screens,
+    standalone_svg,
+)
 from mswitch.pipelines import storage
 from mswitch.pipelines.identities import identifying_settings
 from mswitch.pipelines.progress import Progress
@@ -32,6 +42,17 @@ PAGE, DATA = "report.html", "report.json"
 #: report is refused.
 STATISTICS = 8
 
+ROWS_PER_PANEL = 36
+CURVES_SHOWN = 12
+#: Figures of a report by name. Some have one drawing for wide and one for narrow screens. Others
+#: have a panel for each part of the languages. A figure without data has no drawing.
+Drawings = Mapping[str, Sequence[Drawing]]
+#: For each figure with several panels, the number of columns and the title of its SVG file.
+GRIDS = {
+    "quality": (3, "Final quality"),
+    "curves": (4, "Loss curves"),
+    "routing": (3, "Routing by language"),
+}
 #: Contents of report.json, and texts of the other files by name.
 Made = tuple[dict[str, Any], Mapping[str, str]]
 
@@ -92,7 +113,7 @@ def write_report(
         identity = {
             "report": identifying_settings(config),
             "statistics": STATISTICS,
-            **{role: merged(runs).identity for role, runs in sides.items()},
+            **{role: merge_seeds(runs).identity for role, runs in sides.items()},
         }
         if not timed:
             identity["timed"] = False
@@ -118,7 +139,7 @@ def write_report(
         def make() -> Made:
             if len(compared) > 1:
                 return _make_all(compared, make_one, extras)
-            return make_one(compared[0], run_names(*(run.name for run in compared[0][0])))
+            return make_one(compared[0], name_pair(*(run.name for run in compared[0][0])))
 
         report, summary = publish(out, STAGE, identity, DATA, make, is_superseded)
     summary |= {key: report["summary"][key] for key in ("verdict", "languages")}
@@ -137,7 +158,7 @@ def _make(
     extras: Mapping[str, Any],
 ) -> Made:
     """Compare one candidate with the baseline."""
-    baseline, candidate = map(merged, zip(*pairs, strict=True))
+    baseline, candidate = map(merge_seeds, zip(*pairs, strict=True))
     runs, steps = (baseline, candidate), np.array(baseline.steps, dtype=float)
     of_languages = pair_seed_losses(pairs)
     progress = Progress(STAGE, "bootstrap", len(of_languages), "languages")
@@ -154,9 +175,24 @@ def _make(
     report["summary"]["cautions"] += sentences.text_cautions(extras.get("text"))
     tuned = [comparison for comparison in downstream if comparison.began_with(pairs)]
     report["downstream"] = [comparison.section(pairs) for comparison in tuned]
-    drawings = draw(report, results, pooled, candidate.routing, steps)
+    drawings = _draw(report, results, pooled, candidate.routing, steps)
     csv = to_csv(report["languages"])
-    files = {"per_language.csv": csv, PAGE: render(report, drawings, csv), **draw_files(drawings)}
+    page = render_page(
+        "pair.html.j2",
+        report,
+        **report["runs"],
+        figures={
+            name: inline_svgs(parts, name, () if name in GRIDS else SCREENS)
+            for name, parts in drawings.items()
+        },
+        layer=report["routing"] and most_informative_layer(report["routing"]),
+        csv=csv_link(csv),
+    )
+    files = {"per_language.csv": csv, PAGE: page}
+    for name, parts in drawings.items():
+        if parts:
+            whole = arrange(parts, *GRIDS[name], parts[0].desc) if name in GRIDS else parts[0]
+            files[f"{name}.svg"] = standalone_svg(whole, name)
     for comparison in tuned:
         files |= {f"{comparison.folder}/{name}": text for name, text in comparison.files.items()}
     return report, files
@@ -168,7 +204,7 @@ def _make_all(
     extras: Mapping[str, Any],
 ) -> Made:
     """Compare several candidates with the baseline; each has its files in a subdirectory."""
-    baseline, *names = model_names([compared[0][0][0], *(pairs[0][1] for pairs in compared)])
+    baseline, *names = name_models([compared[0][0][0], *(pairs[0][1] for pairs in compared)])
     reports, files = {}, {}
     for number, (name, pairs) in enumerate(zip(names, compared, strict=True), start=1):
         folder = f"{number}-{re.sub('[^A-Za-z0-9._-]+', '-', name).strip('-')}"
@@ -177,7 +213,7 @@ def _make_all(
         files |= {f"{folder}/{file}": text for file, text in made.items()}
     report = {**overview_data(reports), **extras}
     report["summary"]["cautions"] = sentences.text_cautions(extras.get("text"))
-    return report, {**files, PAGE: render_page("overview.html.j2", report, sentences=sentences)}
+    return report, {**files, PAGE: render_page("overview.html.j2", report)}
 
 
 def _figures(summary: Mapping[str, Any]) -> dict[str, Any]:
@@ -189,3 +225,62 @@ def _figures(summary: Mapping[str, Any]) -> dict[str, Any]:
         "pooled_step_speedup": pooled and pooled["step_speedup"],
         "pooled_step_speedup_censored": pooled and pooled["censored"],
     }
+
+
+def _draw(
+    report: Mapping[str, Any],
+    results: Sequence[LanguageResult],
+    pooled: Pooled | None,
+    routing: Routing | None,
+    steps: np.ndarray,
+) -> Drawings:
+    """Draw every figure from the rounded report and the measured curves."""
+    rows = report["languages"]
+    count = math.ceil(len(rows) / ROWS_PER_PANEL)
+    most = sorted(zip(results, rows, strict=True), key=lambda p: (-p[1]["documents"], p[1]["lang"]))
+    names = report["runs"]["baseline"]["name"], report["runs"]["candidate"]["name"]
+    average: list[Drawing] = []
+    if pooled is not None:
+        label = f"Mean of {pooled.languages} languages"
+        average = on_screens(functools.partial(figures.curve_panel, pooled, label, steps))
+    histograms = [
+        figures.speedup_histogram(
+            rows, report["summary"]["median_step_speedup"], width=width, name=name
+        )
+        for width, name in ((720, "speedup"), (340, "speedup-narrow"))
+        if any(row["step_speedup"] is not None for row in rows)
+    ]
+    heat: list[Drawing] = []
+    if routing is not None:
+        layer = most_informative_layer(report["routing"])["layer"]
+        english = {row["lang"]: row["name"] for row in rows}
+        heat = figures_by_language.routing_panels(routing, layer, english, count)
+    return {
+        "speedup": histograms,
+        "quality": figures_by_language.quality_panels(rows, names, count),
+        "pooled": average,
+        "curves": [
+            figures.curve_panel(result, row["name"], steps, width=172, height=136)
+            for result, row in most[:CURVES_SHOWN]
+        ],
+        "routing": heat,
+        "horizons": _draw_horizons(report["horizons"]),
+    }
+
+
+def _draw_horizons(horizons: Sequence[Mapping[str, Any]]) -> list[Drawing]:
+    if len(horizons) < 2:
+        return []
+    steps = [each["step"] for each in horizons]
+    medians = [each["median_step_speedup"] for each in horizons]
+    marked = [figure and {**figure, "mark": sentences.figure_mark(figure)} for figure in medians]
+    keys = {"value": "step_speedup", "ci": "step_speedup_ci", "mark": "censored"}
+    pooled = [{key: each[f"pooled_{of}"] for key, of in keys.items()} for each in horizons]
+    lines = (
+        figures.Line("median language", "c", steps, marked),
+        figures.Line("pooled", "b", steps, pooled),
+    )
+    label, title = "steps of training (log scale)", "Step speed-up by horizon"
+    desc = "Speed-ups as if training had ended at each step; the table holds every value."
+    panel = functools.partial(figures.step_panel, lines, label, title, desc, ratios=True, log=True)
+    return on_screens(panel)

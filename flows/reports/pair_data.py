@@ -10,36 +10,18 @@ import numpy as np
 from mswitch.flows.reports import sentences
 from mswitch.flows.reports.headline import LanguageResult, Pooled, headline
 from mswitch.flows.reports.horizon import extrapolate_doubling, last_doubling
-from mswitch.flows.reports.intervals import MINIMUM_UNITS, ReportConfig
-from mswitch.flows.reports.numbers import rounded
+from mswitch.flows.reports.intervals import ReportConfig
+from mswitch.flows.reports.numbers import MINIMUM_UNITS, rounded
 from mswitch.flows.reports.pages import csv_text, language_fields
 from mswitch.flows.reports.routing import routing_data
 from mswitch.flows.reports.runs import EvaluatedRun
-from mswitch.flows.reports.speedup import SpeedUp
+from mswitch.flows.reports.speedup import SPEED_UP_KEYS, SpeedUp
 from mswitch.flows.reports.verdicts import judge_candidates, judge_pair
 
 #: Fields with a language's data for one candidate, on a page that compares several candidates.
-OF_CANDIDATES = (
-    "candidate_nll",
-    "delta",
-    "delta_ci",
-    "step_speedup",
-    "step_speedup_ci",
-    "step_speedup_ci_censored",
-    "censored",
-    "in_headline",
-)
+OF_CANDIDATES = ("candidate_nll", "delta", "delta_ci", *SPEED_UP_KEYS, "in_headline")
 #: Data of a language that are the same for all candidates.
-SHARED = (
-    "lang",
-    "name",
-    "autonym",
-    "direction",
-    "script",
-    "documents",
-    "near_duplicates",
-    "baseline_nll",
-)
+SHARED = ("documents", "near_duplicates", "baseline_nll")
 
 
 def report_data(
@@ -59,6 +41,7 @@ def report_data(
     last = float(runs[0].steps[-1])
     train_tokens = sum(row.get("train_tokens", 0) for row in runs[0].config["languages"].values())
     factors = cost_factors(*runs)
+    model, routing = runs[1].config["model"], runs[1].routing
     summary = headline(results, config)
     copies = [result.losses.near_duplicates for result in results]
     percent = f"{100 * config.confidence:g}"
@@ -96,7 +79,8 @@ def report_data(
             "sizes": _sizes(results, runs[0], config),
             "languages": [_language_json(r, runs[0], factors) for r in results],
             "method": {**dataclasses.asdict(config), **_method(runs, factors)},
-            "routing": _routing_json(runs[1]),
+            "routing": routing
+            and routing_data(routing, model["encoder_layers"] // model["sparse_every"]),
             "runs": {r.role: _run_json(r, n) for r, n in zip(runs, names, strict=True)},
         }
     )
@@ -148,7 +132,7 @@ def speed_up_json(speed_up: SpeedUp, factors: Mapping[str, float | None]) -> dic
 UNITS = {False: ("nats", "target token"), True: ("bits", "byte of masked text")}
 
 
-def run_names(baseline: str, candidate: str) -> tuple[str, str]:
+def name_pair(baseline: str, candidate: str) -> tuple[str, str]:
     """Name both models for the page by their presets, with their roles if these are equal."""
     if baseline != candidate:
         return baseline, candidate
@@ -167,9 +151,10 @@ def _language_json(
         "near_duplicates": losses.near_duplicates,
         "target_tokens": None if run.in_bytes else int(losses.tokens.sum()),
         "target_bytes": int(losses.target_bytes.sum()),
-        "train_records": int(trained.get("train_records", 0)),
-        "train_tokens": int(trained.get("train_tokens", 0)),
-        "train_bytes": int(trained.get("train_bytes", 0)),
+        **{
+            key: int(trained.get(key, 0))
+            for key in ("train_records", "train_tokens", "train_bytes")
+        },
         "rate": float(trained.get("rate", 0.0)),
         "baseline_nll": float(result.curves[0][-1]),
         "candidate_nll": float(result.curves[1][-1]),
@@ -226,22 +211,21 @@ def _run_json(run: EvaluatedRun, name: str) -> dict[str, Any]:
     """Describe a run for the page, without its path."""
     config = run.config
     steps = int(run.steps[-1])
-    tokens = config["tokens_per_step"]
     return {
         "name": name,
         "preset": run.name,
         "parameters": config["parameters"],
-        "active_parameters": _active_parameters(config),
         "parameters_by_group": config["parameters_by_group"],
-        "flops_per_step": run.flops_per_step,
-        "total_flops": run.flops_per_step * steps,
-        "steps": steps,
-        "tokens_per_step": tokens,
-        "tokens_seen": tokens * steps,
-        "step_secs": run.step_secs,
+        "tokens_per_step": config["tokens_per_step"],
         "device": config["device"],
         "model": config["model"],
         "train": config["train"],
+        "active_parameters": _active_parameters(config),
+        "flops_per_step": run.flops_per_step,
+        "total_flops": run.flops_per_step * steps,
+        "steps": steps,
+        "tokens_seen": config["tokens_per_step"] * steps,
+        "step_secs": run.step_secs,
         "config_hash": run.identity["run"],
         "seeds": list(run.seeds),
         "final_metrics": {
@@ -259,13 +243,6 @@ def _active_parameters(config: Mapping[str, Any]) -> int:
         return total
     sparse = config["parameters_by_group"]["experts"]
     return total - sparse + sparse // experts
-
-
-def _routing_json(run: EvaluatedRun) -> dict[str, Any] | None:
-    if run.routing is None:
-        return None
-    model = run.config["model"]
-    return routing_data(run.routing, model["encoder_layers"] // model["sparse_every"])
 
 
 def _method(
@@ -322,6 +299,7 @@ def overview_data(reports: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
         "candidates": candidates,
         "languages": [
             {
+                **language_fields(rows[0]["lang"]),
                 **{field: rows[0][field] for field in SHARED},
                 "candidates": [{field: row[field] for field in OF_CANDIDATES} for row in rows],
             }
@@ -337,13 +315,10 @@ def to_csv(rows: Sequence[Mapping[str, Any]]) -> str:
     for row in rows:
         cells: dict[str, Any] = {}
         for key, value in row.items():
-            if key.endswith("_ci"):
-                cells[f"{key}_low"], cells[f"{key}_high"] = value or (None, None)
-            elif key == "step_speedup_ci_censored":
-                low, high = value or (None, None)
-                cells["step_speedup_ci_low_censored"] = low
-                cells["step_speedup_ci_high_censored"] = high
-            else:
+            if "_ci" not in key:
                 cells[key] = value
+                continue
+            for end, part in zip(("low", "high"), value or (None, None), strict=True):
+                cells[key.replace("_ci", f"_ci_{end}")] = part
         flat.append(cells)
     return csv_text(flat)

@@ -3,17 +3,13 @@
 import dataclasses
 from collections import defaultdict
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
-from mswitch.flows.reports.runs import (
-    EvaluatedRun,
-    check_alike,
-    list_differences,
-    pair_losses,
-    read_clusters,
-)
+from mswitch.flows.reports.runs import EvaluatedRun, check_alike, list_differences
 from mswitch.flows.reports.speedup import LanguageLosses
+from mswitch.models.evaluation.schemas import CLUSTER
 from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.outputs import canonical_json
 from mswitch.pipelines.progress import say
@@ -85,7 +81,7 @@ def pair_up(
         return [[(baselines[0], candidates[0])]]
     by_seed = index_by_seed(baselines)
     pairs = []
-    for runs in _by_model(candidates):
+    for runs in _group_by_model(candidates):
         for seed, run in runs.items():
             if seed not in by_seed:
                 raise UserError(
@@ -102,23 +98,28 @@ def pair_up(
     return pairs
 
 
-def _by_model(runs: Sequence[EvaluatedRun]) -> list[dict[int, EvaluatedRun]]:
-    """Return the runs of each model by seed."""
-    models: dict[str, dict[int, EvaluatedRun]] = defaultdict(dict)
+def _group_by_model(
+    runs: Sequence[EvaluatedRun], teachers: Sequence[str] = ()
+) -> list[dict[Any, EvaluatedRun]]:
+    """Return the runs of each model by seed; with hashes of `teachers`, by teacher and seed."""
+    models: dict[str, dict[Any, EvaluatedRun]] = defaultdict(dict)
     for run in runs:
-        of_seeds = models[_model(run)]
-        if run.seed in of_seeds:
+        settings = {key: value for key, value in run.settings.items() if key != "train.seed"}
+        key = run.seed
+        if teachers:
+            key = teachers.index(run.config["teacher"]["config_hash"]), run.seed
+        before = models[canonical_json(settings)].setdefault(key, run)
+        if before is not run:
             raise UserError(
-                f"{of_seeds[run.seed].option} and {run.option} are the same model with the same "
-                f"seed ({run.seed}): give one of them"
+                f"{before.option} and {run.option} are the same model with the same seed "
+                f"({run.seed}){' and teacher' if teachers else ''}: give one of them"
             )
-        of_seeds[run.seed] = run
     return list(models.values())
 
 
 def index_by_seed(runs: Sequence[EvaluatedRun]) -> dict[int, EvaluatedRun]:
     """Return the runs of one model by seed; refuse several models."""
-    models = _by_model(runs)
+    models = _group_by_model(runs)
     if len(models) > 1:
         first, second, *_ = (next(iter(of_seeds.values())) for of_seeds in models)
         changed = list_differences(first, second).keys() - {"train.seed"}
@@ -127,11 +128,6 @@ def index_by_seed(runs: Sequence[EvaluatedRun]) -> dict[int, EvaluatedRun]:
             f"({', '.join(sorted(changed))}): give the runs of one model as --{first.role}"
         )
     return models[0]
-
-
-def _model(run: EvaluatedRun) -> str:
-    settings = {key: value for key, value in run.settings.items() if key != "train.seed"}
-    return canonical_json(settings)
 
 
 def pair_students(of_teacher: Pairs, students: Sequence[EvaluatedRun]) -> list[tuple[Pairs, Pairs]]:
@@ -147,28 +143,20 @@ def pair_students(of_teacher: Pairs, students: Sequence[EvaluatedRun]) -> list[t
     Returns:
         For each model of students, pairs of baseline and teacher, and of baseline and student.
     """
-    by_hash = {teacher.config["config_hash"]: (base, teacher) for base, teacher in of_teacher}
-    models: dict[str, dict[tuple[int, int], EvaluatedRun]] = defaultdict(dict)
+    hashes = [teacher.config["config_hash"] for _, teacher in of_teacher]
     for student in students:
         _check_taught(student, [teacher for _, teacher in of_teacher])
-        teacher = student.config["teacher"]["config_hash"]
-        check_pair(by_hash[teacher][0], student, any_seed=True)
-        of_model, key = models[_model(student)], (list(by_hash).index(teacher), student.seed)
-        if key in of_model:
-            raise UserError(
-                f"{of_model[key].option} and {student.option} are the same model with the same "
-                f"seed ({student.seed}) and teacher: give one of them"
-            )
-        of_model[key] = student
+        number = hashes.index(student.config["teacher"]["config_hash"])
+        check_pair(of_teacher[number][0], student, any_seed=True)
     paired = []
-    for of_model in models.values():
-        ordered = sorted(of_model.items())
-        if len(of_teacher) > 1 and [number for (number, _), _ in ordered] != [*range(len(by_hash))]:
+    for runs in _group_by_model(students, hashes):
+        ordered = sorted(runs)
+        if len(hashes) > 1 and [number for number, _ in ordered] != [*range(len(hashes))]:
             raise UserError(
                 "--student: give one for each --teacher, or several of a single teacher"
             )
-        taught = [of_teacher[number] for (number, _), _ in ordered]
-        own = [(pair[0], run) for pair, (_, run) in zip(taught, ordered, strict=True)]
+        taught = [of_teacher[number] for number, _ in ordered]
+        own = [(pair[0], runs[key]) for pair, key in zip(taught, ordered, strict=True)]
         paired.append((taught, own))
     return paired
 
@@ -189,7 +177,7 @@ def _check_taught(student: EvaluatedRun, teachers: Sequence[EvaluatedRun]) -> No
         )
 
 
-def merged(runs: Sequence[EvaluatedRun]) -> EvaluatedRun:
+def merge_seeds(runs: Sequence[EvaluatedRun]) -> EvaluatedRun:
     """Return the first seed's run, with the times of all seeds, to represent all runs."""
     if len(runs) == 1:
         return runs[0]
@@ -207,7 +195,7 @@ def merged(runs: Sequence[EvaluatedRun]) -> EvaluatedRun:
     )
 
 
-def model_names(models: Sequence[EvaluatedRun]) -> list[str]:
+def name_models(models: Sequence[EvaluatedRun]) -> list[str]:
     """Name the models by their presets, and by their different settings if presets are equal."""
     names = [run.name for run in models]
     for index, run in enumerate(models):
@@ -220,24 +208,40 @@ def model_names(models: Sequence[EvaluatedRun]) -> list[str]:
     return names
 
 
-def pair_seed_losses(pairs: Pairs) -> list[tuple[LanguageLosses, ...]]:
+def pair_seed_losses(pairs: Pairs) -> list[list[LanguageLosses]]:
     """Return the losses of each language with each seed, all on the same documents.
 
-    Near-duplicates count once, by the clusters in the first baseline's evaluation.
+    Near-duplicates count once, by the clusters in the first baseline's evaluation. If the runs were
+    evaluated per byte, return bytes in place of tokens, and bits in place of nats.
     """
-
-    def documents(losses: Sequence[LanguageLosses]) -> list[tuple[str, list[int], list[int]]]:
-        return [(each.lang, each.tokens.tolist(), each.target_bytes.tolist()) for each in losses]
-
-    by_seed = [pair_losses(*pair) for pair in pairs]
-    first, *others = map(documents, by_seed)
-    if any(other != first for other in others):
-        one, other = pairs[0]
-        raise UserError(
-            f"the seeds of {one.name} and {other.name} were evaluated on different documents: "
-            "evaluate all with the same --examples and --max-documents"
-        )
-    clusters = read_clusters(pairs[0][0])
-    if clusters is not None:
-        by_seed = [[each.sum_clusters(clusters[each.lang]) for each in seed] for seed in by_seed]
-    return list(zip(*by_seed, strict=True))
+    first, other = pairs[0]
+    size, unit = ("target_bytes", np.log(2)) if first.in_bytes else ("target_tokens", 1)
+    keys = ["lang", "document", size]
+    documents = first.documents.select(keys)
+    for baseline, candidate in pairs:
+        own = baseline.documents.select(keys)
+        if not candidate.documents.select(keys).equals(own):
+            raise UserError(
+                f"{baseline.option} and {candidate.option} were evaluated on different documents: "
+                "evaluate both with the same --examples and --max-documents"
+            )
+        if not own.equals(documents):
+            raise UserError(
+                f"the seeds of {first.name} and {other.name} were evaluated on different "
+                "documents: evaluate all with the same --examples and --max-documents"
+            )
+    langs = np.array(documents["lang"].to_pylist())
+    tokens, sizes = (first.documents[name].to_numpy() for name in (size, "target_bytes"))
+    losses = [(baseline.nats / unit, candidate.nats / unit) for baseline, candidate in pairs]
+    of_languages = []
+    for lang in np.unique(langs).tolist():
+        rows = langs == lang
+        seeds = [
+            LanguageLosses(lang, tokens[rows], sizes[rows], ours[rows], theirs[rows])
+            for ours, theirs in losses
+        ]
+        if CLUSTER in first.documents.column_names:
+            clusters = first.documents[CLUSTER].to_numpy()[rows]
+            seeds = [each.sum_clusters(clusters) for each in seeds]
+        of_languages.append(seeds)
+    return of_languages

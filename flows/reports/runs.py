@@ -14,7 +14,6 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from mswitch.flows.reports.routing import Routing, routing_from_table
-from mswitch.flows.reports.speedup import LanguageLosses
 from mswitch.models.evaluation.schemas import (
     BORDER_NATS,
     CLUSTER,
@@ -152,7 +151,9 @@ class EvaluatedRun(CompletedRun):
         directory: its directory.
         steps: the evaluated steps that are compared, increasing: all planned ones, unless it or the
             other run still trains.
-        tables: one table of per-document losses per step.
+        documents: the documents, in order of language and id, with their losses at the last step.
+        nats: [D, S] losses of the documents at each step.
+        evaluated: settings of its evaluations.
         step_secs: median seconds per training step after the first two, or None.
         final_metrics: its line of metrics at the last of the steps.
         routing: tokens by language, sparse layer and expert at the last step, or None.
@@ -163,7 +164,9 @@ class EvaluatedRun(CompletedRun):
     role: str
     directory: Path
     steps: tuple[int, ...]
-    tables: tuple[pa.Table, ...]
+    documents: pa.Table
+    nats: np.ndarray
+    evaluated: Mapping[str, str]
     step_secs: float | None
     final_metrics: Mapping[str, Any]
     routing: Routing | None
@@ -178,30 +181,20 @@ class EvaluatedRun(CompletedRun):
     @property
     def settings(self) -> dict[str, Any]:
         """Settings of its training and evaluation."""
-        evaluated = {
-            f"evaluation.{name}": ", ".join(sorted(map(str, self._evaluated(name))))
-            for name in ("dtype", "spans", "max_documents")
-        }
-        return {**super().settings, **evaluated, "evaluation.steps": _planned(self.config)}
+        evaluated = {**self.evaluated, "steps": _planned(self.config)}
+        return super().settings | {f"evaluation.{key}": each for key, each in evaluated.items()}
 
     @property
     def in_bytes(self) -> bool:
         """Whether it was evaluated on spans of raw text, by the byte."""
-        return self._evaluated("spans") == {"bytes"}
+        return self.evaluated["spans"] == "bytes"
 
     @property
     def border_share(self) -> float | None:
         """Share of the loss on sentinels and ends in the loss per byte at the last step."""
-        table = self.tables[-1]
-        if BORDER_NATS not in table.column_names:
+        if BORDER_NATS not in self.documents.column_names:
             return None
-        return float(np.sum(table[BORDER_NATS].to_numpy()) / np.sum(table["nats"].to_numpy()))
-
-    def _evaluated(self, name: str) -> set[Any]:
-        of_tables = [(table.schema.metadata or {}) for table in self.tables]
-        return {
-            json.loads(metadata.get(EVALUATION_SETTINGS, b"{}")).get(name) for metadata in of_tables
-        }
+        return float(self.documents[BORDER_NATS].to_numpy().sum() / self.nats[:, -1].sum())
 
 
 def _planned(config: Mapping[str, Any]) -> tuple[int, ...]:
@@ -263,6 +256,7 @@ def read_evaluated_run(
             "training)"
         )
     paths = [directory / "eval" / f"{step}.parquet" for step in steps]
+    tables = [_read_losses(path, option) for path in paths]
     step_secs, final_metrics = _step_secs_and_last(directory, steps[-1])
     routing = directory / "routing" / f"{steps[-1]}.parquet"
     places = {
@@ -276,7 +270,9 @@ def read_evaluated_run(
         role=role,
         directory=directory,
         steps=tuple(steps),
-        tables=tuple(_read_losses(path, option) for path in paths),
+        documents=_check_documents(directory, steps, tables),
+        nats=np.stack([table["nats"].to_numpy() for table in tables], axis=1).astype(np.float64),
+        evaluated=_list_settings(tables),
         step_secs=step_secs,
         final_metrics=final_metrics,
         routing=_read_routing(routing, option) if routing.is_file() else None,
@@ -314,65 +310,38 @@ def _check_evaluated(directory: Path, option: str, steps: Sequence[int]) -> None
         )
 
 
-def pair_losses(baseline: EvaluatedRun, candidate: EvaluatedRun) -> list[LanguageLosses]:
-    """Arrange the losses of both runs by language and document."""
-    sides = [_by_document(run) for run in (baseline, candidate)]
-    (keys, tokens, sizes, nats), (other_keys, other_tokens, _, other_nats) = sides
-    if keys != other_keys or not np.array_equal(tokens, other_tokens):
-        raise UserError(
-            f"{baseline.option} and {candidate.option} were evaluated on different documents: "
-            "evaluate both with the same --examples and --max-documents"
-        )
-    langs = np.array([lang for lang, _ in keys])
-    losses = []
-    for lang in sorted(set(langs.tolist())):
-        rows = np.flatnonzero(langs == lang)
-        losses.append(LanguageLosses(lang, tokens[rows], sizes[rows], nats[rows], other_nats[rows]))
-    return losses
-
-
-def read_clusters(run: EvaluatedRun) -> dict[str, np.ndarray] | None:
-    """Return each document's cluster by language, in order of ids; None without clusters."""
-    if CLUSTER not in run.tables[-1].column_names:
-        return None
-    table = run.tables[-1].sort_by(ORDER)
-    langs, clusters = (table[name].to_numpy() for name in ("lang", CLUSTER))
-    return {lang: clusters[langs == lang] for lang in set(langs.tolist())}
-
-
 def are_trained(runs: Iterable[CompletedRun], lang: str) -> bool:
     """Return whether all runs saw training text of a language."""
     return all(run.config["languages"].get(lang, {}).get("train_records", 0) > 0 for run in runs)
 
 
-def _by_document(
-    run: EvaluatedRun,
-) -> tuple[list[tuple[str, str]], np.ndarray, np.ndarray, np.ndarray]:
-    """Return keys (lang, document) in order, tokens [D], bytes [D] and nats [D, S] of a run.
-
-    If the run was evaluated per byte, return bytes in place of tokens, and bits in place of nats.
-    """
-    tables = [table.sort_by(ORDER) for table in run.tables]
-    documents = tables[0].select(["lang", "document", "target_tokens"])
-    keys = list(zip(*(documents[name].to_pylist() for name in ("lang", "document")), strict=True))
-    again = f"remove the eval directory and run mswitch evaluate --run {run.directory} again"
-    if len(set(keys)) != len(keys):
-        raise UserError(
-            f"{run.directory}/eval/{run.steps[0]}.parquet has a document twice: {again}"
-        )
-    for step, table in zip(run.steps, tables, strict=True):
-        if not table.select(documents.column_names).equals(documents):
+def _check_documents(directory: Path, steps: Sequence[int], tables: Sequence[pa.Table]) -> pa.Table:
+    """Check that all evaluations are of the same documents; return the last evaluation."""
+    first = tables[0].select(["lang", "document", "target_tokens"])
+    again = f"remove the eval directory and run mswitch evaluate --run {directory} again"
+    if first.group_by(["lang", "document"]).aggregate([]).num_rows != first.num_rows:
+        raise UserError(f"{directory}/eval/{steps[0]}.parquet has a document twice: {again}")
+    for step, table in zip(steps, tables, strict=True):
+        if not table.select(first.column_names).equals(first):
             raise UserError(
-                f"{run.directory}/eval/{step}.parquet has other documents than "
-                f"{run.steps[0]}.parquet: {again}"
+                f"{directory}/eval/{step}.parquet has other documents than {steps[0]}.parquet: "
+                f"{again}"
             )
-    nats = np.stack([table["nats"].to_numpy() for table in tables], axis=1).astype(np.float64)
-    tokens, sizes = (tables[0][name].to_numpy() for name in ("target_tokens", "target_bytes"))
-    return (keys, sizes, sizes, nats / np.log(2)) if run.in_bytes else (keys, tokens, sizes, nats)
+    return tables[-1]
+
+
+def _list_settings(tables: Sequence[pa.Table]) -> dict[str, str]:
+    """Return the settings of evaluations by name; several values of one are listed."""
+    written = [(table.schema.metadata or {}).get(EVALUATION_SETTINGS, b"{}") for table in tables]
+    settings = [json.loads(each) for each in written]
+    return {
+        name: ", ".join(sorted({str(each.get(name)) for each in settings}))
+        for name in ("dtype", "spans", "max_documents")
+    }
 
 
 def _read_losses(path: Path, option: str) -> pa.Table:
-    """Read one evaluation and check the assumptions of the statistics."""
+    """Read one evaluation, ordered by document, and check the assumptions of the statistics."""
     table = read_table(path, option, LOSSES, (BORDER_NATS, CLUSTER))
     if table.num_rows == 0:
         raise UserError(
@@ -384,7 +353,7 @@ def _read_losses(path: Path, option: str) -> pa.Table:
             f"{option}: eval/{path.name} has a document without tokens or whose loss is not a "
             "number: the run diverged or the file is damaged; train or evaluate it again"
         )
-    return table
+    return table.sort_by(ORDER)
 
 
 def _read_routing(path: Path, option: str) -> Routing:

@@ -26,7 +26,6 @@ import numpy as np
 from scipy.special import ndtri
 
 from mswitch.flows.reports.intervals import (
-    MINIMUM_UNITS,
     WEIGHT_CELLS,
     Estimate,
     document_weights,
@@ -37,6 +36,7 @@ from mswitch.flows.reports.intervals import (
     percentiles,
     t_test,
 )
+from mswitch.flows.reports.numbers import MINIMUM_UNITS
 from mswitch.flows.reports.speedup import SpeedUp, measure_speed_up
 from mswitch.flows.reports.tuned_runs import TunedRun
 from mswitch.tasks.metric_intervals import MIN_GROUPS, RESAMPLES, score_sums
@@ -87,27 +87,32 @@ class Average:
         most = 100 - self.least
         return Estimate(value, _interval(value, drawn, of_seeds, -most, most))
 
+    def as_json(self, *, paired: bool) -> dict[str, Any]:
+        """Return the averages; `paired` adds the difference of the second and the first model."""
+        return {
+            "languages": self.languages,
+            "models": [each.as_json() for each in self.models],
+            "majority": self.majority,
+            "difference": self.difference(0, 1).as_json() if paired else None,
+            "seeds": [own.tolist() for own in self.seeds],
+        }
+
 
 @dataclasses.dataclass(frozen=True)
 class Result:
     """Results of one metric and one way of decoding.
 
     Attributes:
-        decode: the way of decoding.
-        metric: name of the metric.
-        signature: signature of sacreBLEU, or "".
+        data: way of decoding, metric, signature of sacreBLEU, average, and `everything`, scores
+            over all rows of a task with a closed set. Metrics of other tasks depend on the
+            language.
         languages: scores by language code.
         average: average over languages; None if none counts.
-        everything: scores over all rows of a task with a closed set; None for other tasks, whose
-            metrics depend on the language.
     """
 
-    decode: str
-    metric: str
-    signature: str
+    data: Mapping[str, Any]
     languages: Mapping[str, Scores]
     average: Average | None
-    everything: Scores | None
 
 
 class Rows:
@@ -149,14 +154,15 @@ class Rows:
             every = range(len(self.answers))
             everything = self._scores(every, make_metric(metric, self.labels), paired)
         signatures = {each.signature for each in of_languages.values()} - {""}
-        return Result(
-            self.decode,
-            metric,
-            "; ".join(sorted(signatures)),
-            languages,
-            self.average(metric),
-            everything,
-        )
+        average = self.average(metric)
+        data = {
+            "decode": self.decode,
+            "metric": metric,
+            "signature": "; ".join(sorted(signatures)),
+            "average": average and average.as_json(paired=paired),
+            "everything": everything,
+        }
+        return Result(data, languages, average)
 
     def average(self, metric: str) -> Average | None:
         """Return the macro average of languages with `Metric.is_averaged`; None without any."""
@@ -167,29 +173,25 @@ class Rows:
         }
         if not of_languages:
             return None
-        values, majorities, sums_of = [], [], {}
-        of_seeds: list[list[Floats]] = [[] for _ in self.texts]
+        values, of_seeds, majorities, sums_of = [], [], [], {}
         for lang, made in of_languages.items():
-            answers, groups, sums = self._sums(self.languages[lang], made)
+            _, sums, majority = self._sums(self.languages[lang], made)
             sums_of[lang] = [each.sum(axis=0) for each in sums]
-            for own, each in zip(of_seeds, sums, strict=True):
-                own.append(made.value(each.sum(axis=1)))
+            of_seeds.append([made.value(each.sum(axis=1)) for each in sums])
             totals = np.stack([each.sum(axis=0) for each in sums_of[lang]])
             values.append(made.value(totals))
-            if self.majority is not None:
-                commonest = [self.majority] * len(answers)
-                majorities.append(made(answers, commonest, groups))
+            majorities.append(majority)
         resampled, common = self._resampled(of_languages, sums_of)
         # Resamples may lack rare classes, which lowers some metrics: correct the mean.
         resampled += np.stack(values, axis=1)[..., None] - resampled.mean(axis=2, keepdims=True)
         fewest = min(len(sums[0]) for sums in sums_of.values())
         drawn = _draw_average(resampled, common, fewest)
-        seeds = [np.mean(own, axis=0) for own in of_seeds]
+        seeds = [np.mean(own, axis=0) for own in zip(*of_seeds, strict=True)]
         models, least = [], min(each.least for each in of_languages.values())
         for number, value in enumerate(np.mean(values, axis=0).tolist()):
             ci = None if drawn is None else _interval(value, drawn[number], seeds[number], least)
             models.append(Estimate(value, ci))
-        majority = float(np.mean(majorities)) if majorities else None
+        majority = None if self.majority is None else float(np.mean(majorities))
         return Average(models, drawn, majority, seeds, least, len(values))
 
     def _resampled(
@@ -245,8 +247,8 @@ class Rows:
 
     def _sums(
         self, rows: Sequence[int], metric: Metric
-    ) -> tuple[list[list[str]], list[str], list[Floats]]:
-        """Return answers and groups of `rows`, and each model's statistics [K, G, S] by seed."""
+    ) -> tuple[list[str], list[Floats], float | None]:
+        """Return groups of `rows`, each model's statistics [K, G, S] by seed, and `majority`."""
         answers = [self.answers[row] for row in rows]
         groups = [self.groups[row] for row in rows]
         sums = [
@@ -255,10 +257,13 @@ class Rows:
             )
             for seeds in self.texts
         ]
-        return answers, groups, sums
+        majority = None
+        if self.majority is not None:
+            majority = metric(answers, [self.majority] * len(rows), groups)
+        return groups, sums, majority
 
     def _scores(self, rows: Sequence[int], metric: Metric, paired: bool) -> Scores:
-        answers, groups, sums = self._sums(rows, metric)
+        groups, sums, majority = self._sums(rows, metric)
         models = [score_sums(metric, each.sum(axis=0), len(rows)) for each in sums]
         difference = None
         if paired:
@@ -268,9 +273,6 @@ class Rows:
             of_seeds = metric.value(sums[1].sum(axis=1)) - metric.value(sums[0].sum(axis=1))
             ours, theirs = (each.sum(axis=0) for each in sums[:2])
             difference = measure_difference(metric, ours, theirs, sizes, of_seeds)
-        majority = None
-        if self.majority is not None:
-            majority = metric(answers, [self.majority] * len(rows), groups)
         return {
             "rows": len(rows),
             "groups": models[0].groups,
@@ -294,7 +296,7 @@ def measure_difference(
 ) -> Estimate:
     """Compare two models on the same rows, with groups as clusters.
 
-    As in `mswitch.flows.reports.final_difference.measure_delta`, the standard error is the
+    As in `mswitch.flows.reports.speedup.measure_delta`, the standard error is the
     delete-one jackknife's, with the effective number of groups minus one as degrees of freedom. For
     a metric that jumps, it is `_exchange_error`.
 
@@ -414,11 +416,8 @@ def measure_downstream_speed_up(steps: Sequence[int], average: Average) -> Speed
         steps: [S] increasing steps of pretraining.
         average: averages of 2 S models: the baseline fine-tuned from each step, then the candidate.
     """
-    count = len(steps)
-    losses = 100 - np.array([each.value for each in average.models])
+    curves = 100 - np.array([each.value for each in average.models]).reshape(2, -1)
     drawn = None
     if average.drawn is not None:
-        resampled = 100 - average.drawn
-        drawn = resampled[:count].T, resampled[count:].T
-    curves = losses[:count], losses[count:]
+        drawn = (100 - average.drawn).reshape(2, len(steps), -1).swapaxes(1, 2)
     return measure_speed_up(np.array(steps, float), curves, drawn, CONFIDENCE)

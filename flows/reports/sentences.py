@@ -3,8 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mswitch.flows.reports.intervals import MINIMUM_UNITS
 from mswitch.flows.reports.numbers import (
+    MINIMUM_UNITS,
     NOT_AVAILABLE,
     TIMES,
     Censoring,
@@ -94,35 +94,12 @@ def continued_caution(steps: int) -> str:
     )
 
 
-def pooled_sentence(pooled: Mapping[str, Any] | None, baseline: str) -> str:
-    """State the pooled speed-up, and call it pooled."""
-    if pooled is None:
-        return "There is no pooled figure: no language has both training and validation text."
-    subject = (
-        f"Pooled over all {plural(pooled['languages'], 'language')} with training and validation "
-        f"text ({plural(pooled['documents'], 'document')}), with equal weight for each language"
-    )
-    value = pooled["step_speedup"]
-    if value is None:
-        return (
-            f"{subject}: not defined, because {baseline} was never better than at its first "
-            "evaluation"
-        )
-    interval = speed_up_interval(pooled["step_speedup_ci"], pooled["step_speedup_ci_censored"])
-    shown = f"{subject}, the step speed-up is {speed_up_words(value, pooled['censored'])}"
-    if interval is None:
-        return f"{shown}, without an interval (fewer than {MINIMUM_UNITS} languages)"
-    seeds = pooled["step_speedup_seeds"]
-    return f"{shown} {in_brackets(pooled['confidence_percent'], interval, seeds)}"
-
-
-def seeds_note(seeds: Sequence[int]) -> str:
-    """Say whether intervals include the variation between seeds."""
-    if len(seeds) == 1:
-        return f"One seed ({seeds[0]}): intervals do not include the variation between seeds."
+def decay_caution(steps: int) -> str:
+    """Say what a speed-up means if the learning rate falls to zero before the end."""
     return (
-        f"Curves are averaged over {len(seeds)} seeds; intervals include the variation between "
-        "seeds."
+        f"The learning rates of both models fell to zero over the last {plural(steps, 'step')}. "
+        "Losses at earlier steps lack that fall, so no shorter training would end at them. The "
+        "step speed-up is nearer to one than with curves without a fall. Compare final losses."
     )
 
 
@@ -161,15 +138,6 @@ def caution(summary: Mapping[str, Any], tokens: float) -> list[str]:
     return reasons
 
 
-def decay_caution(steps: int) -> str:
-    """Say what a speed-up means if the learning rate falls to zero before the end."""
-    return (
-        f"The learning rates of both models fell to zero over the last {plural(steps, 'step')}. "
-        "Losses at earlier steps lack that fall, so no shorter training would end at them. The "
-        "step speed-up is nearer to one than with curves without a fall. Compare final losses."
-    )
-
-
 def text_cautions(text: Mapping[str, Any] | None) -> list[str]:
     """State what held-out text can show, from its figures; nothing without figures."""
     if not text:
@@ -190,114 +158,6 @@ def text_cautions(text: Mapping[str, Any] | None) -> list[str]:
     return reasons
 
 
-def by_chance(improved: Mapping[str, Any], seeds: int) -> str:
-    """Say how many clear differences chance gives, and how many stay after Holm's correction."""
-    counts = improved["languages_after_holm"], improved["languages_worse_after_holm"]
-    words = f"{counts[0]} better and {counts[1]} worse after Holm’s correction"
-    if None in counts:
-        few = f"not testable with {plural(seeds, 'seed')}"
-        skewed = f"not testable, {'seeds are few or ' if seeds > 3 else ''}differences are skewed"
-        words = f"Holm’s correction: {few if 1 < seeds <= 3 else skewed}"
-    p_value = improved["count_p_value"]
-    if p_value is None:
-        return f"chance and {words}"
-    return (
-        f"by chance at most {improved['most_by_chance']} are clearly better, or worse "
-        f"(p {'< 0.001' if p_value < 0.001 else f'= {p_value:.3f}'}); {words}"
-    )
-
-
-def bounds_note(censored: Mapping[str, int], candidate: str) -> str:
-    """Say for how many languages only a bound is known."""
-    told = [
-        f"in {plural(censored[mark], 'language')} {candidate} {outcome}"
-        for mark, outcome in (
-            ("upper", f"never reached the target (counted as 1.0{TIMES})"),
-            ("lower", "was there at its first evaluation (counted as there)"),
-        )
-        if censored[mark]
-    ]
-    return f"I{'; '.join(told)[1:]}." if told else ""
-
-
 def share_interval(ci: Sequence[float] | None) -> str | None:
     """Format an interval of shares in percent; None if both ends are equal."""
     return None if ci is None or ci[0] == ci[1] else f"{100 * ci[0]:.0f} to {percent(ci[1])}"
-
-
-def fourfold_scope(share: Mapping[str, Any]) -> str:
-    """Name the languages of the share at 4 times or more; add the share's upper bound if higher."""
-    highest = share["range"][1]
-    may = f"; of some only a bound is known, so it may be up to {percent(highest)}"
-    return f"of these languages{may * (highest > share['value'])}"
-
-
-def headline_scope(summary: Mapping[str, Any]) -> str:
-    """Say which languages the headline leaves out, and why."""
-    reasons = [
-        (summary["languages_under_minimum_documents"], f"fewer than {MINIMUM_UNITS} documents"),
-        (summary["languages_without_training_text"], "no training text"),
-        (summary["languages_without_defined_speedup"], "no defined speed-up"),
-    ]
-    told = [f"{count} ({reason})" for count, reason in reasons if count]
-    if not told:
-        return "Every language is in the headline."
-    twice = "; a language can have more than one reason" if len(told) > 1 else ""
-    return f"Languages left out: {', '.join(told)}{twice}."
-
-
-def curve_note(baseline: str, candidate: str) -> str:
-    """Say how to read the loss curves of a pair."""
-    return (
-        f"Losses over training steps (log scale): {baseline} in grey, {candidate} in blue. Dots "
-        "are evaluations; lines are monotone fits. A dashed line is the target, and the short "
-        "strokes on it mark where each model first reached it."
-    )
-
-
-def horizon_note(confidence: str, mixture: Mapping[str, Any]) -> str:
-    """Say how to read the speed-ups by horizon."""
-    tasks = mixture.get("tasks", {}).values()
-    capped = any(part.get("max_epochs") for part in (mixture, *(each["mixture"] for each in tasks)))
-    trained = (
-        "The learning rate does not depend on the number of steps, but with max_epochs the rates "
-        "of languages do: a shorter run would have seen other data."
-        if capped
-        else "A model is not trained again for a shorter horizon: neither its learning rate nor "
-        "its data depend on the number of steps."
-    )
-    return (
-        "Step speed-up as if training had ended at each evaluated step, with its "
-        f"{confidence}% interval over languages (log scales); an arrow head is a bound, and points "
-        f"to the true speed-up. {trained} A horizon has only the evaluations up to it. A run of "
-        "that length would be evaluated earlier and more often: if “>” marks a bound here, it may "
-        "measure more."
-    )
-
-
-def extrapolation(doubled: Mapping[str, Any]) -> str:
-    """State the extrapolated median speed-up at twice the steps; call it an extrapolation."""
-    return (
-        f"If the median continued to change as since step {doubled['since']:,}, it would be "
-        f"{ratio(doubled['median_step_speedup'])}{TIMES} after {doubled['step']:,} steps. That is "
-        "an extrapolation, not a measurement."
-    )
-
-
-def options(config: Mapping[str, Any]) -> str:
-    """Format a configuration, one option per line."""
-    return "\n".join(f"{key} = {value}" for key, value in sorted(config.items()))
-
-
-def mixture(attributes: Mapping[str, Any]) -> str:
-    """Format a mixture's attributes in one line; leave out attributes without a value."""
-    said = {key: value for key, value in attributes.items() if value or key == "alpha"}
-    if "weights" in said:  # weights replace alpha
-        said.pop("alpha", None)
-    return "; ".join(f"{key} = {_joined(value)}" for key, value in said.items())
-
-
-def _joined(value: Any) -> str:
-    if isinstance(value, Mapping):
-        return ", ".join(f"{key} {_joined(each)}" for key, each in value.items())
-    return ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)

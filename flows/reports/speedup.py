@@ -1,4 +1,4 @@
-"""Measure the step speed-up of a candidate over its baseline, per language, with uncertainty.
+"""Measure a candidate's step speed-up and final difference, per language, with uncertainty.
 
 Step speed-up = (baseline's steps) / (candidate's steps) to reach the baseline's final quality
 (Switch Transformers, section 4.3 and figure 8). The paper describes no smoothing, interpolation or
@@ -19,6 +19,7 @@ error bars; these are mswitch's:
 """
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -28,20 +29,26 @@ from scipy.optimize import isotonic_regression
 from mswitch.flows.reports.intervals import (
     TOLERANCE,
     WEIGHT_CELLS,
+    Estimate,
     ReportConfig,
     document_weights,
     draw_seeds,
     language_generator,
+    measure_seed_errors,
+    t_test,
     widening,
 )
 from mswitch.flows.reports.numbers import Censoring
 
+#: Keys of a speed-up in JSON.
+SPEED_UP_KEYS = ("step_speedup", "step_speedup_ci", "step_speedup_ci_censored", "censored")
 #: Codes of a target: never met (the true speed-up is below the bound), met, or met already at the
 #: first evaluation (the true speed-up is above the bound).
 NEVER, MET, AT_FIRST = -1, 0, 1
 CENSORING: dict[int, Censoring] = {NEVER: "upper", MET: "none", AT_FIRST: "lower"}
 
-Curves = tuple[np.ndarray, np.ndarray]
+#: Curves of baseline and candidate, [2, ..., S].
+Curves = np.ndarray
 #: [3, ...]: speed-ups or their bounds, smallest possible and largest possible true values.
 Ranges = np.ndarray
 
@@ -87,9 +94,9 @@ class LanguageLosses:
         return LanguageLosses(self.lang, *sums, near_duplicates=len(clusters) - len(starts))
 
     def curves(self) -> Curves:
-        """Return nats per target token of baseline and candidate, [S] each."""
+        """Return nats per target token of baseline and candidate, [2, S]."""
         sums, scale = _exact_sums(self, np.ones((1, self.clusters)))
-        return sums[0][0] / scale, sums[1][0] / scale
+        return sums[:, 0] / scale
 
 
 @dataclasses.dataclass(frozen=True)
@@ -116,12 +123,8 @@ class SpeedUp:
 
     def as_json(self) -> dict[str, Any]:
         """Return the data of this speed-up for reports."""
-        return {
-            "step_speedup": self.value,
-            "step_speedup_ci": self.ci,
-            "step_speedup_ci_censored": self.ci_censored,
-            "censored": self.censored,
-        }
+        values = (self.value, self.ci, self.ci_censored, self.censored)
+        return dict(zip(SPEED_UP_KEYS, values, strict=True))
 
 
 #: Result for curves that define no speed-up.
@@ -195,7 +198,7 @@ def log_speed_ups(
 def measure_speed_up(
     steps: np.ndarray, curves: Curves, resampled: Curves | None, confidence: float
 ) -> SpeedUp:
-    """Measure the step speed-up from two loss curves [S] and, if given, resampled curves [R, S].
+    """Measure the step speed-up from loss curves [2, S] and, if given, resampled ones [2, R, S].
 
     It is not defined if the baseline's fit is flat: the baseline was never better than at its first
     evaluation, and may have been as good earlier.
@@ -251,11 +254,11 @@ def resample_curves(losses: LanguageLosses, resamples: int, seed: int) -> Curves
     """Draw documents with replacement, jointly for both models and all steps.
 
     Returns:
-        Nats per target token of baseline and candidate, [resamples, S] each.
+        Nats per target token of baseline and candidate, [2, resamples, S].
     """
     generator = language_generator(losses.lang, seed)
     chunk = max(1, WEIGHT_CELLS // losses.clusters)
-    parts: list[Curves] = []
+    parts = []
     for start in range(0, resamples, chunk):
         count = min(chunk, resamples - start)
         weights = document_weights(losses.clusters, count, generator)
@@ -263,27 +266,22 @@ def resample_curves(losses: LanguageLosses, resamples: int, seed: int) -> Curves
         tokens = weights @ losses.tokens.astype(np.float64)
         # In `scale`, replace the number of tokens of all documents by each resample's number.
         scale = scale / losses.tokens.sum() * tokens[:, None]
-        parts.append((sums[0] / scale, sums[1] / scale))
-    return np.concatenate([p[0] for p in parts]), np.concatenate([p[1] for p in parts])
+        parts.append(sums / scale)
+    return np.concatenate(parts, axis=1)
 
 
-def _exact_sums(
-    losses: LanguageLosses, weights: np.ndarray
-) -> tuple[tuple[np.ndarray, np.ndarray], np.ndarray]:
+def _exact_sums(losses: LanguageLosses, weights: np.ndarray) -> tuple[Curves, np.ndarray]:
     """Sum nats over documents with integer `weights` [R, D], free of rounding.
 
     Nats become integers in fixed point, so that the sums are exact in float64 and depend neither
     on the order of documents nor on the matrix library, its threads or the column's position.
 
     Returns:
-        The sums [R, S] of both models, and the number that turns them into nats per token.
+        The sums [2, R, S], and the number that turns them into nats per token.
     """
-    largest = max(float(losses.baseline.max()), float(losses.candidate.max()), 1e-300)
-    bits = 52 - int(np.ceil(np.log2(largest * losses.clusters)))
-    baseline, candidate = (
-        weights @ np.rint(np.ldexp(nats, bits)) for nats in (losses.baseline, losses.candidate)
-    )
-    return (baseline, candidate), np.ldexp(float(losses.tokens.sum()), bits)
+    nats = np.stack([losses.baseline, losses.candidate])
+    bits = 52 - int(np.ceil(np.log2(max(float(nats.max()), 1e-300) * losses.clusters)))
+    return weights @ np.rint(np.ldexp(nats, bits)), np.ldexp(float(losses.tokens.sum()), bits)
 
 
 def mean_losses(seeds: Sequence[LanguageLosses]) -> LanguageLosses:
@@ -297,23 +295,7 @@ def mean_losses(seeds: Sequence[LanguageLosses]) -> LanguageLosses:
     )
 
 
-def average(pairs: Sequence[Curves]) -> Curves:
-    """Average curves of both models, over seeds or languages."""
-    baselines, candidates = zip(*pairs, strict=True)
-    return np.mean(baselines, axis=0), np.mean(candidates, axis=0)
-
-
-def draw_seed_changes(of_seeds: Sequence[Curves], config: ReportConfig) -> Curves:
-    """Draw changes that other seeds would make in both models' mean curves, [R, S] each."""
-    baseline, candidate = (
-        draw_seeds(np.stack(side), config) for side in zip(*of_seeds, strict=True)
-    )
-    return baseline, candidate
-
-
-def draw_ranges(
-    steps: np.ndarray, of_seeds: Sequence[Curves], config: ReportConfig
-) -> Ranges | None:
+def draw_ranges(steps: np.ndarray, of_seeds: np.ndarray, config: ReportConfig) -> Ranges | None:
     """Draw step speed-ups of other seeds; None for one seed, which shows no variation by seed.
 
     Returns:
@@ -321,12 +303,7 @@ def draw_ranges(
     """
     if len(of_seeds) == 1:
         return None
-    drawn = (
-        curve + changes
-        for curve, changes in zip(
-            average(of_seeds), draw_seed_changes(of_seeds, config), strict=True
-        )
-    )
+    drawn = of_seeds.mean(axis=0)[:, None] + draw_seeds(of_seeds, config).swapaxes(0, 1)
     logs, codes, _, _ = log_speed_ups(np.log(steps), *map(isotonic_fits, drawn))
     values = np.exp(logs)
     return np.stack(
@@ -335,23 +312,73 @@ def draw_ranges(
 
 
 def speed_up_over_seeds(
-    steps: np.ndarray, of_seeds: Sequence[Curves], drawn: Curves | None, config: ReportConfig
+    steps: np.ndarray, of_seeds: np.ndarray, drawn: Curves | None, config: ReportConfig
 ) -> SpeedUp:
     """Measure the step speed-up of curves averaged over seeds.
 
     Args:
         steps: [S] evaluated steps.
-        of_seeds: [S] curves of baseline and candidate, for each seed.
-        drawn: [R, S] their means over seeds, with drawn documents; None gives no interval.
+        of_seeds: [K, 2, S] curves of baseline and candidate with each seed.
+        drawn: [2, R, S] their means over seeds, with drawn documents; None gives no interval.
         config: settings of the interval.
     """
-    resampled = None
     if drawn is not None:
         wide = widening(len(of_seeds) - 1, config.confidence)
-        changes = draw_seed_changes(of_seeds, config)
-        resampled = drawn[0] + wide * changes[0], drawn[1] + wide * changes[1]
-    speed_up = measure_speed_up(steps, average(of_seeds), resampled, config.confidence)
+        drawn = drawn + wide * draw_seeds(of_seeds, config).swapaxes(0, 1)
+    speed_up = measure_speed_up(steps, of_seeds.mean(axis=0), drawn, config.confidence)
     if len(of_seeds) == 1:
         return speed_up
     each = (measure_speed_up(steps, pair, None, config.confidence) for pair in of_seeds)
     return dataclasses.replace(speed_up, of_seeds=tuple(alone.value for alone in each))
+
+
+def measure_delta(
+    losses: LanguageLosses, confidence: float | None, of_seeds: Sequence[float] | np.ndarray = ()
+) -> Estimate:
+    """Compare both models at the last step; clusters are documents and, if several, seeds.
+
+    The standard error is the delete-one jackknife's: the root of the sum of squares of the
+    difference's changes when one document is left out (HC3 for a ratio; MacKinnon, Nielsen and
+    Webb, "Cluster-robust inference", 2023). Degrees of freedom are Kish's effective number of
+    documents minus one, so a few long documents among short ones count as few
+    (docs/decisions/0024).
+
+    Args:
+        losses: the evaluations of one language, the mean of all seeds.
+        confidence: confidence of the interval; None gives neither interval nor p value.
+        of_seeds: [K] the difference with each seed, if there are several.
+    """
+    baseline, candidate = (float(curve[-1]) for curve in losses.curves())
+    value = candidate - baseline
+    if confidence is None:
+        return Estimate(value, None, None)
+    total = losses.tokens.sum()
+    weights = losses.tokens / total
+    freedom = float(1 / np.sum(weights**2) - 1)
+    if freedom < 1:
+        return Estimate(value, None, 1.0)
+    differences = losses.candidate[:, -1] - losses.baseline[:, -1]
+    moves = (differences - value * losses.tokens) / total / (1 - weights)
+    error = float(np.sqrt(np.sum(moves**2)))
+    errors = [(error, freedom), *measure_seed_errors(of_seeds)]
+    estimate = t_test(value, errors, confidence, scale=baseline)
+    if error <= TOLERANCE * baseline:
+        return estimate
+    return dataclasses.replace(estimate, skewness=_skewness(moves), error=error, freedom=freedom)
+
+
+def _skewness(moves: np.ndarray) -> float:
+    """Estimate the skewness of a sum of independent terms from `moves` [D], corrected for bias."""
+    count = len(moves)
+    correction = math.sqrt(count * (count - 1)) / max(count - 2, 1)
+    return float(correction * np.sum(moves**3) / np.sum(moves**2) ** 1.5)
+
+
+def delta_over_seeds(seeds: Sequence[LanguageLosses], confidence: float | None) -> Estimate:
+    """Compare both models at the last step, with documents and seeds as clusters.
+
+    The effect of a seed on single documents counts twice, so the interval is rather too wide.
+    """
+    ends = [[curve[-1] for curve in losses.curves()] for losses in seeds]
+    deltas = [candidate - baseline for baseline, candidate in ends]
+    return measure_delta(mean_losses(seeds), confidence, deltas)

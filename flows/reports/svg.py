@@ -52,12 +52,12 @@ class Drawing:
     body: str
 
 
-def on_screens(draw: Callable[[int, int], Drawing]) -> list[Drawing]:
-    """Draw a figure for wide and for narrow screens; `draw` takes its width and height."""
-    return [draw(720, 300), draw(340, 240)]
+def on_screens(draw: Callable[..., Drawing]) -> list[Drawing]:
+    """Draw a figure for wide and for narrow screens; `draw` takes its `width` and `height`."""
+    return [draw(width=720, height=300), draw(width=340, height=240)]
 
 
-def svgs_on_screens(draw: Callable[[int, int], Drawing], name: str) -> list[Markup]:
+def svgs_on_screens(draw: Callable[..., Drawing], name: str) -> list[Markup]:
     """Draw a figure for wide and for narrow screens, as elements of an HTML page."""
     return inline_svgs(on_screens(draw), name, SCREENS)
 

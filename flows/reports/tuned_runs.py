@@ -131,10 +131,10 @@ def read_tuned_run(
             known = ", ".join(tasks)
             raise UserError(f"{option} has no predictions of {task}: choose among {known}")
         directory = run / PREDICTIONS / (task or tasks[0])
-        steps = {int(path.stem.split("-")[1]) for path in directory.glob(f"{split}-*-*.json")}
+        names = [path.stem.split("-") for path in directory.glob("*-*-*.json")]
+        steps = {int(step) for of_split, step, *_ in names if of_split == split}
         if not steps:
-            splits = sorted({path.stem.split("-")[0] for path in directory.glob("*-*-*.json")})
-            known = ", ".join(splits) or "none"
+            known = ", ".join(sorted({of_split for of_split, *_ in names})) or "none"
             raise UserError(f"{option} has no predictions of {split} (only {known}): {predict}")
         selected = read_json_object(run / SELECTED) if (run / SELECTED).is_file() else None
         step = _chosen_step(option, steps, selected, split)

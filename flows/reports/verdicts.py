@@ -7,8 +7,8 @@ commands print it, and messages from Prefect contain it.
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
-from mswitch.flows.reports.intervals import MINIMUM_UNITS
 from mswitch.flows.reports.numbers import (
+    MINIMUM_UNITS,
     Censoring,
     between,
     number,

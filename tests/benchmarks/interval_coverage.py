@@ -37,7 +37,6 @@ import numpy as np
 from scipy.special import ndtri
 from timing import options
 
-from mswitch.flows.reports.final_difference import delta_over_seeds, measure_delta
 from mswitch.flows.reports.headline import headline, measure_language, pool
 from mswitch.flows.reports.intervals import (
     Estimate,
@@ -49,6 +48,8 @@ from mswitch.flows.reports.intervals import (
 from mswitch.flows.reports.speedup import (
     LanguageLosses,
     SpeedUp,
+    delta_over_seeds,
+    measure_delta,
     measure_speed_up,
     resample_curves,
 )

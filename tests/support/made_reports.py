@@ -1,6 +1,7 @@
 """Reports written from synthetic runs, read back."""
 
 import dataclasses
+import html
 import json
 import re
 from collections.abc import Iterator, Sequence
@@ -10,6 +11,7 @@ from typing import Any
 import html5lib
 
 from mswitch.flows.reports.intervals import ReportConfig
+from mswitch.flows.reports.pages import template_environment
 from mswitch.flows.reports.pair import write_report
 
 ACTIVE = {"img", "iframe", "object", "embed", "video", "audio", "base"}
@@ -48,6 +50,12 @@ def parse_page(html: str) -> Any:
 
 def visible_words(element: Any) -> str:
     return re.sub(r"\s+", " ", "".join(element.itertext())).strip()
+
+
+def say(sentence: str, *values: Any) -> str:
+    """What a sentence of the report's page says of these values."""
+    words = template_environment().get_template("pair_words.html.j2").module
+    return html.unescape(str(getattr(words, sentence)(*values)))
 
 
 def assert_inert(page: Any) -> None:

@@ -6,7 +6,7 @@ import re
 import numpy as np
 import pytest
 from loss_curves import CONFIG, result_of
-from made_reports import make_report
+from made_reports import make_report, say
 from report_runs import edit_config, read_config
 
 from mswitch.flows.reports.horizon import (
@@ -15,7 +15,6 @@ from mswitch.flows.reports.horizon import (
     last_doubling,
     measure_horizons,
 )
-from mswitch.flows.reports.sentences import extrapolation, horizon_note
 
 STEPS = np.round(np.geomspace(100, 6400, 13))
 #: What the losses in nats per token fall to.
@@ -55,7 +54,7 @@ def test_a_candidate_that_pulls_away_is_faster_the_later_one_looks():
     doubled = extrapolate_doubling(found)
     assert (doubled["step"], doubled["since"]) == (12800, 3200)
     assert doubled["median_step_speedup"] == pytest.approx(12800 ** (1 - 1 / 1.2), rel=0.02)
-    said = extrapolation({**doubled, "median_step_speedup": 4.844})
+    said = say("extrapolation", {**doubled, "median_step_speedup": 4.844})
     assert "it would be 4.8× after 12,800 steps. That is an extrapolation" in said
 
 
@@ -82,8 +81,8 @@ def test_an_early_horizon_has_a_bound_where_a_run_of_its_length_may_measure_more
 def test_rates_that_depend_on_the_steps_are_told(mixture):
     free = {"max_epochs": None}
     for other in (free, {"tasks": {"a": {"mixture": free}}}, {}):
-        assert "is not trained again" in horizon_note("95", other)
-    note = horizon_note("95", mixture)
+        assert "is not trained again" in say("horizon_note", "95", other)
+    note = say("horizon_note", "95", mixture)
     assert "is not trained again" not in note
     assert "with max_epochs the rates of languages do: a shorter run would have seen" in note
 

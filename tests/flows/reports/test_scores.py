@@ -155,8 +155,8 @@ def test_scores_are_those_of_the_metrics_and_the_mean_counts_languages_once(tmp_
     for index in (0, 1):
         mean = np.mean([s["models"][index]["value"] for s in found.languages.values()])
         assert found.average.models[index].value == pytest.approx(mean)
-    assert found.everything["rows"] == 100
-    ours, theirs = (each["value"] for each in found.everything["models"])
+    assert found.data["everything"]["rows"] == 100
+    ours, theirs = (each["value"] for each in found.data["everything"]["models"])
     assert theirs > ours
 
 

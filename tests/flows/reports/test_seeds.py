@@ -8,7 +8,6 @@ from interval_coverage import SeedLaw, report_coverage
 from loss_curves import CONFIG, FAST, SLOW, STEPS, losses_from
 from scipy.stats import t
 
-from mswitch.flows.reports.final_difference import delta_over_seeds, measure_delta
 from mswitch.flows.reports.headline import headline, measure_language, pool
 from mswitch.flows.reports.intervals import (
     Estimate,
@@ -20,8 +19,9 @@ from mswitch.flows.reports.intervals import (
     widening,
 )
 from mswitch.flows.reports.speedup import (
-    average,
+    delta_over_seeds,
     mean_losses,
+    measure_delta,
     measure_speed_up,
     resample_curves,
     speed_up_over_seeds,
@@ -31,11 +31,12 @@ from mswitch.flows.reports.speedup import (
 def found_over(seeds):
     """The speed-up of the seeds' losses."""
     drawn = resample_curves(mean_losses(seeds), CONFIG.resamples, 0)
-    return speed_up_over_seeds(STEPS, [losses.curves() for losses in seeds], drawn, CONFIG)
+    of_seeds = np.array([losses.curves() for losses in seeds])
+    return speed_up_over_seeds(STEPS, of_seeds, drawn, CONFIG)
 
 
 def pairs_of(*curves):
-    return [tuple(np.asarray(curve, float) for curve in pair) for pair in curves]
+    return np.array(curves, float)
 
 
 def value_of(*curves):
@@ -48,7 +49,7 @@ EARLY, MISSED, AT_ONCE = [9, 3, 2, 2, 2], [9, 8, 7, 6, 5], [2, 2, 2, 2, 2]
 
 def test_it_is_that_of_the_averaged_curves():
     pairs = pairs_of((SLOW, FAST), (FAST, EARLY))
-    found, alone = value_of(*pairs), measure_speed_up(STEPS, average(pairs), None, 0.95)
+    found, alone = value_of(*pairs), measure_speed_up(STEPS, pairs.mean(axis=0), None, 0.95)
     assert (found.value, found.censored) == (alone.value, "none")
     assert found.baseline_steps / found.candidate_steps == pytest.approx(found.value)
     assert found.of_seeds[0] == pytest.approx(10**1.5)

@@ -3,6 +3,7 @@
 import re
 
 import pytest
+from made_reports import say
 
 from mswitch.flows.reports import numbers, sentences
 
@@ -33,17 +34,17 @@ def test_what_chance_and_holm_say_of_clear_differences():
         "most_by_chance": 6,
         "count_p_value": 0.0,
     }
-    said = sentences.by_chance(improved, 1)
+    said = say("by_chance", improved, 1)
     assert said == (
         "by chance at most 6 are clearly better, or worse (p < 0.001); 12 better and 0 worse after "
         "Holm’s correction"
     )
     untested = {**improved, "languages_after_holm": None, "languages_worse_after_holm": None}
-    said = sentences.by_chance({**untested, "count_p_value": 0.0421}, 3)
+    said = say("by_chance", {**untested, "count_p_value": 0.0421}, 3)
     assert said.endswith("(p = 0.042); Holm’s correction: not testable with 3 seeds")
-    assert sentences.by_chance(untested, 1).endswith("not testable, differences are skewed")
-    assert sentences.by_chance(untested, 8).endswith("seeds are few or differences are skewed")
-    said = sentences.by_chance({**untested, "count_p_value": None}, 2)
+    assert say("by_chance", untested, 1).endswith("not testable, differences are skewed")
+    assert say("by_chance", untested, 8).endswith("seeds are few or differences are skewed")
+    said = say("by_chance", {**untested, "count_p_value": None}, 2)
     assert said == "chance and Holm’s correction: not testable with 2 seeds"
 
 
@@ -56,12 +57,12 @@ def test_a_baseline_is_said_to_have_stopped_only_where_a_test_says_so():
 
 
 def test_languages_at_a_bound_have_a_note():
-    note = sentences.bounds_note({"none": 3, "lower": 1, "upper": 2}, "b")
+    note = say("bounds_note", {"none": 3, "lower": 1, "upper": 2}, "b")
     assert note == (
         "In 2 languages b never reached the target (counted as 1.0×); in 1 language b was there at "
         "its first evaluation (counted as there)."
     )
-    assert sentences.bounds_note({"none": 3, "lower": 0, "upper": 0}, "b") == ""
+    assert say("bounds_note", {"none": 3, "lower": 0, "upper": 0}, "b") == ""
 
 
 def test_a_share_says_what_bounds_leave_open_and_of_none_or_all_has_no_interval():
@@ -69,8 +70,8 @@ def test_a_share_says_what_bounds_leave_open_and_of_none_or_all_has_no_interval(
     assert sentences.share_interval([0.0, 0.0]) is None
     assert sentences.share_interval(None) is None
     known = {"value": 0.13, "range": [0.13, 0.13]}
-    assert sentences.fourfold_scope(known) == "of these languages"
-    found = sentences.fourfold_scope({**known, "range": [0.13, 0.4]})
+    assert say("fourfold_scope", known) == "of these languages"
+    found = say("fourfold_scope", {**known, "range": [0.13, 0.4]})
     assert found == "of these languages; of some only a bound is known, so it may be up to 40%"
 
 
@@ -86,13 +87,14 @@ def test_a_pooled_speed_up_of_one_says_what_it_means():
         "confidence_percent": "95",
     }
     said = "the step speed-up is 1.0×, the same number of steps (95%: 0.90 to 1.1)"
-    assert sentences.pooled_sentence(pooled, "a").endswith(said)
+    assert say("pooled_sentence", pooled, "a", 5).endswith(said)
     never = {**pooled, "step_speedup": 1.0, "censored": "upper", "step_speedup_seeds": [0.7, 2.06]}
     said = "is at most 1.0× (95%: 0.90 to 1.1; seeds 0.70, 2.1)"
-    assert sentences.pooled_sentence(never, "a").endswith(said)
+    assert say("pooled_sentence", never, "a", 5).endswith(said)
     undefined = {**pooled, "step_speedup": None}
     said = "not defined, because a was never better than at its first evaluation"
-    assert sentences.pooled_sentence(undefined, "a").endswith(said)
+    assert say("pooled_sentence", undefined, "a", 5).endswith(said)
+    assert say("pooled_sentence", None, "a", 5).endswith("text")  # the page adds the full stop
 
 
 @pytest.mark.parametrize(
@@ -135,4 +137,4 @@ def test_an_end_that_is_a_bound_says_so(ci, marks, shown):
 
 def test_weights_take_the_place_of_alpha():
     mixture = {"weights": {"de": 3.0, "sw": 1.0}, "alpha": 0.3, "max_epochs": None}
-    assert sentences.mixture(mixture) == "weights = de 3.0, sw 1.0"
+    assert say("mixture", mixture) == "weights = de 3.0, sw 1.0"

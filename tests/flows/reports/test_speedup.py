@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 from loss_curves import CONFIG, FAST, SLOW, STEPS, losses_from
 from scipy.stats import skew, t, ttest_1samp
 
-from mswitch.flows.reports.final_difference import measure_delta
 from mswitch.flows.reports.headline import measure_language
 from mswitch.flows.reports.intervals import document_weights, language_generator, margin, t_test
 from mswitch.flows.reports.speedup import (
@@ -18,6 +17,7 @@ from mswitch.flows.reports.speedup import (
     isotonic_fit,
     isotonic_fits,
     log_speed_ups,
+    measure_delta,
     measure_speed_up,
     percentile_interval,
     resample_curves,
