@@ -75,7 +75,7 @@ def _keep_columns(page: Page, row: Mapping[str, Any], reading: Reading) -> None:
     for column in reading.keep:
         value = find_value(row, column.path)
         page.columns[column.name] = kept = convert_value(value, column.kind)
-        if kept is None and value is not None:
+        if column.path in reading.unread or (kept is None and value is not None):
             page.columns.setdefault(LOST, []).append(column.name)
 
 
