@@ -95,8 +95,9 @@ def warn_of_files(
         counts = describe_drops(dict(lost.most_common()))
         say(
             "corpus",
-            f"warning: values of kept columns that are empty now ({counts}): longer "
-            f"than {MAX_VALUE_BYTES:,} bytes, or of another type: give one with --keep NAME=string",
+            f"warning: values of kept columns that are empty now ({counts}): longer than "
+            f"{MAX_VALUE_BYTES:,} bytes, a list in Parquet, or of another type: give one with "
+            "--keep NAME=string",
         )
 
 

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from mswitch.pipelines.corpus.reader import open_corpus
+from mswitch.pipelines.corpus.reader import check_clustered, open_corpus
 from mswitch.pipelines.corpus.rules.quality import (
     COLUMNS,
     CORPUS_COLUMNS,
@@ -107,6 +107,8 @@ def fit_thresholds(
         for all (`before`) and its own (`after`). With samples, also what each reason
         `newly_dropped` and `newly_kept`.
     """
+    if weights:
+        check_clustered(open_corpus(corpus), cluster_size)
     policy, crawl = read_columns(corpus, (cluster_size,) if weights else ())
     good = read_columns(reference)[1] if reference else crawl
     for place, columns in ((corpus, crawl), (reference or corpus, good)):
@@ -305,7 +307,9 @@ def _measure_word_shares(texts: Sequence[str], locale: str) -> dict[str, float]:
         for first, last in itertools.pairwise(words.first):
             for word, count in collections.Counter(spans[first:last]).items():
                 shares[word] += count / ((last - first) * len(texts))
-    if shares.pop("", 0) > _UNSPACED_SHARE:
+    unspaced = shares.pop("", 0)
+    words_share = sum(share for word, share in shares.items() if _is_word(word))
+    if unspaced > _UNSPACED_SHARE * (unspaced + words_share):
         return {}
     return {word: share for word, share in shares.most_common(_FREQUENT_WORDS) if _is_word(word)}
 

@@ -4,7 +4,14 @@ import dataclasses
 from collections.abc import Sequence
 
 from mswitch.pipelines.corpus.config import CorpusConfig
-from mswitch.pipelines.crawl.columns import ALL, choose_columns, join_kinds, parse_columns
+from mswitch.pipelines.crawl.columns import (
+    ALL,
+    KINDS,
+    LIST,
+    choose_columns,
+    join_kinds,
+    parse_columns,
+)
 from mswitch.pipelines.crawl.fields import Reading, map_fields
 from mswitch.pipelines.crawl.files import CrawlFile
 from mswitch.pipelines.crawl.pages import read_field_kinds
@@ -43,6 +50,8 @@ def resolve_columns(
         keep = choose_columns(wanted, kinds, parts, "the input")
         if ALL in wanted:
             say("corpus", f"keeps {', '.join(keep) or 'no column'}")
+            if lists := [path for path, kind in kinds.items() if kind == LIST]:
+                say("corpus", f"warning: lists in Parquet are not kept: {', '.join(lists)}")
     else:
         return config
     return dataclasses.replace(config, keep=keep or None)
@@ -59,8 +68,9 @@ def _find_kinds(
     for file in files[:: -(-len(files) // _FILES) or 1]:
         own = read_field_kinds(file, config.max_record_bytes, _ROWS)
         kinds |= {path: join_kinds(kinds.get(path, ""), kind) for path, kind in own.items()}
-        fields = reading.recognize(own).fields.values()
+        names = [path for path, kind in own.items() if kind != LIST]
+        fields = reading.recognize(names).fields.values()
         parts |= {path for paths in fields for path in [p for p in paths if p in own][:1]}
-        if ALL not in wanted and all(map(kinds.get, sought)):
+        if ALL not in wanted and all(kinds.get(path) in KINDS for path in sought):
             break
     return {path: kind or "string" for path, kind in kinds.items()}, parts

@@ -136,3 +136,23 @@ def open_corpus(directory: str | Path) -> Corpus:
     }
     undetermined = sum(row["rows"] for row in rows if row["lang"] == UNDETERMINED)
     return Corpus(str(directory), tuple(shards), hash_corpus(rows), characters, undetermined)
+
+
+def check_clustered(corpus: Corpus, column: str) -> None:
+    """Check that a column of a corpus can contain sizes of clusters.
+
+    Raises:
+        UserError: it does not exist, or is not of whole numbers.
+    """
+    with open_shard(corpus.shards[0].path) as shard:
+        if column not in shard.schema_arrow.names:
+            raise UserError(
+                f"--weights: {corpus.directory} has no column {column}: build it with near-"
+                "deduplication, such as with --profile modern, or name a kept column with "
+                "--cluster-size"
+            )
+        if not pa.types.is_integer(kind := shard.schema_arrow.field(column).type):
+            raise UserError(
+                f"--cluster-size {column}: its type is {kind}, not whole numbers: give another "
+                f"column, or keep it with --keep {column}=int64"
+            )

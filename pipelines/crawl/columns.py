@@ -10,6 +10,9 @@ from mswitch.pipelines.records import COLUMN_MEANINGS
 
 #: Arrow types of kept columns. Lists, objects, dates and others become text.
 KINDS = ("bool", "int64", "float64", "string")
+#: Kind of lists and maps of Parquet. They are not read: a few bytes can expand to any number of
+#: values in a row.
+LIST = "list"
 #: Entry of --keep that keeps all columns.
 ALL = "all"
 #: Key of a page's columns: names of kept columns whose value was dropped.
@@ -64,7 +67,7 @@ def choose_columns(
 
     Args:
         wanted: entries `PATH` or `PATH=KIND`; `all` means every column that can be kept.
-        kinds: kinds of the input's columns by path.
+        kinds: kinds of the input's columns by path, or `LIST`.
         parts: paths that are parts of a page: `all` omits them.
         where: what has these columns, for errors.
     """
@@ -75,7 +78,13 @@ def choose_columns(
             f"--keep, --language-from: {where} has no column {missing[0]}: choose among "
             f"{', '.join(kinds) or 'none'}"
         )
-    others = map(Column, kinds.keys() - parts if ALL in wanted else ())
+    lists = {path for path, kind in kinds.items() if kind == LIST}
+    if unread := [column.path for column in columns if column.path in lists]:
+        raise UserError(
+            f"--keep, --language-from: {unread[0]} is a list in Parquet, which is not read: omit "
+            "it, or convert the column to text or the files to JSON Lines"
+        )
+    others = map(Column, kinds.keys() - parts - lists if ALL in wanted else ())
     chosen = {column.path: column for column in others if _NAME.fullmatch(column.name)}
     chosen |= {column.path: column for column in columns}
     if len(chosen) > _MOST_COLUMNS:

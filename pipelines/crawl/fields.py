@@ -1,7 +1,7 @@
 """Settings for reading files; finds the text, URL, date and record id of a page in a row."""
 
 import itertools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -62,6 +62,7 @@ class Reading(NamedTuple):
         html_main_content: whether to take only the main content of HTML.
         fields: fields of JSONL and Parquet with each part of a page; see `map_fields`.
         keep: further columns of JSONL and Parquet to keep.
+        unread: columns of the file that cannot be read; if `keep` names one, its values are lost.
         made_url: beginning of the URL made for a row without one.
         form: published corpus whose fields the file has, or "".
     """
@@ -71,6 +72,7 @@ class Reading(NamedTuple):
     html_main_content: bool = True
     fields: Mapping[str, Sequence[str]] = STANDARD_FIELDS
     keep: Sequence[Column] = ()
+    unread: Collection[str] = ()
     made_url: str = MADE_URL
     form: str = ""
 

@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from mswitch.pipelines.crawl.columns import LIST
 from mswitch.pipelines.crawl.decompression import BOMB_BYTES, MAX_RATIO, describe_damage, open_input
 from mswitch.pipelines.crawl.fields import Reading, describe_missing
 from mswitch.pipelines.crawl.rows import make_page_from_fields
@@ -61,7 +62,7 @@ def read_table(path: str, name: str, reading: Reading) -> Iterator[Page | Reject
             file = _open(raw)
             columns = file.schema
             names = _list_paths(columns)
-            reading = reading.recognize(names)
+            reading = reading.recognize(names)._replace(unread=_find_lists(file, names))
             fields = reading.fields
             looked_for = dict.fromkeys(path for paths in fields.values() for path in paths)
             kept = dict.fromkeys(column.path for column in reading.keep)
@@ -117,19 +118,41 @@ def read_table(path: str, name: str, reading: Reading) -> Iterator[Page | Reject
 
 
 def read_column_kinds(path: str) -> dict[str, str]:
-    """Return the kinds of all readable columns of a file, by their paths."""
-    with open_input(path) as raw:
-        columns = _open(raw).schema
+    """Return the kinds of all columns of a file by their paths; lists and maps are `LIST`.
+
+    A damaged file has none; `read_table` counts it.
+    """
+    try:
+        with open_input(path) as raw:
+            file = _open(raw)
+            columns, names = file.schema, _list_paths(file.schema)
+            lists = _find_lists(file, names)
+    except _DAMAGE:
+        return {}
     leaves = [columns.column(number) for number in range(len(columns))]
     plain = {leaf.path: leaf for leaf in leaves if leaf.logical_type.type in ("NONE", "INT")}
     kinds = {path: _KINDS.get(leaf.physical_type, "string") for path, leaf in plain.items()}
-    return {path: kinds.get(path, "string") for path in _list_paths(columns)}
+    readable = {path: kinds.get(path, "string") for path in names}
+    return readable | dict.fromkeys(sorted(lists), LIST)
 
 
 def _list_paths(columns: pq.ParquetSchema) -> list[str]:
     """Return the columns with one value per row; leave out columns within lists and maps."""
     leaves = map(columns.column, range(len(columns)))
     return [column.path for column in leaves if not column.max_repetition_level]
+
+
+def _find_lists(file: pq.ParquetFile, names: Collection[str]) -> set[str]:
+    """Return the paths of lists and maps that are not in `names`, also within structs."""
+    lists: set[str] = set()
+    columns = [(field.name, field.type) for field in file.schema_arrow]
+    while columns:
+        path, kind = columns.pop()
+        if pa.types.is_struct(kind):
+            columns += [(f"{path}.{field.name}", field.type) for field in kind]
+        elif pa.types.is_nested(kind):
+            lists.add(path)
+    return lists.difference(names)
 
 
 class _UnreadRows:

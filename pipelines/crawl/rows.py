@@ -71,7 +71,7 @@ def make_page_from_fields(row: Mapping[str, Any], source: str, reading: Reading)
     for column in reading.keep:
         value = find_value(row, column.path)
         page.columns[column.name] = kept = convert_value(value, column.kind)
-        if kept is None and value is not None:
+        if column.path in reading.unread or (kept is None and value is not None):
             page.columns.setdefault(LOST, []).append(column.name)
     return page
 

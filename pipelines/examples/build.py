@@ -11,10 +11,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-
 from mswitch.pipelines import storage
-from mswitch.pipelines.corpus.reader import Corpus, open_corpus, open_shard
+from mswitch.pipelines.corpus.reader import Corpus, check_clustered, open_corpus
 from mswitch.pipelines.corpus.rules.base import file_digest
 from mswitch.pipelines.corpus.validation_split import say_without_validation
 from mswitch.pipelines.dataflow_prices import UNLIMITED, Cost
@@ -63,18 +61,6 @@ def _find_longest_targets(
     return {"validation_targets_length": max(each["targets_max_tokens"] for each in counts)}
 
 
-def _check_clustered(corpus: Corpus, column: str) -> None:
-    with open_shard(corpus.shards[0].path) as shard:
-        if column not in shard.schema_arrow.names:
-            raise UserError(
-                f"--weights: {corpus.directory} has no column {column}: build it with near-"
-                "deduplication, such as with --profile modern, or name a kept column with "
-                "--cluster-size"
-            )
-        if not pa.types.is_integer(kind := shard.schema_arrow.field(column).type):
-            raise UserError(f"--cluster-size {column}: its type is {kind}: give whole numbers")
-
-
 def build_examples(
     corpus: str | Path,
     vocabulary: str | Path,
@@ -100,7 +86,7 @@ def build_examples(
     source = open_corpus(corpus)
     opened = open_vocabulary(vocabulary)
     if config.weights:
-        _check_clustered(source, config.cluster_size)
+        check_clustered(source, config.cluster_size)
     settings = {
         **identifying_settings(config),
         "corpus": source.identity,

@@ -3,20 +3,31 @@
 import collections
 import dataclasses
 import itertools
+import random
+from pathlib import Path
 
+import gflanguages
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+from corpus_builds import build
 from corpus_files import small_texts, write_corpus
 from example_files import stored
 from hypothesis import given
 from hypothesis import strategies as st
+from published_rows import make_row
 
+from mswitch.flows.cli.main import main
+from mswitch.pipelines.corpus.config import CorpusConfig
 from mswitch.pipelines.corpus.fit import fit_weights
+from mswitch.pipelines.corpus.reader import open_corpus
 from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.examples.build import ExamplesConfig, build_examples
 from mswitch.pipelines.examples.plan import plan_examples
 from mswitch.pipelines.examples.rehydration import read_weights, spread_copies
 from mswitch.pipelines.outputs import read_manifest
+from mswitch.pipelines.samples.gflanguages import split_longest, split_paragraphs
 from mswitch.tasks.batches.mixture_table import describe_mixture, format_mixture
 from mswitch.tasks.batches.multitask import open_task_mixture
 
@@ -147,3 +158,70 @@ def test_documents_come_as_often_as_their_clusters_say(
         build_examples(corpus, small_vocabulary, tmp_path / "no", wrong)
     with pytest.raises(UserError, match="has no column cluster_size"):
         build_examples(small_corpus, small_vocabulary, tmp_path / "no", config)
+
+
+#: The input is already without near-duplicates.
+_DEDUPLICATED = """
+from mswitch.pipelines.corpus.recipes import *
+MINE = Recipe("mine", [IdentifyLanguageAndScript(), GopherQuality(min_words=20)], [UrlDedup()])
+"""
+
+
+def _write_clustered(path: Path) -> dict[str, int]:
+    """Write FineWeb2's rows of real sentences; give the sizes of their clusters by URL.
+
+    Half of the Spanish pages whose size is 1 or missing repeat themselves.
+    """
+    rows, entries = [], gflanguages.LoadLanguages()
+    for lang in ("en", "es"):
+        sample = entries[f"{lang}_Latn"].sample_text
+        texts = [text for field, text in sample.ListFields() if field.name != "note"]
+        draws, sentences = random.Random(lang), split_longest(split_paragraphs(texts), 30)
+        for number in range(300):
+            lines = draws.sample(sentences, 6) * (4 if lang == "es" and number % 4 == 0 else 1)
+            size = 5 if number % 2 else None if number % 8 == 0 else 1
+            url = f"https://{lang}.example/{number}"
+            own = {"text": "\n".join(lines), "url": url, "minhash_cluster_size": size}
+            rows.append(make_row("fineweb2", number) | own)
+    pq.write_table(pa.Table.from_pylist(rows), path)
+    return {row["url"]: row["minhash_cluster_size"] or 1 for row in rows}
+
+
+def test_weights_are_fitted_and_applied_by_an_imported_size(tmp_path, small_vocabulary, capsys):
+    """Pages of size 5 come more often than those of size 1, which filters drop more often."""
+    sizes, recipe = _write_clustered(tmp_path / "a.parquet"), tmp_path / "mine.py"
+    recipe.write_text(_DEDUPLICATED)
+    keep = CorpusConfig(
+        recipe=str(recipe), keep=("minhash_cluster_size,dump",), set=("quality.drop=false",)
+    )
+    build([tmp_path / "a.parquet"], tmp_path / "measured", keep)
+    fit = ["corpus", "fit", str(tmp_path / "measured"), f"--out={tmp_path / 'limits.csv'}"]
+    fit += [f"--weights={tmp_path / 'weights.csv'}", "--min-documents=50"]
+    assert main(fit) == 2
+    assert "has no column cluster_size: build it with near-" in capsys.readouterr().err
+    assert main([*fit, "--cluster-size=minhash_cluster_size"]) == 0
+    weights = read_weights(tmp_path / "weights.csv")
+    [(first, weight), (size, larger)] = weights.steps["es"]
+    assert (first, size, weight) == (1, 5, 1)
+    assert larger >= 3
+    assert weights.steps["en"] == ((1, 1),)
+
+    limits = (f"quality.thresholds={tmp_path / 'limits.csv'}",)
+    config = CorpusConfig(recipe=str(recipe), set=limits)
+    build([], tmp_path / "corpus", config, source_corpus=tmp_path / "measured")
+    command = ["examples", "build", f"--corpus={tmp_path / 'corpus'}", "--inputs-length=32"]
+    command += [f"--vocab={small_vocabulary}", f"--out={tmp_path / 'examples'}"]
+    command += [f"--weights={tmp_path / 'weights.csv'}", "--cluster-size=minhash_cluster_size"]
+    assert main(command) == 0
+    built = read_manifest(tmp_path / "examples", "examples")["languages"]
+    for lang, shards in open_corpus(tmp_path / "corpus").select("train").items():
+        urls = [row["url"] for shard in shards for row in shard.documents(("url",))]
+        copies = [larger if lang == "es" and sizes[url] == 5 else 1 for url in urls]
+        assert built[lang]["train"]["documents"] == len(copies)
+        assert built[lang]["train"].get("copies", len(copies)) == sum(copies)
+        assert (sum(copies) > 2 * len(copies)) == (lang == "es")
+    capsys.readouterr()
+    assert main([*fit, "--cluster-size=dump"]) == 2
+    assert "--cluster-size dump: its type is string, not whole num" in capsys.readouterr().err
+    assert main([*fit, "--cluster-size=size"]) == 2
+    assert "has no column size: " in capsys.readouterr().err

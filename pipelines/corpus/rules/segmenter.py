@@ -38,7 +38,7 @@ def load_icu() -> Any:
 
 
 def segment(
-    texts: Sequence[str], locales: Sequence[str], page_starts: np.ndarray, word: np.ndarray,
+    texts: Sequence[str], locales: Sequence[str], page_starts: np.ndarray, letters: np.ndarray,
     units: Units,
 ) -> Units:  # fmt: skip
     """Replace the units of pages that have a locale by ICU's words.
@@ -47,11 +47,12 @@ def segment(
         texts: the pages.
         locales: locale of each page, or "".
         page_starts: int64 [pages + 1] start of each page among all characters.
-        word: bool [characters] whether a character can be part of a word.
+        letters: bool [characters] whether a character is a letter or digit. Each word has one;
+            zero-width spaces between words have none.
         units: the units of all pages; letters of scripts without spaces are units of their own.
     """
     first = np.searchsorted(units[0], page_starts)
-    before = np.concatenate([[0], np.cumsum(word)])
+    before = np.concatenate([[0], np.cumsum(letters)])
     pages = []
     for number, locale in enumerate(locales):
         if not locale:

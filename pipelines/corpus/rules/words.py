@@ -213,8 +213,8 @@ def cut(texts: Sequence[str], locales: Sequence[str] = ()) -> Words:
         codes, *_make_tables(), _mix_codes(), powers
     )
     if any(locales):
-        word = properties & WORD > 0
-        units = segment(lowered, locales, page_starts, word, (starts, ends, scripts))
+        letters = properties & (WORD | MARK) == WORD
+        units = segment(lowered, locales, page_starts, letters, (starts, ends, scripts))
         starts, ends, scripts = units
     characters = SpanHashes(sums, inverses)
     first = np.searchsorted(starts, page_starts)

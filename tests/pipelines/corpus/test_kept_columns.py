@@ -128,12 +128,48 @@ def test_a_value_that_does_not_fit_is_counted(tmp_path, capfd):
 
 def test_bytes_that_are_no_text_cost_only_the_value(tmp_path):
     row = make_row("fineweb2", 0)
-    table = pa.Table.from_pylist([{**row, "raw": b"\xff\xfe", "tags": ["a"], "at": {"n": 1}}])
+    table = pa.Table.from_pylist([{**row, "raw": b"\xff\xfe", "at": {"n": 1}}])
     pq.write_table(table, tmp_path / "a.parquet")
     build([tmp_path / "a.parquet"], tmp_path / "corpus", ALL)
     [stored] = documents(tmp_path / "corpus").values()
     assert (stored["raw"], stored["at_n"]) == (None, 1)
-    assert "tags" not in stored  # lists of Parquet are not read
+
+
+def test_lists_of_parquet_are_named_and_refused_or_counted(tmp_path, capfd):
+    """Alone they are refused; beside JSON Lines, whose lists are read, each is a lost value."""
+    table = pa.Table.from_pylist(
+        [{**make_row("hplt", n), "at": {"n": n, "tags": [{"a": n}]}} for n in range(6)]
+    )
+    pq.write_table(table, tmp_path / "a.parquet")
+    for options in ({"language_from": "lang"}, {"keep": ("lang=string",)}):
+        with pytest.raises(UserError, match="lang is a list in Parquet, which is not read: omit"):
+            build([tmp_path / "a.parquet"], tmp_path / "no", CorpusConfig(**options))
+    with pytest.raises(UserError, match=r"at\.tags is a list in Parquet"):
+        build([tmp_path / "a.parquet"], tmp_path / "no", CorpusConfig(keep=("at.tags",)))
+    build([tmp_path / "a.parquet"], tmp_path / "all", ALL)
+    said = capfd.readouterr().err.replace("\n", " ")
+    assert "lists in Parquet are not kept: at.tags, doc_scores, lang, prob, seg_langs" in said
+    for row in documents(tmp_path / "all").values():
+        assert row["collection"] == "wide17"
+        assert not {"at_tags", "doc_scores", "input_lang", "prob", "seg_langs"} & row.keys()
+    rows = {n: make_row("hplt", n) for n in range(6, 12)}
+    (tmp_path / "b.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows.values()))
+    inputs = [tmp_path / "a.parquet", tmp_path / "b.jsonl"]
+    build(inputs, tmp_path / "both", dataclasses.replace(LENIENT, keep=("prob,seg_langs",)))
+    entries = read_json(tmp_path / "both" / "manifest.json")["inputs"]
+    assert [entry.get("lost_values") for entry in entries] == [{"prob": 6, "seg_langs": 6}, None]
+    stored = documents(tmp_path / "both").values()
+    assert len(stored) == 12
+    lists = [json.dumps(row["seg_langs"]) for row in rows.values()]
+    assert sorted(row["seg_langs"] for row in stored if row["seg_langs"]) == sorted(lists)
+
+
+def test_a_damaged_file_beside_others_has_no_columns(tmp_path):
+    [good] = write_rows(tmp_path / "in", "fineweb2", 6, files=1)
+    (tmp_path / "in" / "a.parquet").write_bytes(b"PAR1" + bytes(99) + b"PAR1")
+    keep = dataclasses.replace(LENIENT, keep=("dump",))
+    build([tmp_path / "in" / "a.parquet", good], tmp_path / "corpus", keep)
+    assert all(row["dump"] for row in documents(tmp_path / "corpus").values())
 
 
 def test_a_rule_reads_a_kept_column(tmp_path):

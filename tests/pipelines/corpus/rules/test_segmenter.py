@@ -56,6 +56,14 @@ def test_characters_beyond_16_bits_move_nothing():
     assert words("😀การหมิ่น😀 𠀀ใน 2x", "th") == ["การ", "หมิ่น", "𠀀", "ใน", "2x"]
 
 
+def test_zero_width_spaces_are_no_words():
+    """They mark words in Khmer, Lao and Burmese; they are no words without letters either."""
+    assert words("ថា\u200bការ\u200b\u200b ទទួល", "km") == ["ថា", "ការ", "ទទួល"]
+    marked = ["\u200b".join("យល់ឃើញថាការ" * 3) + " cell query shift rows red key group title"] * 9
+    lists = fit_stop_words([("en", ["the and of"] * 9), ("km", marked)])
+    assert "km" not in lists
+
+
 def test_only_these_languages_are_segmented():
     assert [find_locale(lang) for lang in ("th", "zh", "bo-Tibt", "zh-Latn", "ko", "de")] == [
         "th", "zh", "bo", "", "", "",
