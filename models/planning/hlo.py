@@ -7,7 +7,7 @@ graph from the entry, and a `while` multiplies its contents by its trip count.
 import dataclasses
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 _COMPUTATION = re.compile(r"^(ENTRY )?%?([\w.\-]+) \(.*\{$")
@@ -20,6 +20,8 @@ _CALLED = re.compile(
 )
 _BRANCHES = re.compile(r"\bbranch_computations=\{([^}]*)\}")
 _FRAME = re.compile(r"\bstack_frame_id=(\d+)")
+_LOOP_PARTS = re.compile(r"\b(condition|body)=%?([\w.\-]+)")
+_TUPLE_PLACE = re.compile(r"\bindex=(\d+)")
 _KNOWN_TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"')
 
 #: Opcodes whose called computation only combines two values, and does not count as separate work.
@@ -173,21 +175,43 @@ class Module:
     def read_trip_count(self, loop: Instruction) -> int:
         """Return how often the body of a `while` runs.
 
-        The CPU compiler writes the number. The TPU compiler writes only a condition `i < constant`;
-        in JAX's scans, i counts from 0 in steps of 1.
+        The CPU compiler writes the number. The TPU compiler writes only a condition `i < constant`.
+        In JAX's scans, i counts from 0 in steps of 1. Where the compiler unrolled a loop, i counts
+        in steps of 2.
         """
         known = _KNOWN_TRIPS.search(loop.attributes)
         if known:
             return int(known[1])
-        condition = re.search(r"condition=%?([\w.\-]+)", loop.attributes)
-        bounds = [
-            int(instruction.literal)
-            for instruction in (self.computations[condition[1]].values() if condition else ())
-            if instruction.opcode == "constant" and re.fullmatch(r"\d+", instruction.literal)
-        ]
+        parts = dict(_LOOP_PARTS.findall(loop.attributes))
+        condition = self.computations.get(parts.get("condition", ""), {})
+        bounds = _read_integers(condition.values())
         if len(bounds) != 1:
             raise ValueError(f"the trip count of the loop {loop.name} cannot be read")
-        return bounds[0]
+        steps = self._read_steps(condition, self.computations.get(parts.get("body", ""), {}))
+        return math.ceil(bounds[0] / steps)
+
+    def _read_steps(self, condition: Computation, body: Computation) -> int:
+        """Return how much a loop's body adds to the counter that its condition reads."""
+        places = [
+            int(place[1])
+            for instruction in condition.values()
+            if (place := _TUPLE_PLACE.search(instruction.attributes))
+        ]
+        roots = [instruction for instruction in body.values() if instruction.is_root]
+        if len(places) != 1 or not roots or places[0] >= len(roots[0].operands):
+            return 1
+        counter = body[roots[0].operands[places[0]]]
+        added = _read_integers(body[name] for name in counter.operands if name in body)
+        return added[0] if counter.opcode == "add" and len(added) == 1 else 1
+
+
+def _read_integers(instructions: Iterable[Instruction]) -> list[int]:
+    """Return the positive integers among constants."""
+    return [
+        int(instruction.literal)
+        for instruction in instructions
+        if instruction.opcode == "constant" and re.fullmatch(r"0*[1-9]\d*", instruction.literal)
+    ]
 
 
 def _parse_instruction(name: str, text: str, is_root: bool, frames: tuple[str, ...]) -> Instruction:

@@ -44,6 +44,12 @@ def make_plan(
     fitting = [setting for setting in settings if setting.memory.total <= USABLE_SHARE * limit]
     chosen = fitting[0] if fitting else min(settings, key=lambda setting: setting.memory.total)
     result = _compile(model, config, slice_, chosen)
+    # The compiler may need more memory than predicted. Then try a setting that should need less.
+    while not result.fits and chosen in fitting:
+        fitting = [setting for setting in fitting if setting.memory.total < chosen.memory.total]
+        if fitting:
+            chosen = fitting[0]
+            result = _compile(model, config, slice_, chosen)
     return {
         "stage": "plan",
         "preset": preset,

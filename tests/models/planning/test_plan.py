@@ -158,6 +158,21 @@ def test_what_cannot_fit_is_an_answer_and_is_not_compiled(monkeypatch):
     assert "switch-c on v5e:4x4 (16 devices): DOES NOT FIT" in format_plan(plan)
 
 
+def test_a_setting_that_the_compiler_refuses_is_followed_by_a_smaller_one(monkeypatch):
+    asked: list[CompileRequest] = []
+
+    def refuse_at_first(request: CompileRequest) -> CompileResult:
+        asked.append(request)
+        return dataclasses.replace(compiled(request), fits=len(asked) > 2)
+
+    monkeypatch.setattr(plan_module, "compile_elsewhere", refuse_at_first)
+    made = make_plan("mt5-base", "v5p:2x2x4", PlanConfig(), ModelChanges())
+    assert made["fits"]
+    assert len(asked) == len({request.train for request in asked}) == 3
+    predicted = [setting["predicted_bytes_per_device"] for setting in made["suggestions"]]
+    assert predicted[0] == made["predicted_bytes_per_device"] == max(predicted)
+
+
 def test_a_batch_that_fits_is_named(monkeypatch):
     monkeypatch.setattr(plan_module, "compile_elsewhere", compiled)
     config = PlanConfig(batch_size=1024, microbatches=1, remat="none")
