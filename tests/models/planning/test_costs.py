@@ -171,7 +171,7 @@ def test_a_loop_that_cannot_be_read_is_an_error():
 
 @pytest.mark.parametrize(("step", "trips"), [(1, 12), (2, 6), (5, 3)])
 def test_a_loop_that_the_compiler_unrolled_counts_in_larger_steps(step: int, trips: int):
-    counter = f"%i.2 = s32[]{{:T(256)}} add(%i.1, %step)\n  ROOT %next"
+    counter = "%i.2 = s32[]{:T(256)} add(%i.1, %step)\n  ROOT %next"
     text = TPU_HLO.replace("tuple(%i.1, %y)", "tuple(%i.2, %y)").replace("ROOT %next", counter)
     text = text.replace("  %i.1 =", f"  %step = s32[]{{:T(256)}} constant({step})\n  %i.1 =")
     assert count_costs(text, TPU).collectives["all-gather"]["count"] == trips
