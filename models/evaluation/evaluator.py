@@ -122,7 +122,7 @@ class Evaluator:
         dispatch: str,
         batches: ValidationBatches,
     ):
-        self._model, self._run = parse_model(described), described["config_hash"]
+        self._model, self._config_hash = parse_model(described), described["config_hash"]
         self._in_blocks = self._model.sparse and dispatch == "blocks"
         if self._in_blocks and train.devices > 1:
             raise UserError(
@@ -147,7 +147,7 @@ class Evaluator:
         this, and get the same tables.
         """
         like = self._skeleton.abstract_parameters()
-        parameters = restore_parameters(files, step, like, self._run)
+        parameters = restore_parameters(files, step, like, self._config_hash)
         documents: dict[tuple[str, str, int], list[float]] = collections.defaultdict(
             lambda: [0.0, 0, 0, 0.0]
         )

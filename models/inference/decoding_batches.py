@@ -72,7 +72,7 @@ class Generator:
             expert_parallel=1,
             model_parallel=1,
         )
-        self._files, self._run = files, described["config_hash"]
+        self._files, self._config_hash = files, described["config_hash"]
         self._mesh = make_mesh(train)
         self._skeleton = Skeleton.build(parse_model(described), train)
         self._processor, self._batch_size = processor, config.batch_size
@@ -121,7 +121,7 @@ class Generator:
             like = jax.tree.map(
                 lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=whole), like
             )
-        return restore_parameters(self._files, step, like, self._run)
+        return restore_parameters(self._files, step, like, self._config_hash)
 
     def __call__(
         self, inputs: Sequence[Sequence[int]], step: int, what: str

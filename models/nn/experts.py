@@ -37,8 +37,7 @@ _QUEUES = PartitionSpec(None, "expert", "data", None)
 _INTO, _BACK = PartitionSpec(None, None, "model"), PartitionSpec(None, "model", None)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _take(
+def _take_rows(
     mode: Literal["fill", "clip"],
     x: Float[Array, "N D"],
     index: Int[Array, " M"],
@@ -62,6 +61,7 @@ def _take_backward(_: Any, maps: Any, gradient: Array) -> tuple[Array, None, Non
     return _take("fill", gradient, inverse, index), None, None
 
 
+_take = jax.custom_vjp(_take_rows, nondiff_argnums=(0,))
 _take.defvjp(_take_forward, _take_backward)
 
 

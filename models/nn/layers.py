@@ -141,7 +141,7 @@ class FeedForward(nnx.Module):
         shape, axes = (config.d_model, config.d_ff), ("embed", "mlp")
         self.wi_0 = dense(shape, axes)
         self.wi_1 = dense(shape, axes) if config.activation == "geglu" else None
-        self.wo = dense(shape[::-1], axes[::-1])
+        self.wo = dense((config.d_ff, config.d_model), ("mlp", "embed"))
         self.dropout_rate = config.dropout_rate
 
     def __call__(

@@ -140,8 +140,8 @@ def test_a_spike_stands_out_of_the_losses_before_it():
     watch = LossWatch(6.0, quiet)
     assert watch.find_limit(52) == pytest.approx(3.6)
     [spike, slope] = losses([3.7, 3.5], 52)
-    assert "jumped to 3.7000 (--loss-spike allows 3.6000)" in str(watch.fault(spike))
-    assert watch.fault(slope) is None
+    assert "jumped to 3.7000 (--loss-spike allows 3.6000)" in str(watch.find_fault(spike))
+    assert watch.find_fault(slope) is None
     assert LossWatch(None, quiet).find_fault(spike) is None
     assert LossWatch(6.0, quiet[: MIN_STEPS - 1]).find_limit(99) == math.inf
 

@@ -33,7 +33,7 @@ from mswitch.models.training.checkpoint import (
 )
 from mswitch.models.training.evaluation_steps import space_steps
 from mswitch.models.training.loop import Recorder
-from mswitch.models.training.metrics import MetricsWriter, cut_metrics, written
+from mswitch.models.training.metrics import MetricsWriter, cut_metrics, select_written
 from mswitch.models.training.optimizer import AdamMoments, FullMoment
 from mswitch.models.training.run_files import BucketFiles, RunFiles
 from mswitch.models.training.state import TrainState
@@ -95,7 +95,7 @@ def test_vectors_are_in_every_line_and_matrices_in_every_hundredth(tmp_path):
     with closing(MetricsWriter(tmp_path, 0)) as record:
         for step in range(1, 202):
             metrics = {"train/loss": np.float32(np.nan), "router/layer_entropy": loads[:, 0]}
-            record.write(step, written(step, {**metrics, "router/load": loads}))
+            record.write(step, select_written(step, {**metrics, "router/load": loads}))
     lines = read(tmp_path)
     assert all(line["train/loss"] is None for line in lines)
     assert all(line["router/layer_entropy"] == [0.25, 0.5] for line in lines)
