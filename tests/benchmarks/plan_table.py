@@ -88,7 +88,7 @@ def planned(out: Path, preset: str, topology: str, more: tuple[str, ...]) -> dic
 
 
 MEMORY_COLUMNS = (
-    *("preset", "slice", "mesh, microbatches", "loss chunks", "parameters", "moments"),
+    *("preset", "slice", "mesh, microbatches", "loss chunks", "parameters"),
     *("peak", "available", "predicted"),
 )
 #: How a setting is marked by what it recomputes, and where XLA computes its attention.
@@ -96,7 +96,7 @@ REMAT = {"none": "", "attention": " a", "layers": " r"}
 ATTENTION = {"kernel": "", "xla": " x"}
 WORK_COLUMNS = (
     *("preset", "slice", "FLOPs", "ratio", "all-gather, all-reduce, all-to-all (GiB)"),
-    *("compute s", "memory s", "network s", "compile s, CPU s, GiB"),
+    *("compute s", "memory s", "network s", "CPU s to compile"),
 )
 
 
@@ -116,7 +116,6 @@ def memory_row(plan: Mapping[str, Any]) -> tuple[str, ...]:
         f"{mesh}, {plan['microbatches']}{REMAT[plan['remat']]}{ATTENTION[plan['attention']]}",
         str(plan["loss_chunks"]),
         gib(plan, "parameter", 2),
-        gib(plan, "optimizer", 3),
         gib(plan, "peak") + ("" if plan["fits"] else ", does not fit"),
         gib(plan, "hbm", 2),
         f"{gib(plan, 'predicted')}{error}",
@@ -136,8 +135,7 @@ def work_row(plan: Mapping[str, Any]) -> tuple[str, ...]:
         f"{plan['flops_ratio']:.3f}",
         ", ".join(f"{size:.2f}" for size in sent),
         *(f"{secs:.2g}" for secs in times),
-        f"{plan['compile_secs']:.0f}, {plan['compile_cpu_secs']:.0f}, "
-        f"{plan['compile_peak_bytes'] / GIB:.1f}",
+        f"{plan['compile_cpu_secs']:.0f}",
     )
 
 
