@@ -37,7 +37,7 @@ def warn_of_drops(ledger: Ledger) -> None:
 
 
 def say_what_dropped_half(ledger: Ledger, recipe: Recipe) -> None:
-    """Warn about rules that dropped at least half of their pages, unless languages were chosen."""
+    """Warn about rules that dropped half of their pages or more; chosen languages may do so."""
     for rule in recipe.steps:
         if not isinstance(rule, Rule) or not (dropped := ledger.dropped.get(rule.name)):
             continue

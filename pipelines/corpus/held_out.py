@@ -83,7 +83,7 @@ def hash_windows(text: str) -> np.ndarray:
 
 
 def _read_training(opened: Corpus, keys: np.ndarray) -> tuple[np.ndarray, dict[str, HeavyHitters]]:
-    """Return which sorted keys training text contains, and its characters by language and site."""
+    """Find sorted keys in training text; count this text's characters by language and site."""
     recurs = np.zeros(len(keys), bool)
     likely = np.zeros(1 << _FILTER_BITS, bool)
     shift = np.uint64(64 - _FILTER_BITS)

@@ -1,4 +1,4 @@
-"""Finds all outputs made from any state of a corpus, because these contain its pages."""
+"""Finds all outputs made from any state of a corpus, because these outputs contain its pages."""
 
 import contextlib
 import dataclasses

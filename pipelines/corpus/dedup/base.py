@@ -56,7 +56,7 @@ class Dedup(Step):
         raise NotImplementedError
 
     def kept_keys(self, page: Page) -> np.ndarray:
-        """Return the keys of a document that a corpus keeps: uint64 [n, 2]."""
+        """Return the keys that a corpus keeps for a document: uint64 [n, 2]."""
         raise NotImplementedError
 
 
