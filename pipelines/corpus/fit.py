@@ -40,7 +40,7 @@ MOST_DOCUMENTS = 50_000
 _TAIL = 0.1
 _TAILS = ("terminal_line_share", "third_longest_line")
 #: mC4's limit on the third-longest line, for corpora without such a limit. A fitted limit is never
-#: stricter.
+#: stricter than this limit.
 _LONG_LINE = 200
 _QUANTILES = ("mean_word_length", "alphabetic_word_share")
 _DEVIATIONS = tuple(name for name in COLUMNS if "duplicate" in name or name.startswith("top_"))
@@ -230,8 +230,8 @@ def fit_weights(sizes: np.ndarray, dropped: np.ndarray, most: int) -> list[tuple
     """
     kinds, place = np.unique(sizes, return_inverse=True)
     counts, lost = (np.bincount(place, weights=of) for of in (None, dropped))
-    # A group has its smallest cluster size, its number of documents and its number of dropped
-    # documents.
+    # The array of a group has the smallest cluster size, the number of documents and the number of
+    # dropped documents.
     groups: list[np.ndarray] = []
     for row in zip(kinds, counts, lost, strict=True):
         if groups and groups[-1][1] < _FEWEST_OF_SIZE:

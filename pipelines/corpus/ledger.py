@@ -24,7 +24,7 @@ UNSAMPLED = ("not_a_page", REMOVED)
 #: Reason of pages that the recipe drops because a rule raised an exception. The page's note `ERROR`
 #: has the exception. Samples contain this note instead of the text.
 RULE_ERROR, ERROR = "rule_error", "_error"
-#: Maximum number of places to keep per reason: places where a file's reader dropped a record.
+#: Maximum number of places to keep per reason. At a place, a file's reader dropped a record.
 MOST_PLACES = 1000
 
 # Control and direction characters that a terminal or editor would obey.
@@ -168,7 +168,7 @@ class Ledger:
         return self.kept[stage] + self.dropped[stage].total()
 
     def stages(self) -> list[dict[str, Any]]:
-        """Return the rows of `stats.json`: name, in, out, dropped by reason."""
+        """Return rows of `stats.json`: a stage's name, records in and out, and drops by reason."""
         return [
             {
                 "name": stage,

@@ -46,7 +46,7 @@ class Dedup(Step):
     def reasons(
         self, pages: Sequence[Page], chosen: Sequence[Any], lines: collections.Counter[str]
     ) -> list[str | None]:
-        """Return the reason to drop each page by its choice, or None to keep the page.
+        """Return the reason to drop each page, given its choice, or None to keep the page.
 
         Args:
             pages: pages of a shard.

@@ -134,7 +134,7 @@ class NearDuplicates(Stars):
         return np.column_stack([keys, sizes.astype(np.uint64)])
 
     def sizes(self, group: Group) -> np.ndarray:
-        """Return the size of the cluster that each page of a group represents: int64 [pages].
+        """Return, for each page, the size of the cluster that the page represents: int64 [pages].
 
         The size is 1 for a page without near-duplicates, and 0 if another page represents it.
         """

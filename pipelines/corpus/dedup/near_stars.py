@@ -27,10 +27,10 @@ from mswitch.pipelines.file_tasks import Tasks
 #: A language with more matches is clustered by this module. For any other language, one worker
 #: holds all matches.
 LARGE_PAIRS = 10_000_000
-#: Number of star steps that run as lists of tasks. The first and the last of these
-#: steps are small-star steps. One worker runs any further steps.
+#: Number of star steps that run as lists of tasks. The first and the last of these steps are
+#: small-star steps. One worker runs any further steps.
 _STEPS = 17
-#: Target bytes of the page numbers in a part. There are at most 2**`_MOST_PART_BITS` parts.
+#: Target size in bytes of a part's page numbers. There are at most 2**`_MOST_PART_BITS` parts.
 _PART_BYTES, _MOST_PART_BITS = 16 << 20, 8
 #: A page's number has 10 bits for the language, 24 for the group's number plus 1, and 30 for
 #: the place in the group.

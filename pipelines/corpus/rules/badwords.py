@@ -148,7 +148,7 @@ def has_bad_words(patterns: Mapping[str, re.Pattern[str]], lang: str, text: str)
 
 
 def is_in_fraction(url_hash: bytes, fraction: float) -> bool:
-    """Return whether the hash of a page's normalised URL is within a share of all hashes."""
+    """Return whether the hash of a normalised URL is in the chosen `fraction` of all hashes."""
     numerator, denominator = float(fraction).as_integer_ratio()
     return int.from_bytes(url_hash, "big") % denominator < numerator
 

@@ -97,7 +97,7 @@ def read_language_policies() -> Mapping[str, LanguagePolicy]:
 
 
 class Identification(NamedTuple):
-    """The language of a text, and the second guess.
+    """The language of a text, and a second guess of the language.
 
     Attributes:
         lang: a code of languages.csv, or `und`.

@@ -181,7 +181,7 @@ def _measure_ngrams(words: Words) -> dict[str, np.ndarray]:
     return dict(zip(names, shares, strict=True))
 
 
-#: Column with the score of a page's language; a file of limits may limit it too.
+#: Column with the score of a page's language; a file of limits may limit this score too.
 LANG_SCORE = "lang_score"
 #: Names of columns in this module, by their names in a corpus.
 CORPUS_COLUMNS = {f"q_{name}": name for name in COLUMNS}
