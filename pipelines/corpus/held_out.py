@@ -16,7 +16,7 @@ from mswitch.pipelines.corpus.rules.words import mix
 from mswitch.pipelines.corpus.survey import SITE_CAPACITY, HeavyHitters, extract_hosts
 from mswitch.pipelines.progress import Progress
 
-#: A document is near training text if that text contains at least this share of its windows.
+#: A document is near training text if that text has at least this share of the document's windows.
 NEAR_SHARE = 0.5
 WINDOW_BYTES = 40
 _STRIDE = 8

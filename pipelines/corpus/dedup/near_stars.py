@@ -116,7 +116,7 @@ class Stars(Exchange):
         return self.notes(f"stars{step}", "changed", self._parts)
 
     def _star(self, step: int, part: int) -> dict[str, int]:
-        """Join each page's neighbours to the smallest page: the page itself or a neighbour.
+        """Join each page's neighbours to the smallest page among the page and its neighbours.
 
         Small-star joins the smaller neighbours and the page itself, and writes each edge in both
         directions. Large-star joins the larger neighbours.

@@ -55,7 +55,7 @@ WordLists = tuple[tuple[str, tuple[str, ...]], ...]
 
 
 def load_badwords(directory: str | Path) -> WordLists:
-    """Read all lists of a directory; `fr` and `fr-CA-u-sd-caqc` count as one language.
+    """Read all lists of bad words in a directory; `fr` and `fr-CA-u-sd-caqc` count as one language.
 
     Skip hidden files, README, LICENSE and USERS.
 
