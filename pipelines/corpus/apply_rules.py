@@ -76,8 +76,8 @@ def _ask(rule: Rule, pages: Sequence[Page], recipe: Recipe) -> Sequence[str | No
             note(f"rule {rule.name} at {pages[0].source}")
         reasons = rule.reasons(pages)
         if len(reasons) != len(pages):
-            # Do not search for a page that causes this: for a single page, the rule may return one
-            # reason.
+            # Do not ask about each page to find the cause, because the rule may answer correctly
+            # for a single page.
             raise UserError(
                 f"rule {rule.name} of recipe {recipe.name} returned {len(reasons)} reasons for "
                 f"{len(pages)} pages: return one for each, None to keep it"

@@ -37,7 +37,7 @@ def warn_of_drops(ledger: Ledger) -> None:
 
 
 def say_what_dropped_half(ledger: Ledger, recipe: Recipe) -> None:
-    """Warn about rules that dropped at least half of their pages, unless languages were chosen."""
+    """Warn about rules that dropped half of their pages or more; chosen languages may do so."""
     for rule in recipe.steps:
         if not isinstance(rule, Rule) or not (dropped := ledger.dropped.get(rule.name)):
             continue
@@ -56,7 +56,7 @@ def say_what_dropped_half(ledger: Ledger, recipe: Recipe) -> None:
 def warn_of_files(
     files: Sequence[CrawlFile], statuses: Sequence[Mapping[str, Any]], config: CorpusConfig
 ) -> None:
-    """Print a line each about files that cannot be fully read, missing URLs and missing dates."""
+    """Print a line each about missing URLs, missing dates and files that cannot be fully read."""
     known = list(zip(files, statuses, strict=True))
     unread = [
         f"{file.name} ({status['status']}, {status['pages']:,} pages read)"

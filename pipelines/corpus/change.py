@@ -107,7 +107,7 @@ class Base:
 
 
 def name_addition(number: int) -> str:
-    """Return the name of an addition for its files; numbers start at 1."""
+    """Return the name that an addition's files have; the first addition has number 1."""
     return f"added-{number:03d}"
 
 
@@ -290,7 +290,8 @@ def _change_card(base: Base, whole: Mapping[str, Any]) -> None:
     changed = _apply_edits(card, before, after)
     if changed is not None:
         write_atomically(path, changed)
-    elif _apply_edits(card, after, before) is None:  # else a killed run already updated the card
+    elif _apply_edits(card, after, before) is None:
+        # The card lacks the new figures, so no killed run has updated it.
         say("corpus", f"{path} was edited and stays as it is; its figures are out of date")
 
 
@@ -316,7 +317,7 @@ def _apply_edits(text: str, before: str, after: str) -> str | None:
         first = start - (tag == "insert")
         lines = old[first:stop]
         places = [there.get(first, -1)]
-        if mine[places[0] : places[0] + len(lines)] != lines:  # the lines moved: find their place
+        if mine[places[0] : places[0] + len(lines)] != lines:  # find lines that moved
             places = [n for n in range(len(mine)) if mine[n : n + len(lines)] == lines]
         if len(places) != 1:
             return None

@@ -232,7 +232,8 @@ class CorpusConfig:
         recipe = recipe or self.load(source)
         settings = identifying_settings(self)
         for name in (*STEP_OPTIONS, "languages", "keep_und", "set", "recipe"):
-            settings.pop(name, None)  # absent if a later version added it and it has its default
+            # An option that a later version added is absent if it has its default value.
+            settings.pop(name, None)
         settings["steps"] = {step.name: step.settings() for step in recipe.steps}
         if source:
             settings = {name: value for name, value in settings.items() if name not in _CHOICES}
@@ -278,7 +279,7 @@ def _parse_changes(entries: Iterable[str], recipe: Recipe) -> dict[str, dict[str
         f"{step.name}.{field.name}": (step, field.name)
         for step in steps
         for field in dataclasses.fields(step)
-        if field.repr  # a build sets fields without repr, for its workers
+        if field.repr  # a build, not a user, sets fields without repr for its workers
     }
     changes = collections.defaultdict[str, dict[str, Any]](dict)
     for entry in entries:

@@ -40,7 +40,7 @@ MOST_DOCUMENTS = 50_000
 _TAIL = 0.1
 _TAILS = ("terminal_line_share", "third_longest_line")
 #: mC4's limit on the third-longest line, for corpora without such a limit. A fitted limit is never
-#: stricter.
+#: stricter than this limit.
 _LONG_LINE = 200
 _QUANTILES = ("mean_word_length", "alphabetic_word_share")
 _DEVIATIONS = tuple(name for name in COLUMNS if "duplicate" in name or name.startswith("top_"))
@@ -50,7 +50,7 @@ _MOST_TEXTS = 2_000
 _STOP_WORD_SHARE, _FEWEST_STOP_WORDS = 0.008, 8
 #: Number of a language's most frequent words among which stop words are chosen.
 _FREQUENT_WORDS = 10_000
-#: If single letters make up a larger share of a language's units, its words are unknown.
+#: If more than this share of a language's text units are single letters, its words are unknown.
 _UNSPACED_SHARE = 0.5
 #: Format characters that are part of words, as in Persian and Hindi.
 _JOINERS = "\u200c\u200d"
@@ -63,7 +63,7 @@ _CERTAIN = 10.83
 
 #: Number of documents that the report page shows of each reason.
 SAMPLES = 3
-#: Maximum number of languages to name in a line, and of characters of a document to show.
+#: Maximum number of languages to name in a line, and maximum characters to show of a document.
 _NAMED, _SHOWN = 20, 300
 
 Columns = Mapping[str, np.ndarray]
@@ -82,7 +82,7 @@ def fit_thresholds(
     cluster_size: str = "cluster_size",
     samples: int = 0,
 ) -> dict[str, Any]:
-    """Write limits by language as a CSV for `GopherQuality.thresholds`; other CSVs are optional.
+    """Write limits by language to a CSV for `GopherQuality.thresholds`, and optionally other CSVs.
 
     Limits on repetition are fitted on `corpus`, a crawl; limits on lengths of words and lines, and
     on ends of lines, on `reference`. Languages with fewer than `min_documents` keep the limits for
@@ -177,7 +177,7 @@ def fit_limits(
                 **_fit_on_crawl(crawl[lang], crawl[ENGLISH], limits),
             }
             if (scores := crawl[lang].get(LANG_SCORE)) is not None:
-                # Penedo et al. 2025, section 4.2. It holds for this crawl and identifier only.
+                # Penedo et al. 2025, section 4.2. The limit fits only this crawl and identifier.
                 least = float(np.clip(np.median(scores) - scores.std(), 0.3, 0.9))
                 own[LANG_SCORE] = least, np.inf
             fitted[lang] = {n: own[n] for n in (*COLUMNS, LANG_SCORE) if n in own}
@@ -230,8 +230,8 @@ def fit_weights(sizes: np.ndarray, dropped: np.ndarray, most: int) -> list[tuple
     """
     kinds, place = np.unique(sizes, return_inverse=True)
     counts, lost = (np.bincount(place, weights=of) for of in (None, dropped))
-    # A group has its smallest cluster size, its number of documents and its number of dropped
-    # documents.
+    # The array of a group has the smallest cluster size, the number of documents and the number of
+    # dropped documents.
     groups: list[np.ndarray] = []
     for row in zip(kinds, counts, lost, strict=True):
         if groups and groups[-1][1] < _FEWEST_OF_SIZE:
@@ -420,7 +420,7 @@ def _fit_on_crawl(
 
 
 def _switch_off(name: str, low: float, high: float) -> tuple[float, float]:
-    """Return both limits; a limit that could drop nothing becomes 0 or infinity."""
+    """Return both limits; 0 or infinity replaces a limit that could drop no page."""
     largest = np.inf if name == "mean_word_length" else 1
     return max(0.0, low), (high if 0 < high < largest else np.inf)
 

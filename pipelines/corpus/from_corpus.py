@@ -82,7 +82,7 @@ class BuildFromCorpus(Build):
         run_tasks([self.finish_tasks], self.engine)
 
     def make_key_tasks(self) -> list[Tasks]:
-        """Copy all keys, even of dropped documents, so later crawls add no duplicates of these."""
+        """Copy all keys, even of dropped documents, so that later crawls add no duplicates."""
         # Choose file names that no addition will use.
         entries = [
             (entry, f"fingerprints/from-{number:05d}-{entry['kind']}.keys")
@@ -92,7 +92,7 @@ class BuildFromCorpus(Build):
         return [Tasks("fingerprints", copy, entries, self.work.directory("fingerprints"))]
 
     def list_manifest_entries(self) -> dict[str, Any]:
-        """Copy the records of removals; return them, the source's hash, and its drop counts."""
+        """Copy records of removals; return their entries, and the source's hash and drop counts."""
         entries: dict[str, Any] = {
             "built_from": hash_corpus(self.source.manifest["shards"]),
             "dropped_before": count_drops(self.source),
@@ -104,7 +104,7 @@ class BuildFromCorpus(Build):
         return entries
 
     def merge_contamination(self, report: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Add to the report the source's matches with the evaluation sets in the report."""
+        """Add to the report the source's matches for evaluation sets that the report names."""
         before = storage.join(self.source.directory, DECONTAMINATION)
         if not storage.exists(before):
             return report
@@ -180,7 +180,7 @@ def _find_changes(
 def _find_obstacle(
     step: Step, was: Mapping[str, Any], base: Base
 ) -> tuple[str, Mapping[str, Any]] | None:
-    """Return why changed settings cannot judge stored documents, and these settings' old values."""
+    """Return why a changed step cannot judge stored documents, and old values of its settings."""
     recipe, manifest = base.recipe, base.manifest
     if not isinstance(step, Rule) or step.defines("response_reason"):
         return "it runs only when a crawl is read", was

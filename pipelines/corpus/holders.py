@@ -1,4 +1,4 @@
-"""Finds all outputs made from any state of a corpus, because these contain its pages."""
+"""Finds all outputs made from any state of a corpus, because these outputs contain its pages."""
 
 import contextlib
 import dataclasses
@@ -41,7 +41,7 @@ def find_holders(base: Base, search: Sequence[str]) -> list[str]:
                     own = json.loads(text)
                     folder, stage = os.path.dirname(file.path), own.get("stage", "")
                     if stage == "corpus" and name == CLAIM:
-                        inputs = own["config"]["inputs"]  # shards, if the source is a corpus
+                        inputs = own["config"]["inputs"]  # inputs from a corpus are shards
                         shards = [
                             {"path": shard["path"], "sha256": shard["digest"]} for shard in inputs
                         ]

@@ -37,7 +37,7 @@ def make_text_page(text: bytes, url: str, config: CorpusConfig) -> Page:
 def find_page(
     wanted: str, inputs: Sequence[str], config: CorpusConfig, recipe: Recipe
 ) -> tuple[Page | Rejected, Found]:
-    """Find and read a page; ask the rules that judge a record before text is extracted.
+    """Find and read a page; apply the rules that judge a record before its text is extracted.
 
     Args:
         wanted: a file and a record's offset (Parquet: row), such as `crawl/a.warc.gz@1234`, as in

@@ -21,10 +21,10 @@ from mswitch.pipelines.records import Page, Rejected
 REMOVED = "removed"
 #: Reasons without samples. Records that are not pages need no inspection.
 UNSAMPLED = ("not_a_page", REMOVED)
-#: Reason of pages that the recipe drops because a rule raised an exception. `ERROR` is the page's
-#: note with this exception; samples contain it instead of the text.
+#: Reason of pages that the recipe drops because a rule raised an exception. The page's note `ERROR`
+#: has the exception. Samples contain this note instead of the text.
 RULE_ERROR, ERROR = "rule_error", "_error"
-#: Maximum number of places to keep per reason: places where a file's reader dropped a record.
+#: Maximum number of places to keep per reason. At a place, a file's reader dropped a record.
 MOST_PLACES = 1000
 
 # Control and direction characters that a terminal or editor would obey.
@@ -168,7 +168,7 @@ class Ledger:
         return self.kept[stage] + self.dropped[stage].total()
 
     def stages(self) -> list[dict[str, Any]]:
-        """Return the rows of `stats.json`: name, in, out, dropped by reason."""
+        """Return rows of `stats.json`: a stage's name, records in and out, and drops by reason."""
         return [
             {
                 "name": stage,
@@ -188,7 +188,7 @@ class Ledger:
         return next(iter(self._find_smallest(reason).values()), None)
 
     def write_samples(self, directory: str) -> None:
-        """Write `<reason>.jsonl` for each reason; hostile text is escaped."""
+        """Write the samples of each reason to `<reason>.jsonl`; escape unsafe characters."""
         storage.make_directory(directory)
         for reason in sorted(self._samples):
             path = storage.join(directory, f"{reason}.jsonl")
@@ -217,7 +217,7 @@ def sum_drops(stages: Sequence[Mapping[str, Any]]) -> dict[str, int]:
 
 
 def describe_drops(reasons: Mapping[str, int]) -> str:
-    """Format every reason with its count."""
+    """Format every reason with its number of drops."""
     return ", ".join(f"{reason} {count:,}" for reason, count in reasons.items())
 
 

@@ -173,7 +173,7 @@ def _gather(
 
 @contextlib.contextmanager
 def open_run(group: int, work: WorkDirectory) -> Iterator[pa.ipc.RecordBatchFileReader]:
-    """Open the run of a finished group."""
+    """Open the file with the sorted documents of a finished group."""
     with storage.fetch(work.run(group)) as path, pa.memory_map(str(path)) as source:
         yield pa.ipc.open_file(source)
 

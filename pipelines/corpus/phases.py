@@ -35,7 +35,7 @@ from mswitch.pipelines.file_tasks import Engine, Tasks, run_tasks
 
 @dataclasses.dataclass(frozen=True)
 class Build:
-    """A build, with the parts that every phase needs.
+    """Input, settings and engine of a build, which every phase needs.
 
     Attributes:
         files: the input; a file's position is its shard number.
@@ -117,8 +117,8 @@ class Build:
         shared = write_groups(self.work, self.groups, known)
         for step in steps:
             candidates = step.candidates(sum(self.ingested.pages), sum(self.ingested.lines))
-            # A bucket also holds the keys of the corpus to add to, which are most keys if this
-            # corpus is large.
+            # If the build adds to a corpus, a bucket also holds this corpus's keys. If this corpus
+            # is large, most keys are its keys.
             rows = candidates + self._known_keys(step.kind)
             bits = choose_shared_bits(rows * step.width * 8, self.job.config.bucket_bytes)
             given = (step, self.work, shared, bits, tuple(exchanges), self._sorting_bytes)
@@ -142,7 +142,7 @@ class Build:
         run_tasks([*chosen, self.finish_tasks], self.engine)
 
     def write(self) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-        """Gather the runs of all groups into output shards, and the keys of all documents.
+        """Write output shards from the documents of all groups; write the keys of all documents.
 
         Returns:
             Manifest entries and statistics of the output shards, and manifest entries of the key

@@ -177,7 +177,7 @@ def plan_build(
 
 
 def _scale(counts: Any, scale: float) -> Any:
-    """Multiply all numbers of a tree."""
+    """Multiply all numbers in nested mappings by `scale`; round up."""
     if isinstance(counts, Mapping):
         return {name: _scale(count, scale) for name, count in counts.items()}
     return math.ceil(counts * scale)
@@ -221,7 +221,7 @@ def _count_requests(
     # Notes of ingest and finish are read three times. Files of pages are read twice, first
     # only for their numbers of lines.
     tasks, writes, opens, ranges = groups, (2 + kinds) * groups, 5 * files + 3 * groups, 0
-    # A group reads the choices of earlier steps from this number of files and ranges.
+    # Number of files, and of ranges, from which a group reads earlier deduplications' choices.
     places = choices = 0
     for step in recipe.dedups:
         shared, near = buckets[step.name], isinstance(step, NearDedup)

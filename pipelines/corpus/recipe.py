@@ -187,7 +187,7 @@ class Recipe:
 
     @functools.cached_property
     def added_columns(self) -> list[pa.Field]:
-        """Columns that documents get from the input, from steps of ingest and from `marks`."""
+        """Columns that documents get from the input, steps of ingest and rules in `marks`."""
         labels = [DOCUMENT_SCHEMA.field(name) for name in ("lang", "lang_score")]
         by_ingest = any(isinstance(step, LanguageRule) for step in self.ingest)
         added = _list_fields([*self.ingest, *self.marks])
@@ -195,7 +195,7 @@ class Recipe:
 
     @functools.cached_property
     def runs(self) -> pa.Schema:
-        """Columns of a group's run: as in `documents`, with the id as 16 bytes."""
+        """Columns of a group's sorted documents: like `documents`, but with the id as 16 bytes."""
         return self.documents.set(0, pa.field("id", pa.binary(16), nullable=False))
 
     @property

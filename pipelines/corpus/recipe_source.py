@@ -1,4 +1,4 @@
-"""Recipes that users write: reads them, and brings them to workers.
+"""Reads recipes that users write, and brings these recipes to workers.
 
 The text of a file is sent to workers, which then only need the modules that it imports. A module is
 imported by name on each worker.

@@ -244,7 +244,7 @@ def _match_rows(entry: Mapping[str, Any], *, directory: str, request: Request) -
 def _write_request(
     staging: str, base: Base, names: Collection[str], basis: str, reference: str
 ) -> Request:
-    """Write the file with the hashes that workers look for, and the beginning of the record."""
+    """Write the hashes that workers look for, and the beginning of the removal's record."""
     path = storage.join(staging, WORK, "request.json")
     if storage.exists(path):
         # Keep the file, because it contains the date on which the removal began.
@@ -436,7 +436,7 @@ def _clean_samples(source: str, directory: str, staging: str, removed: Removed) 
 
 
 def _write_record(directory: str, number: int, record: Any, key: bytes) -> dict[str, Any]:
-    """Write the record of a removal and the key; return the record's entry in the manifest."""
+    """Write a removal's record and the key of its hashes; return the record's manifest entry."""
     folder = storage.join(directory, REMOVALS)
     storage.make_directory(folder)
     _write_secret(storage.join(folder, KEY), key)

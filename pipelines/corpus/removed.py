@@ -47,7 +47,7 @@ def keyed_hash(key: bytes, name: str) -> str:
 
 
 def make_probe(key: bytes) -> str:
-    """Return a hash that shows whether a record belongs to this key."""
+    """Return a hash that shows whether a removal's record was made with this key."""
     return keyed_hash(key, "key")
 
 

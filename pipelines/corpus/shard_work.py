@@ -118,7 +118,7 @@ def _make_batches(pages: Iterable[Page]) -> Iterator[list[Page]]:
     for page in pages:
         batch.append(page)
         size += len(page.utf8)
-        if page.columns:  # the page has kept columns of the input
+        if page.columns:  # columns of the input that the recipe keeps
             size += sum(len(v) for v in page.columns.values() if isinstance(v, str))
         if size >= BATCH_BYTES or len(batch) >= BATCH_PAGES:
             yield batch
@@ -172,7 +172,7 @@ def _make_rows(pages: Sequence[Page], recipe: Recipe) -> Iterator[dict[str, Any]
 def _add_keys(
     step: Dedup, pages: Sequence[Page], rows: list[dict[str, Any]], recipe: Recipe
 ) -> None:
-    """Add a deduplication's keys to the rows of pages that no earlier mark drops."""
+    """Add a deduplication's keys to the rows of pages, unless an earlier rule marked the page."""
     before = recipe.count_marks_before(step)
     coming = [number for number, row in enumerate(rows) if not 0 < row["marked_by"] <= before]
     keys = step.keys([pages[number] for number in coming])

@@ -67,8 +67,8 @@ class HeavyHitters:
         """Add counts of names."""
         self._counts.update(counts)
         if len(self._counts) > self.capacity:
-            # Agarwal et al. 2012, Mergeable summaries: subtract the largest count that exceeds the
-            # capacity.
+            # Agarwal et al. 2012, Mergeable summaries: if there are more counts than the capacity,
+            # subtract the largest surplus count from all counts.
             excess = sorted(self._counts.values(), reverse=True)[self.capacity]
             self.error += excess
             self._counts = collections.Counter(

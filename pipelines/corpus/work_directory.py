@@ -16,7 +16,7 @@ class WorkDirectory:
     root: str
 
     def directory(self, kind: str) -> str:
-        """Return the directory of files of a kind, and of their notes."""
+        """Return the directory for files of a kind and for the notes on these files."""
         return storage.join(self.root, kind)
 
     def pages(self, shard: int) -> str:
@@ -28,5 +28,5 @@ class WorkDirectory:
         return storage.join(self.root, "finish", f"{group:06d}.arrow")
 
     def fingerprints(self, kind: str, group: int) -> str:
-        """Return the file (`key_files`) of a group's keys of a kind (`Dedup.kind`)."""
+        """Return the file (`key_files`) with a group's keys of one kind (`Dedup.kind`)."""
         return storage.join(self.root, "finish", f"{group:06d}.{kind}")

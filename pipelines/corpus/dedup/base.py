@@ -46,7 +46,7 @@ class Dedup(Step):
     def reasons(
         self, pages: Sequence[Page], chosen: Sequence[Any], lines: collections.Counter[str]
     ) -> list[str | None]:
-        """Return the reason to drop each page by its choice, or None to keep the page.
+        """Return the reason to drop each page, given its choice, or None to keep the page.
 
         Args:
             pages: pages of a shard.
@@ -56,7 +56,7 @@ class Dedup(Step):
         raise NotImplementedError
 
     def kept_keys(self, page: Page) -> np.ndarray:
-        """Return the keys of a document that a corpus keeps: uint64 [n, 2]."""
+        """Return the keys that a corpus keeps for a document: uint64 [n, 2]."""
         raise NotImplementedError
 
 

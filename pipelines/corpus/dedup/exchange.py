@@ -132,16 +132,16 @@ class Exchange:
         raise NotImplementedError
 
     def count_shuffled_bytes(self, known_keys: int) -> int:
-        """Return the number of exchanged bytes; the bytes of `known_keys` known keys also count."""
+        """Return the number of exchanged bytes, with `known_keys` keys of the existing corpus."""
         raise NotImplementedError
 
     @property
     def name(self) -> str:
-        """Beginning of the names of the exchange's lists."""
+        """Beginning of the names of the exchange's lists of tasks."""
         return self.step.name.removesuffix("_dedup")
 
     def directory(self, title: str) -> str:
-        """Return the directory of a list's files and notes."""
+        """Return the directory for the files and notes of a list of tasks."""
         return storage.join(self.work.root, f"{self.name}_{title}")
 
     def file(self, title: str, number: int, suffix: str) -> str:

@@ -45,7 +45,7 @@ def choose_bits(size_bytes: int, bucket_bytes: int) -> int:
 
 
 def choose_shared_bits(size_bytes: int, bucket_bytes: int) -> int:
-    """Choose bits like `choose_bits`, but enough buckets that workers can share large data."""
+    """Call `choose_bits`, with buckets so small that workers can share large data."""
     shared = max(_SHARED_BUCKET_BYTES, size_bytes // _SHARED_BUCKETS)
     return choose_bits(size_bytes, min(bucket_bytes, shared))
 
@@ -90,7 +90,7 @@ def count_rows_before(path: str, bits: int) -> np.ndarray:
 
 
 def read_keys(path: str, columns: int, bits: int = 0, bucket: int = 0) -> np.ndarray:
-    """Return the rows of one of 2**bits buckets: uint64 [n, columns]."""
+    """Return the rows in one of a file's 2**bits buckets: uint64 [n, columns]."""
     index = _index(path)
     own = (len(index) - 1).bit_length() - 1
     # If a file has few rows, its index has few ranges. Then one range contains the whole bucket.

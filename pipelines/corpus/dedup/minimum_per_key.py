@@ -104,6 +104,6 @@ class MinimumPerKey(Exchange):
         return np.split(self.selected(group, group.lines), np.cumsum(lines)[:-1])
 
     def count_shuffled_bytes(self, known_keys: int) -> int:
-        # A candidate needs its key and one bit; the number of buckets does not matter.
+        # The exchange moves a key and one bit per candidate, whatever the number of buckets.
         rows = self.notes("keys", "rows", len(self.groups))
         return (rows + known_keys) * self.step.width * 8 + math.ceil(rows / 8)

@@ -247,7 +247,7 @@ def cluster(edges: np.ndarray, pages: np.ndarray, ranks: np.ndarray) -> Clusters
 def rank_pages(
     characters: np.ndarray, timestamps_micros: np.ndarray, ids: np.ndarray
 ) -> np.ndarray:
-    """Return ranks to choose a cluster's page: longest, then newest, then smallest fingerprint.
+    """Rank pages: the longest is first, then the newest, then the smallest fingerprint.
 
     Args:
         characters: int64 [n] length of the text.

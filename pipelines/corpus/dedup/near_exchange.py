@@ -88,7 +88,7 @@ class NearDuplicates(Stars):
             yield np.column_stack([keys, np.repeat(numbers, self.step.bands)])
 
     def match(self, number: int) -> dict[str, Any]:
-        """Write the matches in a bucket, sorted by page and so by language."""
+        """Write the matches in a bucket, sorted by page; pages are sorted by language."""
         known, parts = self.read_bucket(number)
         pairs = find_matches(np.concatenate([*known, *parts]))
         langs, counts = np.unique(pairs[:, 0] >> np.uint64(64 - LANGUAGE_BITS), return_counts=True)
@@ -134,7 +134,7 @@ class NearDuplicates(Stars):
         return np.column_stack([keys, sizes.astype(np.uint64)])
 
     def sizes(self, group: Group) -> np.ndarray:
-        """Return the size of the cluster that each page of a group represents: int64 [pages].
+        """Return, for each page, the size of the cluster that the page represents: int64 [pages].
 
         The size is 1 for a page without near-duplicates, and 0 if another page represents it.
         """
@@ -165,5 +165,8 @@ def _numbers() -> dict[str, int]:
 
 
 def _number(lang: str) -> int:
-    """Return a language's number; new codes may share a number, but their pages share no key."""
+    """Return a language's number; codes that mswitch lacks may have the same number.
+
+    Pages in different languages still share no key.
+    """
     return _numbers().get(lang, len(_numbers()) + zlib.crc32(lang.encode()) % _OTHERS)

@@ -27,10 +27,10 @@ from mswitch.pipelines.file_tasks import Tasks
 #: A language with more matches is clustered by this module. For any other language, one worker
 #: holds all matches.
 LARGE_PAIRS = 10_000_000
-#: Number of steps that run as lists of tasks. The first and the last of these steps are small-star.
-#: One worker runs any further steps.
+#: Number of star steps that run as lists of tasks. The first and the last of these steps are
+#: small-star steps. One worker runs any further steps.
 _STEPS = 17
-#: Target bytes of the page numbers in a part. There are at most 2**`_MOST_PART_BITS` parts.
+#: Target size in bytes of a part's page numbers. There are at most 2**`_MOST_PART_BITS` parts.
 _PART_BYTES, _MOST_PART_BITS = 16 << 20, 8
 #: A page's number has 10 bits for the language, 24 for the group's number plus 1, and 30 for
 #: the place in the group.
@@ -53,7 +53,7 @@ class Stars(Exchange):
     large_pairs: int = dataclasses.field(default_factory=lambda: LARGE_PAIRS)
 
     def make_star_lists(self) -> list[Tasks]:
-        """Return the lists between `matches` and `clusters`; [] if no language can be large."""
+        """Return task lists between `matches` and `clusters`; [] if no language can be large."""
         if not self._may_be_large:
             return []
         stars = [partial(self.star, step) for step in range(_STEPS)]
@@ -104,7 +104,7 @@ class Stars(Exchange):
         return {"rows": self._write("edges", bucket, lambda: [np.sort(edges)[:, ::-1]], len(edges))}
 
     def star(self, step: int, part: int) -> dict[str, int]:
-        """Do a step on a part of the pages, unless an earlier round changed nothing."""
+        """Do a star step on a part of the pages, unless an earlier round changed nothing."""
         last = (step - 1) // 2 * 2
         if not self.find_large():
             return {"changed": 0}
@@ -116,7 +116,7 @@ class Stars(Exchange):
         return self.notes(f"stars{step}", "changed", self._parts)
 
     def _star(self, step: int, part: int) -> dict[str, int]:
-        """Join each page's neighbours to the smallest page: the page itself or a neighbour.
+        """Join each page's neighbours to the smallest page among the page and its neighbours.
 
         Small-star joins the smaller neighbours and the page itself, and writes each edge in both
         directions. Large-star joins the larger neighbours.
@@ -216,12 +216,12 @@ class Stars(Exchange):
             sizes[(keys & PLACE).astype(np.int64)] = cluster_sizes
 
     def read_group(self, title: str, group: int) -> np.ndarray:
-        """Return a group's rows in any order; each row is a page's key and another number."""
+        """Return a group's rows in any order; each row has a page's key and a second number."""
         files = [self.file(title, part, "keys") for part in range(self._parts)]
         return np.concatenate([read_keys(path, 2, self.bits_of_group, group) for path in files])
 
     def count_clustered_pages(self) -> int:
-        """Return the number of pages of large languages with matches."""
+        """Return the number of pages with matches in large languages."""
         return self.notes("labels", "pages", self._parts) if self._may_be_large else 0
 
     @property

@@ -36,8 +36,8 @@ _UNSPACED: dict[Mc4Release, frozenset[str]] = {
     "3.0.1": frozenset(["th", "zh"]),
     "3.1.0": frozenset(["ja", "th", "zh"]),
 }
-#: Ignored entries. Each is part of many common words. By itself, each matched more than a tenth of
-#: the language's documents.
+#: Entries that the filter ignores. Each entry is part of many common words. Each entry matched more
+#: than a tenth of the language's documents by itself.
 _ALLOWED: dict[Mc4Release, dict[str, frozenset[str]]] = {
     "3.0.1": {},
     "3.1.0": {"ja": frozenset(["sm", "グロ", "女の子"]), "zh": frozenset(["性"])},
@@ -55,7 +55,7 @@ WordLists = tuple[tuple[str, tuple[str, ...]], ...]
 
 
 def load_badwords(directory: str | Path) -> WordLists:
-    """Read all lists of a directory; `fr` and `fr-CA-u-sd-caqc` count as one language.
+    """Read all lists of bad words in a directory; `fr` and `fr-CA-u-sd-caqc` count as one language.
 
     Skip hidden files, README, LICENSE and USERS.
 
@@ -148,7 +148,7 @@ def has_bad_words(patterns: Mapping[str, re.Pattern[str]], lang: str, text: str)
 
 
 def is_in_fraction(url_hash: bytes, fraction: float) -> bool:
-    """Return whether the hash of a page's normalised URL is within a share of all hashes."""
+    """Return whether the hash of a normalised URL is in the chosen `fraction` of all hashes."""
     numerator, denominator = float(fraction).as_integer_ratio()
     return int.from_bytes(url_hash, "big") % denominator < numerator
 
@@ -181,7 +181,7 @@ class BadWords(ListRule):
         }
 
     def find_looser(self, was: Mapping[str, Any]) -> list[str]:
-        """Name the changed settings; return [] if the only change is a fraction of 1.
+        """Name the changed settings; return [] if the only change sets the fraction to 1.
 
         A fraction of 1 keeps no page that was dropped before.
         """
@@ -195,7 +195,7 @@ class BadWords(ListRule):
         return {**super().prepare(directory), "badwords": self.badwords}
 
     def load(self) -> WordLists:
-        """Read the lists."""
+        """Read the lists of bad words."""
         return load_badwords(self.badwords) if self.badwords else ()
 
     @functools.cached_property

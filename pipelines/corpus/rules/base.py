@@ -223,7 +223,7 @@ class Rule(Step):
 
 @dataclasses.dataclass(frozen=True)
 class ListRule(Rule):
-    """A rule with lists from the user; define `load`.
+    """A rule that reads lists from the user; subclasses define `load`.
 
     Attributes:
         saved: file in which a build stores the result of `load` for its workers.
@@ -233,12 +233,13 @@ class ListRule(Rule):
 
     def settings(self) -> dict[str, Any]:
         settings = super().settings()
-        if type(self).__module__.startswith("mswitch."):  # for users' rules, hashes include `saved`
+        # `saved` counts as a setting only in a user's rule.
+        if type(self).__module__.startswith("mswitch."):
             settings.pop("saved", None)
         return settings
 
     def load(self) -> Any:
-        """Read the lists."""
+        """Read the user's lists."""
         raise NotImplementedError
 
     def prepare(self, directory: str) -> dict[str, Any]:
@@ -272,7 +273,7 @@ class Edit(Step):
         raise NotImplementedError
 
     def mask(self, beginning: str) -> str:
-        """Return the beginning of a dropped page's text, in the form that samples may show."""
+        """Return the beginning of a dropped page's text for samples; subclasses may mask parts."""
         return beginning
 
 

@@ -49,7 +49,7 @@ class BlockedUrls:
 
     @functools.cached_property
     def digest(self) -> str:
-        """Hash of all entries, for the identity of a build."""
+        """Hash of all entries of the blocklists; it is part of a build's identity."""
         sha256 = hashlib.sha256(repr(self.names).encode())
         sha256.update(self.hashes.astype("<u8").tobytes() + self.lists.tobytes())
         return sha256.hexdigest()
@@ -191,12 +191,12 @@ class Blocklist(ListRule):
     blocklists: tuple[str, ...] = ()
 
     def settings(self) -> dict[str, Any]:
-        """Return a hash of all entries."""
+        """Return a hash of all entries of the blocklists."""
         entries = load_blocklist(self.blocklists).digest if self.blocklists else None
         return {"blocklists": entries}
 
     def load(self) -> BlockedUrls:
-        """Read the entries."""
+        """Read the entries of the blocklists."""
         return load_blocklist(self.blocklists)
 
     def url_reason(self, url: str) -> str | None:

@@ -20,5 +20,5 @@ class KeepCharset(Edit):
         return False
 
     def edit(self, page: Page) -> None:
-        """Copy both encodings from the page's attributes to its columns."""
+        """Copy a page's two encodings from its attributes to its columns."""
         page.columns |= {name: getattr(page, name) for name in self.columns}

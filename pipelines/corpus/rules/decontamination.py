@@ -224,7 +224,7 @@ class Decontaminate(ListRule):
         check_fields(self, self.name)
 
     def settings(self) -> dict[str, Any]:
-        """Return the share, and the hashes of the files' content."""
+        """Return `contamination_share`, and hashes of the evaluation sets' content."""
         return {
             "contamination_share": self.contamination_share,
             "evaluation_sets": sorted(
@@ -233,7 +233,7 @@ class Decontaminate(ListRule):
         }
 
     def find_looser(self, was: Mapping[str, Any]) -> list[str]:
-        """Name the share if it grew; name the evaluation sets if one of the old sets is missing."""
+        """Name `contamination_share` if it grew, and `evaluation_sets` if an old set is missing."""
         now, looser = self.settings(), {*was} - {THE_LANGUAGE}
         if now["contamination_share"] <= was.get("contamination_share", 1):
             looser.discard("contamination_share")
@@ -246,7 +246,7 @@ class Decontaminate(ListRule):
         return EvaluationIndex(read_evaluation_sets(self.evaluation_sets), self.contamination_share)
 
     def reasons(self, pages: Sequence[Page]) -> list[str | None]:
-        """Return `evaluation_item` for pages with an item; note the items in the page's columns."""
+        """Return `evaluation_item` for a page with evaluation items; note these in its columns."""
         reasons: list[str | None] = [None] * len(pages)
         for match in self.loaded.check([page.text for page in pages]):
             page, reasons[match.page] = pages[match.page], "evaluation_item"
@@ -265,7 +265,7 @@ class Decontaminate(ListRule):
 def report_contamination(
     index: EvaluationIndex, matches: Sequence[Mapping[str, Any]]
 ) -> dict[str, Any]:
-    """Return decontamination.json: each set's items, and the pages that contain them.
+    """Return decontamination.json: each evaluation set's items, and the pages with these items.
 
     Every `match` has the set, the item's line, its matched n-grams and all its n-grams, and the
     dropped page. Pages are sorted by id, so the report does not depend on the input's order.
@@ -282,7 +282,7 @@ def report_contamination(
 
 
 def merge_reports(report: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the joint report of a corpus and an added crawl, checked against the same sets."""
+    """Join the reports of a corpus and an added crawl; their evaluation sets are the same."""
     matches = sorted(
         [*report["matches"], *other["matches"]],
         key=lambda match: (match["set"], match["line"], match["id"]),

@@ -53,7 +53,7 @@ MIN_BYTES = 100
 #: Maximum characters of a text for the identifiers; of a longer text, they get three pieces
 #: (`sample`). The South Slavic cues are rare, so three times as many characters are searched.
 MAX_CHARACTERS = 3_000
-#: Lowest share of letters in the language's own script.
+#: Lowest accepted share of a text's letters that are in the script of the text's language.
 MIN_SCRIPT_SHARE = 0.5
 #: Lowest accepted share of a language's usual CLD2 points. Related languages without a label reach
 #: 0.3 to 0.6; text in the language reaches 0.75 and more. The value leaves room for pages that are
@@ -63,7 +63,7 @@ MIN_POINTS_SHARE = 0.6
 MIN_CLD2_PERCENT = 90
 #: CLD2 knows the language of text that gets more points than this in any language.
 ROMANISED_POINTS = 450
-#: Factor on the odds of the South Slavic cues for each identifier's own label.
+#: Factor on the odds of a South Slavic language for each identifier that guesses this language.
 AGREEMENT_ODDS = 1.5
 
 
@@ -85,7 +85,7 @@ class LanguagePolicy:
 
 @functools.cache
 def read_language_policies() -> Mapping[str, LanguagePolicy]:
-    """Read the table, by code of languages.csv; every language has a row."""
+    """Read the policies by code; language_policy.csv has a row for each code of languages.csv."""
     return MappingProxyType(
         {
             row["code"]: LanguagePolicy(
@@ -97,7 +97,7 @@ def read_language_policies() -> Mapping[str, LanguagePolicy]:
 
 
 class Identification(NamedTuple):
-    """The language of a text, and the second guess.
+    """The language of a text, and a second guess of the language.
 
     Attributes:
         lang: a code of languages.csv, or `und`.
@@ -120,7 +120,7 @@ class Identification(NamedTuple):
 
 
 class Guess(NamedTuple):
-    """The guess of an identifier.
+    """An identifier's guess of a text's language.
 
     Attributes:
         lang: a code of languages.csv or another code of CLD2; "" without a guess.
@@ -139,7 +139,7 @@ NO_GUESS = Guess("", 0.0, reliable=False)
 
 
 def ask_cld2(text: str, *, latin: bool) -> list[Guess]:
-    """Return one or more guesses of CLD2; the first guess covers most of the text.
+    """Return CLD2's guesses of the language, at least one; the first covers most of the text.
 
     Args:
         text: any text that UTF-8 can encode; characters that CLD2 refuses become spaces.
@@ -149,7 +149,8 @@ def ask_cld2(text: str, *, latin: bool) -> list[Guess]:
 
     try:
         reliable, _, details = pycld2.detect(text, isPlainText=True, bestEffort=True)
-    except pycld2.error:  # only now, because searching every text for refused characters is slower
+    except pycld2.error:
+        # Replace refused characters only after an error, because searching every text takes longer.
         cleaned = _REFUSED.sub(" ", text)
         reliable, _, details = pycld2.detect(cleaned, isPlainText=True, bestEffort=True)
     guesses = [
@@ -206,14 +207,14 @@ class TwoIdentifiers:
         CLD3 takes five times as long as CLD2, so it is asked only if CLD2 leaves a doubt.
         """
         group = cld2.lang in south_slavic.LANGUAGES
-        # CLD2 decides alone if it is sure of nearly all text, with enough points.
+        # CLD2 decides alone if its guess is reliable, covers nearly all text and has enough points.
         whole = cld2.reliable and cld2.share * 100 >= MIN_CLD2_PERCENT
         alone = whole and self._has_points(cld2)
         if alone and not group and cld2.points >= ROMANISED_POINTS:
             return cld2, NO_GUESS, self._listed(cld2)
         cld3 = self._ask_cld3(seen, latin=script == "Latn")
         policy = self._policies.get(cld3.lang)
-        is_foreign = cld2.reliable and cld2.points >= ROMANISED_POINTS  # it must know the text
+        is_foreign = cld2.reliable and cld2.points >= ROMANISED_POINTS
         if policy and policy.decided_by == "cld3" and self._sure(cld3) and not is_foreign:
             return cld3, cld3, ""
         if group and (self._has_points(cld2) or cld3.lang in south_slavic.LANGUAGES):
@@ -262,7 +263,7 @@ class TwoIdentifiers:
         return guess.points >= MIN_POINTS_SHARE * usual
 
     def _by_cues(self, cld3: Guess, cld2: Guess, text: str) -> Guess:
-        """Decide between Croatian, Bosnian and Serbian (Latin) by cues and (a little) guesses."""
+        """Choose Croatian, Bosnian or Serbian (Latin) by cues; guesses have a small weight."""
         odds = south_slavic.probabilities(text[: 3 * MAX_CHARACTERS])
         for guess in (cld3, cld2):
             if guess.lang in odds:
@@ -272,7 +273,7 @@ class TwoIdentifiers:
 
 
 def _find_code(code: str, latin: bool) -> str:
-    """Return the code in languages.csv; CLD2 and CLD3 do not distinguish Serbian's scripts."""
+    """Map an identifier's code to languages.csv; identifiers know only one code for Serbian."""
     code = _CLD2_CODES.get(code, code)
     return "sr-Latn" if code == "sr" and latin else code
 
@@ -304,10 +305,10 @@ class IdentifyLanguageAndScript(LanguageRule):
         page.columns |= {"script": find_main_script(counts), "_undetermined": ""}
 
     def detail(self, page: Page) -> str:
-        """Return the guess, or why there is no guess; then the score and the text."""
+        """Return the language, or why it is undetermined; then its score and the text."""
         said = page.columns.get("_undetermined") or page.lang
         return f"{said} {page.lang_score:.3f}: {page.text}"
 
     def describe(self, page: Page) -> Mapping[str, Any]:
-        """Return the guess, the second guess and the script."""
+        """Return the language, the second guess of the language, and the script."""
         return {**super().describe(page), "undetermined": page.columns["_undetermined"]}

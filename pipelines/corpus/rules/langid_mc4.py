@@ -37,7 +37,7 @@ class IdentifyLanguage(LanguageRule):
     def __post_init__(self):
         super().__post_init__()
         check_fields(self)
-        if self.language_min_bytes >= self.language_max_bytes:  # else CLD3 would end the process
+        if self.language_min_bytes >= self.language_max_bytes:  # CLD3 would end the process
             raise UserError(
                 f"--language-max-bytes {self.language_max_bytes} must be above "
                 f"--language-min-bytes {self.language_min_bytes}: CLD3 needs text to read"

@@ -71,7 +71,7 @@ class IdentifyLanguageByModel(LanguageRule):
             return _load(self.model)
 
     def identify(self, page: Page) -> tuple[str, float]:
-        """Return code and probability; `lang_margin` gets the difference to the next probability.
+        """Return the best code and its probability p; `lang_margin` is p minus the second best.
 
         Probabilities of labels with the same code, such as Arabic's dialects, are added.
         """

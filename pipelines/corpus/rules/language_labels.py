@@ -62,6 +62,6 @@ def _list_labels() -> Mapping[str, str]:
 
 @functools.cache
 def _list_first_parts() -> Mapping[str, str]:
-    """Return codes by the first part of a label, such as `deu`; leave out romanised text."""
+    """Return the code for the first part of each label (`deu`); leave out romanised text."""
     labels = _list_labels().items()
     return {label.partition("_")[0]: code for label, code in labels if "-" not in code}

@@ -18,7 +18,7 @@ LABEL = "_label"
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class LanguageRule(Rule):
-    """Labels pages with their language, drops pages in other languages; define `identify`.
+    """Labels pages with their language; drops unwanted languages; subclasses define `identify`.
 
     Attributes:
         languages: codes to keep (an entry may name several, with commas; aliases work); None keeps
@@ -109,9 +109,9 @@ class LanguageRule(Rule):
         return "undetermined_language" if page.lang == UNDETERMINED else "other_language"
 
     def detail(self, page: Page) -> str:
-        """Return the guess with its score, then the text."""
+        """Return the page's language with its score, then the text."""
         return f"{page.lang} {page.lang_score:.3f}: {page.text}"
 
     def describe(self, page: Page) -> Mapping[str, Any]:
-        """Return the guess, its score and the columns of the rule."""
+        """Return the page's language, its score and the columns of the rule."""
         return {"lang": page.lang, "lang_score": page.lang_score, **super().describe(page)}

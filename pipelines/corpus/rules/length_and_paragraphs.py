@@ -78,7 +78,7 @@ class Paragraphs(Rule):
         return "short_lines" if longest < limit and self.is_short(page, longest) else None
 
     def is_short(self, page: Page, longest: int) -> bool:
-        """Return whether a page's third-longest line, which is below the limit, is too short."""
+        """Return whether a third-longest line that is below the limit is too short for the page."""
         return True
 
     def describe(self, page: Page) -> dict[str, int]:
@@ -86,7 +86,7 @@ class Paragraphs(Rule):
         return {"lines": page.utf8.count(b"\n") + 1, "third_longest_line": longest}
 
     def limits(self, page: Page | None = None) -> Limits:
-        """Return the limits; the limit on the third-longest line holds for most scripts."""
+        """Return the limits; dense scripts may have a lower limit on the third-longest line."""
         least = self.min_long_line_characters
         return {"lines": (self.min_lines, None), "third_longest_line": (least, None)}
 
@@ -96,7 +96,7 @@ class ParagraphsByScript(Paragraphs):
     """Drops pages without paragraphs; lines in dense scripts may be shorter."""
 
     def is_short(self, page: Page, longest: int) -> bool:
-        """Identify the script, if it decides the answer."""
+        """Identify the page's script only if it decides whether the line is too short."""
         limit = self.min_long_line_characters
         if longest < round(limit * LEAST_LENGTH_FACTOR):
             return True

@@ -96,11 +96,13 @@ def find_opt_outs(
     words = ("robots", "tdm-reservation", *robots)
     for (tag,) in map(re.Match.groups, _META.finditer(html)):
         lowered = tag.lower()
-        if not any(word in lowered for word in words):  # such as descriptions, character sets
+        # Skip tags without signals, such as descriptions and character sets.
+        if not any(word in lowered for word in words):
             continue
         attributes = {
             match[1].lower(): match[2] or match[3] or match[4] or ""
-            for match in reversed([*_ATTRIBUTE.finditer(tag)])  # a name's first value counts
+            # If a tag repeats an attribute, the attribute's first value counts.
+            for match in reversed([*_ATTRIBUTE.finditer(tag)])
         }
         name = attributes.get("name", "").strip().lower()
         content = attributes.get("content", "")
@@ -112,7 +114,7 @@ def find_opt_outs(
 
 
 def _list_directives(value: str, robots: Sequence[str]) -> set[str]:
-    """Return the signals in a list of directives, except those for other robots.
+    """Return the opt-out signals in a list of directives; ignore directives for other robots.
 
     A robot's name applies to all directives after it: `otherbot: noindex, nofollow`.
     """

@@ -112,7 +112,7 @@ def _mask(
 
 
 def mask_sample(beginning: str) -> str:
-    """Mask the beginning of a text; if cut, drop its last word, which may be half an address."""
+    """Mask a text's beginning; if it is cut, drop the last word, which may be half an address."""
     if len(beginning) >= DETAIL_CHARACTERS:
         beginning = beginning[: max(map(beginning.rfind, " \n"))]
     return mask_personal_data(beginning).text

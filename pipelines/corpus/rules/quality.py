@@ -34,8 +34,8 @@ DUPLICATE_NGRAMS = (5, 6, 7, 8, 9, 10)
 
 #: Columns and their types; columns.csv has their meanings. All shares are between 0 and 1. Where
 #: most of a page is in a script without spaces, letters are divided by the letters per word. Pages
-#: have no blank lines, so lines are paragraphs. N-grams cover characters of words; those in `top_`
-#: occur at least twice.
+#: have no blank lines, so lines are paragraphs. N-grams cover characters of words. N-grams in
+#: `top_` columns occur at least twice.
 COLUMNS: Mapping[str, type] = {
     column.removeprefix("q_"): np.dtype(kind).type
     for column, kind in list_columns("quality").items()
@@ -92,7 +92,7 @@ def _measure_words(words: Words) -> dict[str, np.ndarray]:
 
 
 def _stop_words(words: Words, lists: Sequence[tuple[str, bool]]) -> np.ndarray:
-    """Count each page's distinct stop words, given its list and whether it was segmented."""
+    """Count each page's distinct stop words; `lists` has the words and whether ICU cut the page."""
     known = {
         (listed, whole): hash_stop_words(listed, whole=whole)
         for listed, whole in sorted(set(lists))
@@ -181,7 +181,7 @@ def _measure_ngrams(words: Words) -> dict[str, np.ndarray]:
     return dict(zip(names, shares, strict=True))
 
 
-#: Column with the score of a page's language; a file of limits may limit it too.
+#: Column with the score of a page's language; a file of limits may limit this score too.
 LANG_SCORE = "lang_score"
 #: Names of columns in this module, by their names in a corpus.
 CORPUS_COLUMNS = {f"q_{name}": name for name in COLUMNS}
@@ -191,7 +191,7 @@ _UNKNOWN = {"mean_word_length": 0, "stop_words": -1}
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class GopherQuality(ListRule):
-    """Measures quality as columns; drops pages by the first limit that they violate.
+    """Measures a page's quality in columns; drops the page by the first limit that it violates.
 
     The defaults are Gopher's, with these deviations. Words may be 2 to 14 characters long on
     average, not 3 to 10: in the Declaration of Human Rights they are 3.0 in Korean and 12.4 in
@@ -280,7 +280,7 @@ class GopherQuality(ListRule):
         return [find_locale(lang) if self.segmenter else "" for lang in langs]
 
     def each_limit(self) -> Iterator[tuple[str, str, float, float]]:
-        """Yield reason, column, and the lowest and highest allowed value."""
+        """Yield the reason, column, and lowest and highest allowed value of each limit."""
         yield "too_few_words", "words", self.min_words, np.inf
         yield "too_many_words", "words", 0, self.max_words
         lengths = self.min_mean_word_length, self.max_mean_word_length
@@ -319,7 +319,7 @@ class GopherQuality(ListRule):
         """Measure pages; return the reason to drop each, or None to keep it."""
         langs = [page.lang for page in pages]
         locales = self.find_locales(langs)
-        # The search for near-duplicates uses letters, because these words depend on ICU's version.
+        # Words that ICU finds depend on ICU's version, so `NearDedup` compares letters.
         words = cut([page.text for page in pages], locales) if any(locales) else cut_pages(pages)
         columns = measure_quality(words, langs, self.loaded[0], locales)
         values = zip(*(columns[name].tolist() for name in CORPUS_COLUMNS.values()), strict=True)
@@ -364,7 +364,7 @@ class GopherQuality(ListRule):
                 )
         limits = read_thresholds(self.thresholds) if self.thresholds else {}
         for lang in LANGUAGES if self.segmenter else ():
-            # English's limits do not fit: words have 1.5 letters in Chinese.
+            # English's limits do not fit, because words in Chinese have 1.5 letters.
             limits.setdefault(lang, {}).setdefault("mean_word_length", (0, np.inf))
         return {**STOP_WORDS, **own}, limits
 

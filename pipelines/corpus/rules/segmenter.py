@@ -41,7 +41,7 @@ def segment(
     texts: Sequence[str], locales: Sequence[str], page_starts: np.ndarray, letters: np.ndarray,
     units: Units,
 ) -> Units:  # fmt: skip
-    """Replace the units of pages that have a locale by ICU's words.
+    """Replace the units of pages with the words that ICU finds, if the page has a locale.
 
     Args:
         texts: the pages.
@@ -68,11 +68,11 @@ def segment(
 
 
 def _find_edges(text: str, locale: str) -> np.ndarray:
-    """Return the places in a text between ICU's segments, with its start and end."""
+    """Return the places between ICU's segments of a text, with the text's start and end."""
     breaker = load_icu().breakers.WordBreaker(text, locale)
     edges = np.fromiter((start for start, _ in breaker.segments()), np.int64)
     codes = np.frombuffer(text.encode("utf-32-le"), np.uint32)
-    # ICU counts units of UTF-16. Characters beyond U+FFFF have two.
+    # ICU counts units of UTF-16. Characters beyond U+FFFF have two units.
     if len(codes) and codes.max() > 0xFFFF:
         edges = np.searchsorted(np.cumsum(1 + (codes > 0xFFFF)) - 1, edges)
     return np.append(edges, len(text))

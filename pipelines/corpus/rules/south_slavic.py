@@ -26,7 +26,7 @@ _MOST_HITS = 3
 
 
 class Cue(NamedTuple):
-    """A line of the table: the languages that use some words, their weight, their pattern."""
+    """A line of the table: languages, and the weight and pattern of words that they use."""
 
     languages: frozenset[str]
     weight: float

@@ -23,7 +23,7 @@ STOP_WORDS = MappingProxyType(
 
 @functools.cache
 def hash_stop_words(words: str, *, whole: bool = False) -> np.ndarray:
-    """Return the hashes of words from `words.cut`, sorted; `whole` cuts only at spaces."""
+    """Return sorted hashes of words, cut by `words.cut`, or only at spaces if `whole` is true."""
     found = cut([words])
     if not whole:
         return np.unique(found.hashes)

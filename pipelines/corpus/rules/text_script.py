@@ -12,7 +12,7 @@ from mswitch.pipelines.languages import Language, list_code_points, read_scripts
 
 #: Codes of languages.csv that mean several scripts of Unicode.
 _COMPOUND = {"Jpan": ("Hani", "Hira", "Kana"), "Kore": ("Hang", "Hani")}
-#: The scripts that are counted; the last stands for all others.
+#: The scripts that are counted; the last stands for all other scripts.
 SCRIPTS = tuple(code for code, row in read_scripts().items() if row["letters"])
 #: Index for characters that are not letters.
 _NEUTRAL = len(SCRIPTS)
@@ -23,7 +23,8 @@ _TABLE_SIZE = 0x32400
 def _make_table() -> np.ndarray:
     """Return a table of 205 kB: for each code point, the index of its script in SCRIPTS."""
     table = np.full(_TABLE_SIZE, _NEUTRAL, np.uint8)
-    for index, script in reversed([*enumerate(SCRIPTS)]):  # blocks of others contain known ones
+    # Write the entry for other scripts first, because its blocks contain blocks of known scripts.
+    for index, script in reversed([*enumerate(SCRIPTS)]):
         for block in list_code_points(script, "letters"):
             table[block] = index
     return table

@@ -33,7 +33,7 @@ class Counts(NamedTuple):
 
 
 def count_words(words: Words) -> Counts:
-    """Return the counts of each page."""
+    """Count the units and characters of each page."""
     return _count(
         words.codes,
         words.properties,
@@ -78,7 +78,7 @@ def _count(codes, properties, page_starts, starts, ends, first, unspaced, letter
 
 @compiled
 def count_distinct(hashes, first, listed, bounds, lists):
-    """Count, for each page, the distinct hashes that are also on the page's list.
+    """Count, for each page, the distinct hashes that are also on the page's list of hashes.
 
     Args:
         hashes: uint64 [units].
@@ -121,7 +121,7 @@ def count_repeated_characters(
     tops: int,
     seed: np.uint64,
 ) -> np.ndarray:
-    """Count characters of words in n-grams that repeat.
+    """Count the characters of words in repeated n-grams.
 
     An n-gram can only repeat if the shorter n-gram at its start repeats. So each length only checks
     the repeated n-grams of the length before: on ordinary text, these are few.

@@ -36,7 +36,7 @@ WORD, LETTER, MARK, DIGIT, SPACE, TERMINAL, CLOSER = (np.uint8(1 << bit) for bit
 #: Ethiopic, Khmer, Tibetan, CJK and their half-width and full-width forms.
 TERMINALS = ".!?…։؟۔।॥෴၊။።፧፨។៕།༎。！？．｡‼⁇⁈⁉︕︖︒"
 _CLOSERS = "\"'”’»›)]}」』】）〉》］｝"
-_CODE_POINTS = 0x32400  # code points beyond are tags or for private use
+_CODE_POINTS = 0x32400  # from here on, code points are tags or for private use
 
 # A page with more kana per Han letter is Japanese.
 _KANA_PER_HAN = 0.1
@@ -244,7 +244,7 @@ def _find_units(codes, properties_of, block_of, mixed_of, powers):
     """
     properties = np.empty(len(codes), np.uint8)
     sums = np.zeros(len(codes) + 1, np.uint64)
-    # Each unit has at least one character, and no unit contains the last character.
+    # A text has fewer units than characters, because the last character is in no unit.
     most = max(1, len(codes))
     starts, ends = np.empty(most, np.int64), np.empty(most, np.int64)
     scripts = np.empty(most, np.uint8)
@@ -272,7 +272,7 @@ def _find_units(codes, properties_of, block_of, mixed_of, powers):
 
 
 def _find_letters_per_word(scripts: np.ndarray, first: np.ndarray) -> np.ndarray:
-    """Return, for each page, the letters per word of the script that most units have."""
+    """Return the number of letters per word in the most frequent script of each page."""
     pages = len(first) - 1
     page_of_unit = np.repeat(np.arange(pages), np.diff(first))
     kinds = len(UNSPACED) + 1
