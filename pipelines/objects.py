@@ -76,7 +76,7 @@ def read_version(url: str) -> tuple[bytes, str] | None:
             version = str(blob.generation)
             try:
                 return blob.download_as_bytes(), version
-            except NotFound:  # the object was removed in between
+            except NotFound:  # the object was removed after its version was read
                 return None
         client, place = amazon_object(url)
         try:
@@ -138,7 +138,7 @@ def _put_amazon(url: str, body: bytes | BinaryIO, **condition: str) -> str:
 
 
 def upload(path: Path, url: str) -> None:
-    """Upload a file to an object; if the file grows meanwhile, upload its present content."""
+    """Upload the present content of a file to an object, even if the file grows meanwhile."""
     with reaching(url):
         if url.startswith("gs://"):
             bucket, name = google_bucket(url)

@@ -84,7 +84,7 @@ class Template:
         self.fields = tuple(field for _, field in self._parts if field is not None)
 
     def render(self, row: Mapping[str, Any]) -> str:
-        """Insert a row's values; raise RowError if a value is missing or not text or number."""
+        """Insert a row's values; raise RowError if a value is missing, or not text or number."""
         return "".join(
             literal if field is None else literal + _format_value(row, field)
             for literal, field in self._parts

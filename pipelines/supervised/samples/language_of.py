@@ -19,7 +19,7 @@ WINDOW_CHARACTERS = 60
 #: Characters between the starts of windows, and minimum characters of the last window.
 STRIDE = 30
 #: Maximum number of windows of a language. Documents are sorted by a hash, so the first documents
-#: are a sample.
+#: are a random sample.
 MAX_WINDOWS = {"train": 5_000, "validation": 1_000, "test": 1_000}
 
 
