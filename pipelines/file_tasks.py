@@ -109,7 +109,7 @@ def _drop_items(tasks: Tasks) -> Tasks:
 
 
 def do_task(numbered: tuple[int, Any], tasks: Tasks, stage: str) -> int:
-    """Do a task, unless an earlier attempt did; return its number."""
+    """Do a task, unless an earlier attempt did it; return the task's number."""
     number, item = numbered
     path = storage.join(tasks.notes, _name_note(number))
     if not storage.exists(path):

@@ -87,7 +87,7 @@ def read_version(url: str) -> tuple[bytes, str] | None:
 
 
 def replace_version(url: str, data: bytes, version: str | None) -> str:
-    """Write an object if it still has this version, or, if `version` is None, does not exist.
+    """Write an object only if its version is still `version` (None: only if there is no object).
 
     Args:
         url: URL of the object.

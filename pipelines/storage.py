@@ -413,7 +413,7 @@ def _apply_options() -> None:
     from apache_beam.io.filesystems import FileSystems
     from apache_beam.options.pipeline_options import PipelineOptions
 
-    # Outside a pipeline, Beam has no options, but s3:// needs some.
+    # Outside a pipeline, Beam has no options, but s3:// needs options.
     if _options or FileSystems._pipeline_options is None:
         FileSystems.set_options(PipelineOptions.from_dictionary(_options))
 

@@ -96,7 +96,7 @@ _NOT_WESTERN = frozenset(lang for langs in _LATIN.values() for lang in langs)
 
 
 class Decoded(NamedTuple):
-    """HTML as text.
+    """Decoded HTML and its encoding.
 
     Attributes:
         text: the HTML.
@@ -208,7 +208,7 @@ def _look_up_label(label: str) -> str | None:
 
 
 def _find_meta_charset(html: bytes) -> str | None:
-    # Remove bytes beyond ASCII and beginnings of escapes, so that only the meta tag can decide.
+    # Remove bytes beyond ASCII and beginnings of escapes, so that only the meta tag decides.
     head = html[:_HEAD_BYTES].translate(None, _BEYOND_ASCII + b"\x1b~")
     charset = detect_encoding(head, html5_compatible=False, from_html_meta=True)
     if charset is None or charset == "ascii":

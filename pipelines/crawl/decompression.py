@@ -195,7 +195,7 @@ class DecompressedStream(io.RawIOBase):
     def readinto(self, buffer: Any) -> int:
         """Read into a buffer, as Python's readers require."""
         data = self.read(len(buffer))
-        self.locate(self._position)  # drops the offsets of maybe millions of earlier members
+        self.locate(self._position)  # drops offsets of earlier members, perhaps millions
         buffer[: len(data)] = data
         return len(data)
 

@@ -30,7 +30,7 @@ Segment = tuple[Tokens, np.ndarray]
 
 
 def split_tokens(tokens: Tokens, length: int) -> list[Tokens]:
-    """Cut tokens into segments of `length`; the last may be shorter, none is lost (t5, same name)."""
+    """Cut tokens into segments of `length`; lose none; the last may be shorter (t5, same name)."""
     return [tokens[start : start + length] for start in range(0, tokens.size, length)]
 
 

@@ -1,4 +1,4 @@
-"""Builds an examples directory of finished pairs from a task of files and a vocabulary.
+"""Builds an examples directory of finished inputs and targets from a task's files.
 
 Rows are counted and splits are compared before anything is tokenised.
 """

@@ -111,7 +111,7 @@ def _format_value(row: Mapping[str, Any], field: str) -> str:
 
 @dataclasses.dataclass(frozen=True)
 class SupervisedTask:
-    """A checked task.
+    """A supervised task whose definition was checked.
 
     Attributes:
         name: first part of the names of its seqio tasks, `<name>.<lang>`.

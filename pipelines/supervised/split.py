@@ -83,7 +83,7 @@ def mark_overlap(table: pa.Table, splits: Sequence[str]) -> dict[str, NDArray[np
 def count_overlap(
     table: pa.Table, marked: Mapping[str, NDArray[np.bool_]]
 ) -> dict[str, dict[str, dict[str, int]]]:
-    """Count rows that `mark_overlap` marks, by language and split; omit splits without marked rows."""
+    """Count rows that `mark_overlap` marks by language and split; omit splits without such rows."""
     langs, splits = (np.asarray(table[name]) for name in ("lang", "split"))
     overlap: dict[str, dict[str, dict[str, int]]] = {}
     shared = marked["rows"]

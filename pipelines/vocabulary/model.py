@@ -29,7 +29,7 @@ _SENTINEL = re.compile(r"\N{LOWER ONE EIGHTH BLOCK}?<extra_id_(\d+)>")
 
 @dataclasses.dataclass(frozen=True)
 class VocabularyModel:
-    """A checked vocabulary.
+    """A vocabulary whose model was checked.
 
     Attributes:
         path: the model file that it comes from.
@@ -139,7 +139,7 @@ def _find_model_file(path: str | Path) -> tuple[str, str | None]:
     """Return the model file at or in `path`, and the SHA-256 in its manifest, or None."""
     remote = storage.is_remote(path)
     is_file = storage.get_name(path).endswith(".model") if remote else Path(path).is_file()
-    # A directory in a bucket does not exist as such.
+    # Do not check a directory in a bucket, because a bucket contains no directories.
     if (is_file or not remote) and not storage.exists(path):
         raise UserError(
             f"{path} does not exist: give a vocabulary directory (`mswitch vocab train`) or a "

@@ -24,7 +24,7 @@ MAX_WINDOWS = {"train": 5_000, "validation": 1_000, "test": 1_000}
 
 
 def cut_windows(text: str) -> Iterator[str]:
-    """Join spaces in a text, and cut it into windows that overlap by half."""
+    """Replace white space by single spaces; cut the text into windows that overlap by half."""
     joined = " ".join(text.split())
     for start in range(0, max(1, len(joined) - STRIDE + 1), STRIDE):
         yield joined[start : start + WINDOW_CHARACTERS].strip()
