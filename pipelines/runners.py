@@ -97,7 +97,7 @@ def pipeline_options(
 
 
 def use_runner(runner: str, beam_options: Sequence[str] = (), cost: Cost = UNLIMITED) -> None:
-    """Refuse options that a runner does not take, before work begins; pass the others to storage.
+    """Before work begins, refuse options that a runner does not take; pass valid ones to storage.
 
     Args:
         runner: see `pipeline_options`.
@@ -143,7 +143,7 @@ def run_pipeline(build: Callable[["beam.Pipeline"], object], engine: Engine, job
 def worker_processes(
     runner: str, beam_options: Sequence[str] = ()
 ) -> contextlib.AbstractContextManager[None]:
-    """Return a context manager that keeps the local runner's workers; engines keep their workers.
+    """Return a context manager for the local runner's workers; engines manage their own workers.
 
     Args:
         runner: see `pipeline_options`.

@@ -208,7 +208,8 @@ def _look_up_label(label: str) -> str | None:
 
 
 def _find_meta_charset(html: bytes) -> str | None:
-    # Remove bytes beyond ASCII and beginnings of escapes, so that only the meta tag decides.
+    # Remove bytes beyond ASCII and beginnings of escapes, so that only the meta tag decides the
+    # encoding.
     head = html[:_HEAD_BYTES].translate(None, _BEYOND_ASCII + b"\x1b~")
     charset = detect_encoding(head, html5_compatible=False, from_html_meta=True)
     if charset is None or charset == "ascii":

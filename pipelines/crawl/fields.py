@@ -39,7 +39,7 @@ class Form(NamedTuple):
     only: bool
 
 
-#: Published corpora; a file is read as the first corpus whose fields fit.
+#: Published corpora; a file is read like the first corpus whose fields fit it.
 PUBLISHED = tuple(
     Form(
         row["name"],
@@ -77,7 +77,7 @@ class Reading(NamedTuple):
     form: str = ""
 
     def recognize(self, names: Iterable[str]) -> "Reading":
-        """Return settings for fields `names`; `PUBLISHED` maps parts that the user did not map."""
+        """Return settings for fields `names`; use `PUBLISHED` for parts that no user mapped."""
         # A path such as `a.b.c` shows that there are objects `a` and `a.b`.
         outer = (itertools.accumulate(name.split("."), "{}.{}".format) for name in names)
         present = set(itertools.chain.from_iterable(outer))

@@ -208,7 +208,7 @@ def _make_page(
 def _choose_batch_rows(
     file: pq.ParquetFile, raw: BinaryIO, number: int, wanted: Sequence[str]
 ) -> int:
-    """Return how many rows of a row group to decode at once, in case they share large values.
+    """Return how many rows of a row group to decode at once, since rows may share large values.
 
     No value is larger than the dictionary of its column. With an encoding that shares beginnings of
     values, no value is larger than its decompressed column.
@@ -264,7 +264,7 @@ def _flatten(path: str, column: pa.Array) -> dict[str, pa.Array]:
 
 
 def _read_values(column: pa.Array) -> Iterator[Any]:
-    """Yield a column's values; replace a time that Python cannot represent by type and number."""
+    """Yield a column's values; if Python cannot represent a time, yield its type and a number."""
     if isinstance(column, pa.DictionaryArray):
         indices = np.asarray(column.indices.drop_null())
         if len(indices) and not 0 <= indices.min() <= indices.max() < len(column.dictionary):

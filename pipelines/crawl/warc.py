@@ -147,7 +147,7 @@ class _Archive:
         return find_gzip_record(self._file, after + 1)
 
     def find_next(self, stream: DecompressedStream, after: int) -> int | None:
-        """Find where to continue: within or beyond the damaged record or member at `after`."""
+        """Find where to continue, within or beyond the damaged record or member at `after`."""
         if self.members.compression != "none":
             return self.members.find_next(stream, after + 1, _begins_record)
         self._retried += self._file.tell() - after

@@ -57,7 +57,7 @@ def launch(arguments: Sequence[str]) -> None:
 
 
 def build_request(arguments: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
-    """Return the request to the conductor, of plain values, and all of Beam's options."""
+    """Return the request to the conductor as plain values, and all of Beam's options."""
     from mswitch.pipelines.corpus.config import parse_config
     from mswitch.pipelines.runners import pipeline_options
 

@@ -166,7 +166,7 @@ def count_draws(length: int, noise_density: float, mean_span: float) -> tuple[in
 
 
 def _compose(gap_draws: Draws, parts: int) -> NDArray[np.intp]:
-    """Split `gaps + 1` items into `parts` positive lengths by each row of draws [n, gaps].
+    """Split `gaps + 1` items into `parts` positive lengths, once for each row of draws [n, gaps].
 
     t5 sorts the gaps by their draws. It cuts at the places in that order that have one of the first
     `parts - 1` gaps. Here, draw and number of a gap form one sorting key. This orders equal draws

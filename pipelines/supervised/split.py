@@ -33,7 +33,7 @@ def _map_punctuation() -> Mapping[int, str]:
 
 
 def fold(text: str) -> str:
-    """Lower the case; remove punctuation, tags and parameters; keep the text if nothing is left."""
+    """Lower the case; remove punctuation, tags, parameters; if nothing is left, return the text."""
     folded = text.casefold()
     if "$" in folded or "{{" in folded or "<" in folded:
         folded = _PARAMETERS.sub(" ", folded)

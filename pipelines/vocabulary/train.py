@@ -35,7 +35,7 @@ from mswitch.pipelines.vocabulary.model import MODEL_FILE, STAGE, add_sentinels
 
 NORMALIZATION = "nmt_nfkc"
 MIN_SIZE = 3 + 256 + SENTINELS + 1
-#: SentencePiece drops sentences with more bytes, so lines are cut into shorter pieces.
+#: SentencePiece drops sentences with more bytes than this, so lines are cut into shorter pieces.
 MAX_SENTENCE_BYTES = 8192
 MAX_LINE_CHARACTERS = 2000
 #: Number of threads on every machine. The result depends on this number, because each thread

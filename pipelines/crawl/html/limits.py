@@ -61,8 +61,8 @@ _TOKEN_COST, _FORMATTING_COST, _ATTRIBUTE_COST = 50, 90, 10
 # Number of comparisons of attributes per unit of cost. Each attribute is compared with all earlier
 # attributes.
 _COMPARISONS = 16
-# Maximum number of inner elements that an outer element's end tag closes too. Their own end tags
-# are optional.
+# Maximum number of inner elements that an outer element's end tag closes too. The end tags of
+# these inner elements are optional.
 _MOST_IMPLIED = 4
 # Maximum number of equal formatting elements that are reconstructed ("Noah's Ark clause").
 _MOST_EQUAL = 3
