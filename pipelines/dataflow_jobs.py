@@ -163,7 +163,7 @@ class _Meter:
         return contextlib.nullcontext() if self.limit is None else in_background(look)
 
     def read(self, job_id: str = "", *, ended: bool = False) -> None:
-        """Read the meters of a job, and of earlier jobs whose end no command has seen.
+        """Read the meters of a job, and of earlier jobs that no command has recorded as ended.
 
         Args:
             job_id: the job; cancelled if it is running and the build has cost its limit.

@@ -22,7 +22,7 @@ def follow_link(out: str | Path) -> Path:
 
 
 def take_lock(file: IO[bytes] | IO[str] | int, kind: int = fcntl.LOCK_EX) -> bool:
-    """Lock an open file, unless another process has done so; return whether it is locked now."""
+    """Lock an open file unless another process holds the lock; return whether this succeeded."""
     try:
         fcntl.flock(file, kind | fcntl.LOCK_NB)
     except BlockingIOError:

@@ -199,7 +199,7 @@ class Downloader:
 
 
 def read_digests(headers: Mapping[str, str]) -> list[tuple[str, str, bytes]]:
-    """Return header, algorithm and digest of a whole file; headers have lower-case names."""
+    """Return header, algorithm and value of each digest of a file; `headers` are in lower case."""
     texts = [("content-md5", "md5", headers.get("content-md5", ""))]
     for algorithm, text in re.findall(r"(md5|crc32c)=([^, ]*)", headers.get("x-goog-hash", "")):
         texts.append(("x-goog-hash", algorithm, text))
@@ -212,7 +212,7 @@ def read_digests(headers: Mapping[str, str]) -> list[tuple[str, str, bytes]]:
 
 
 def _verify(path: Path, headers: Mapping[str, str]) -> tuple[Fetched, str]:
-    """Measure a file; also return how it contradicts the headers, or "".
+    """Measure and hash a file; also return how it contradicts the headers, or "" if it agrees.
 
     If no header states a digest, a gzip file must decompress to its end.
     """

@@ -8,7 +8,8 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-#: Last line of a traceback as text from Beam, if the error is a UserError or of a subclass.
+#: Last line of a traceback that Beam passes on as text, if the error is a UserError or one of its
+#: subclasses.
 _FLATTENED = re.compile(
     r"^mswitch\.pipelines\.\w+\.(?:User|WorkerDied|Missing|Bucket|OverLimit)Error: (.+)$", re.M
 )
@@ -18,7 +19,7 @@ DISK_FULL = re.compile(r"No space left on device|Disk quota exceeded")
 
 
 class UserError(Exception):
-    """Bad input, option or environment; the message is a line that names it and how to fix it.
+    """Bad input, option or environment; the message is one line: the problem, and how to fix it.
 
     The command prints the message without a traceback and exits with code 2.
     """

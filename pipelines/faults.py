@@ -33,7 +33,7 @@ EXTENSION_POINTS = _list_points("train", "after_reopening")
 LAUNCH_POINTS = _list_points(
     "launch", "before_submit before_host after_submit after_record before_outcome after_outcome"
 )
-#: Fault points that are not listed above, in the order in which a demo reaches them.
+#: Fault points that no list above contains, in the order in which a demo reaches them.
 FAULT_POINTS = (
     *_list_points("sample", _PUBLICATION),
     *_list_points("corpus", "after_ingest before_note after_url_keys after_url_choice"),

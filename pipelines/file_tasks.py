@@ -72,7 +72,7 @@ def _name_note(number: int) -> str:
 
 
 def run_tasks(lists: Sequence[Tasks], engine: Engine, job: str = "") -> None:
-    """Do the unfinished tasks of lists, one list after the other.
+    """Do the unfinished tasks of several lists, one list after the other.
 
     Args:
         lists: lists of tasks; each may read files that earlier lists wrote.
@@ -109,7 +109,7 @@ def _drop_items(tasks: Tasks) -> Tasks:
 
 
 def do_task(numbered: tuple[int, Any], tasks: Tasks, stage: str) -> int:
-    """Do a task, unless an earlier attempt did; return its number."""
+    """Do a task, unless an earlier attempt did it; return the task's number."""
     number, item = numbered
     path = storage.join(tasks.notes, _name_note(number))
     if not storage.exists(path):
@@ -169,7 +169,7 @@ def _read_items(path: str, _before: int = 0) -> list[tuple[int, Any]]:
 
 
 def _watch(lists: Sequence[Tasks], stage: str, stop: threading.Event) -> None:
-    """Report slow tasks and the first unfinished list's progress, as the notes of tasks show it.
+    """Report slow tasks, and the progress of the first unfinished list according to tasks' notes.
 
     When stopped, report again.
     """

@@ -31,7 +31,7 @@ class HubFile(NamedTuple):
 
 
 def open_hub() -> Any:
-    """Return the package huggingface_hub; import it only now, since it is an extra."""
+    """Return the package huggingface_hub; import it only now, since it is optional."""
     try:
         import huggingface_hub
         from huggingface_hub.utils import disable_progress_bars
@@ -74,7 +74,7 @@ def _get_digest(entry: Mapping[str, Any]) -> str:
 
 
 def _list_patterns(configs: list[Any], config: str, split: str) -> Iterator[str]:
-    """Yield globs of a split's files, as the card states or else as file names suggest."""
+    """Yield globs of a split's files: the card's globs, or else globs of usual file names."""
     own = next((entry for entry in configs if entry.get("config_name") == config), {})
     files = own.get("data_files")
     if files:

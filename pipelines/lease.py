@@ -91,7 +91,7 @@ class Lease:
 
     def _write(self, holder: str) -> None:
         begun = time.monotonic()
-        # Write different bytes each time: on s3:// they decide the version.
+        # Write different bytes each time, because the bytes decide the version on s3://.
         renewal = f"{self.key}-{uuid.uuid4().hex}"
         data = json.dumps({"holder": holder, "renewal": renewal}).encode()
         try:
@@ -117,7 +117,7 @@ class Lease:
                 continue
 
     def release(self, keeper: threading.Thread) -> None:
-        """End `keep`, and free the lease unless another process already has it."""
+        """Stop the thread of `keep`, and free the lease unless another process already has it."""
         self._released.set()
         keeper.join()
         # If this write fails, the lease expires anyway.
@@ -162,7 +162,7 @@ class FollowedLease(Lease):
             self._version, self._seen = version, begun
 
     def release(self, keeper: threading.Thread) -> None:
-        """End `keep`."""
+        """Stop the thread of `keep`."""
         self._released.set()
         keeper.join()
 

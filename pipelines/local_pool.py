@@ -42,7 +42,7 @@ class WorkerDiedError(UserError):
 
 
 class _Note(ctypes.Structure):
-    """Current work of a worker, and its start by the clock that all processes share."""
+    """Current work of a worker, and the time of its start on the clock that all processes share."""
 
     _fields_ = (("since", ctypes.c_double), ("work", ctypes.c_char * 256))
 
@@ -94,7 +94,7 @@ def start_server(modules: Sequence[str] = ()) -> None:
         modules: modules that it imports besides `PRELOAD`.
     """
     multiprocessing.get_context("forkserver").set_forkserver_preload([*PRELOAD, *modules])
-    resource_tracker.ensure_running()  # else the fork server would start it and unblock SIGINT
+    resource_tracker.ensure_running()  # else the fork server starts this tracker, unblocking SIGINT
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         forkserver.ensure_running()
@@ -141,7 +141,7 @@ def call_each(function: Callable[[A], T], items: Iterable[A]) -> list[T]:
                 "statements below `if __name__ == '__main__':`"
             ) from error
         # Damaged input may abort a library. It is unknown which worker died, so name the work of
-        # all.
+        # all workers.
         noted = (current.work.decode(errors="replace") for current in pool.notes if current.work)
         at = ", ".join(work.removeprefix("at ") for work in noted)
         hint = f"; it was at {at}: if it dies there again, leave out that file" if at else ""

@@ -76,7 +76,7 @@ def read_version(url: str) -> tuple[bytes, str] | None:
             version = str(blob.generation)
             try:
                 return blob.download_as_bytes(), version
-            except NotFound:  # the object was removed in between
+            except NotFound:  # the object was removed after its version was read
                 return None
         client, place = amazon_object(url)
         try:
@@ -87,7 +87,7 @@ def read_version(url: str) -> tuple[bytes, str] | None:
 
 
 def replace_version(url: str, data: bytes, version: str | None) -> str:
-    """Write an object if it still has this version, or, if `version` is None, does not exist.
+    """Write an object only if its version is still `version` (None: only if there is no object).
 
     Args:
         url: URL of the object.
@@ -138,7 +138,7 @@ def _put_amazon(url: str, body: bytes | BinaryIO, **condition: str) -> str:
 
 
 def upload(path: Path, url: str) -> None:
-    """Upload a file to an object; if the file grows meanwhile, upload its present content."""
+    """Upload the present content of a file to an object, even if the file grows meanwhile."""
     with reaching(url):
         if url.startswith("gs://"):
             bucket, name = google_bucket(url)

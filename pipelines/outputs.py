@@ -29,7 +29,7 @@ MARKER = "_COMPLETED"
 MANIFEST = "manifest.json"
 #: Key of a manifest for the SHA-256 of all its other entries.
 SEAL = "manifest_sha256"
-#: Directory to ask a user for, by the stage that makes such a directory.
+#: Directory that an error asks the user for, by the stage that makes such a directory.
 _DIRECTORIES = {
     "corpus": "a corpus directory (from `mswitch corpus build`)",
     "vocabulary": "a vocabulary directory (from `mswitch vocab train`)",
@@ -289,8 +289,8 @@ class StagedOutput:
 
     def _remove_leftovers(self) -> None:
         """Remove what unfinished runs left beside the published output."""
-        # Keep staged changes to a published corpus, because they may be decided. Their names have
-        # two hashes.
+        # Keep staged changes to a published corpus, because a change may be ready to publish. The
+        # names of staged changes have two hashes.
         for leftover in self.out.parent.glob(f".{glob.escape(self.out.name)}.partial-{_ANY_HASH}"):
             shutil.rmtree(leftover)
 

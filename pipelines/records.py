@@ -68,7 +68,7 @@ class Page:
 
     @property
     def text(self) -> str:
-        """The text, decoded each time."""
+        """Text of the page, decoded at each access."""
         return self.utf8.decode()
 
 

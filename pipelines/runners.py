@@ -27,8 +27,8 @@ _CLASSES = {
     "dataflow": "DataflowRunner",
 }
 
-#: Maximum memory that a worker process needs, with a bucket or a shard in memory
-#: (docs/tutorials/on-dataflow.md).
+#: Maximum memory that a worker process needs while it holds one shard, or one bucket of
+#: `--bucket-bytes` (docs/tutorials/on-dataflow.md).
 WORKER_MEMORY = "4GB"
 
 
@@ -97,7 +97,7 @@ def pipeline_options(
 
 
 def use_runner(runner: str, beam_options: Sequence[str] = (), cost: Cost = UNLIMITED) -> None:
-    """Refuse options that a runner does not take, before work begins; give the rest to storage.
+    """Before work begins, refuse options that a runner does not take; pass valid ones to storage.
 
     Args:
         runner: see `pipeline_options`.
@@ -108,7 +108,7 @@ def use_runner(runner: str, beam_options: Sequence[str] = (), cost: Cost = UNLIM
         raise UserError(f"--max-cost-usd: runner {runner} meters no cost: leave it out")
     read_prices(cost.prices)
     given = {}
-    if beam_options or runner != "local":  # else do not import Beam
+    if beam_options or runner != "local":  # a local run without options does not import Beam
         given = pipeline_options(runner, beam_options).get_all_options(drop_default=True)
     storage.use_options(given)
 
@@ -143,7 +143,7 @@ def run_pipeline(build: Callable[["beam.Pipeline"], object], engine: Engine, job
 def worker_processes(
     runner: str, beam_options: Sequence[str] = ()
 ) -> contextlib.AbstractContextManager[None]:
-    """Return a context manager that keeps a runner's worker processes; engines have their own.
+    """Return a context manager for the local runner's workers; engines manage their own workers.
 
     Args:
         runner: see `pipeline_options`.
@@ -169,7 +169,7 @@ def _require(given: set[str], runner: str, needs: dict[str, str]) -> None:
 
 
 def _check_flink(given: set[str], beam_options: Sequence[str]) -> list[str]:
-    """Check Flink's options; return defaults: without an address, a cluster in the job server."""
+    """Check Flink's options; without an address, return options for a cluster in the job server."""
     if "job_endpoint" not in given:
         if not shutil.which("java"):
             raise UserError("runner flink needs Java 17 or newer: install it and put java on PATH")

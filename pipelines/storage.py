@@ -36,7 +36,7 @@ _options: dict[str, Any] = {}
 
 
 class FileStatus(NamedTuple):
-    """A file from `match` or `files_below`.
+    """A file that `match` or `files_below` found.
 
     Attributes:
         path: its path or URL.
@@ -177,7 +177,7 @@ def publish(path: str | Path, *, sync: bool = False) -> Iterator[Path]:
                 os.fsync(file.fileno())
         os.replace(temporary, final)
     except OSError as error:
-        if is_disk_full(error):  # errors of writes name no file
+        if is_disk_full(error):  # an error of a write does not name the file
             error.filename = error.filename or str(final)
         raise
     finally:
@@ -225,7 +225,7 @@ def read_range(path: str | Path, start: int, stop: int) -> bytes:
 
 
 def files_below(directory: str | Path, called: str | None = None) -> dict[str, FileStatus]:
-    """Return all files below `directory`, or those named `called`, by relative path."""
+    """Return files below `directory` by relative path: all, or only files named `called`."""
     if is_remote(directory):
         prefix = len(join(directory, ""))
         matches = match(join(directory, "**"))
@@ -240,7 +240,8 @@ def files_below(directory: str | Path, called: str | None = None) -> dict[str, F
             if called not in (None, name):
                 continue
             path = os.path.join(folder, name)
-            with contextlib.suppress(FileNotFoundError):  # if its directory is being replaced
+            # Another process may replace the directory meanwhile.
+            with contextlib.suppress(FileNotFoundError):
                 info = os.stat(path)
                 if not stat.S_ISREG(info.st_mode):
                     continue  # reading a pipe would wait for a writer
@@ -292,7 +293,7 @@ def json_text(value: Any) -> str:
 def remove_tree(directory: str | Path) -> None:
     """Remove a directory and everything below it; it need not exist."""
     if is_remote(directory):
-        # The final slash tells Beam that this is a directory, to delete in batches.
+        # With a final slash, Beam treats the path as a directory and deletes its files in batches.
         file_systems(directory).delete([join(directory, "")])
     else:
         shutil.rmtree(directory, ignore_errors=True)
@@ -412,7 +413,7 @@ def _apply_options() -> None:
     from apache_beam.io.filesystems import FileSystems
     from apache_beam.options.pipeline_options import PipelineOptions
 
-    # Outside a pipeline, Beam has no options, but s3:// needs some.
+    # Outside a pipeline, Beam has no options, but s3:// needs options.
     if _options or FileSystems._pipeline_options is None:
         FileSystems.set_options(PipelineOptions.from_dictionary(_options))
 

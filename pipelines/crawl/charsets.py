@@ -24,7 +24,7 @@ MAX_BROKEN_SHARE = 0.2
 MIN_FOREIGN_SHARE = 0.5
 #: Text of this number of characters in another encoding is hardly ever valid UTF-8 by chance. Of
 #: 10,000 draws from Thai text, 18 were valid UTF-8. No draw from 13 other encodings was valid. Of
-#: draws of single characters from GBK, 1,359 were valid.
+#: 10,000 draws of single characters from GBK, 1,359 were valid.
 _MIN_UTF8_CHARACTERS = 8
 #: Limit on the mean length of runs of letters beyond ASCII. Runs have 1.0 to 1.2 letters in
 #: languages of windows-1252, and 3.6 to 6 in other alphabets.
@@ -35,13 +35,13 @@ _MIN_OTHER_LETTERS = 0.6
 #: Maximum bytes of a sample of text with bytes beyond ASCII, and bytes of the window to take it
 #: from.
 _SAMPLE_BYTES, _WINDOW_BYTES = 2000, 1 << 14
-#: Bytes of the sample that CLD2 gets, and bytes of the smallest sample that can refute a
-#: declaration.
+#: Bytes of the sample that CLD2 reads, and bytes of the smallest sample that can refute a declared
+#: encoding.
 _READ_BYTES, _MIN_READ_BYTES = 1000, 300
 
 #: Python's name of windows-1252.
 _DEFAULT = "cp1252"
-#: Bytes beyond ASCII confirm or refute these encodings, so declarations of them do not count.
+#: Bytes beyond ASCII confirm or refute these encodings, whether or not a page declares them.
 _PROVED = (_DEFAULT, "utf-7", "utf-8", "utf-16-le", "utf-16-be")
 _MARKS = {b"\xef\xbb\xbf": "utf-8", b"\xff\xfe": "utf-16-le", b"\xfe\xff": "utf-16-be"}
 #: Number of first bytes of HTML to check for UTF-16, in which every second byte of markup is 0. A
@@ -96,7 +96,7 @@ _NOT_WESTERN = frozenset(lang for langs in _LATIN.values() for lang in langs)
 
 
 class Decoded(NamedTuple):
-    """HTML as text.
+    """Decoded HTML and its encoding.
 
     Attributes:
         text: the HTML.
@@ -182,7 +182,7 @@ def _list_seven_bit_encodings(html: bytes, declared: Sequence[str]) -> Iterator[
 
 
 def _decode(html: bytes, encoding: str) -> tuple[str, float]:
-    """Return the decoded text, and the share of broken characters among those beyond ASCII."""
+    """Return the decoded text, and the broken share of its characters beyond ASCII."""
     try:
         text, broken = html.decode(encoding).removeprefix("\ufeff"), 0.0
     except UnicodeDecodeError:
@@ -208,7 +208,8 @@ def _look_up_label(label: str) -> str | None:
 
 
 def _find_meta_charset(html: bytes) -> str | None:
-    # Remove bytes beyond ASCII and beginnings of escapes, so that only the meta tag can decide.
+    # Remove bytes beyond ASCII and beginnings of escapes, so that only the meta tag decides the
+    # encoding.
     head = html[:_HEAD_BYTES].translate(None, _BEYOND_ASCII + b"\x1b~")
     charset = detect_encoding(head, html5_compatible=False, from_html_meta=True)
     if charset is None or charset == "ascii":
@@ -240,7 +241,7 @@ def _is_utf8(declared: Sequence[str], text: str, broken: float) -> bool:
 
 
 def _take_sample(html: bytes) -> bytes:
-    """Join pieces of text and attributes with bytes beyond ASCII to a sample."""
+    """Return a sample of HTML: joined texts and tags that contain bytes beyond ASCII."""
     first = _RUN.search(html)
     start = max(0, first.start() - _SAMPLE_BYTES) if first else 0
     pieces = _PIECE.findall(b">" + html[start : start + _WINDOW_BYTES])
@@ -250,7 +251,7 @@ def _take_sample(html: bytes) -> bytes:
 def _are_single(sample: bytes) -> bool:
     """Return whether characters beyond ASCII rarely follow each other, as in windows-1252."""
     runs = _RUN.findall(sample[:_READ_BYTES])
-    # Count a run's distinct bytes, because an ornament repeats a byte.
+    # Count only the distinct bytes of a run, because an ornament repeats a byte.
     return sum(len(set(run)) for run in runs) < _MOST_IN_A_ROW * max(1, len(runs))
 
 
@@ -285,7 +286,7 @@ def _choose_latin(sample: bytes) -> str:
 
 
 def _identify_language(sample: bytes, encoding: str) -> tuple[str, float]:
-    """Return the language that CLD2 is sure of, else "", and its points per kB."""
+    """Return the language that CLD2 is sure of (else ""), and its score in points per kB."""
     text = sample[:_READ_BYTES].decode(encoding, "replace")
     try:
         reliable, _, ((_, lang, _, points), *_) = pycld2.detect(text, isPlainText=True)

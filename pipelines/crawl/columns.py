@@ -15,7 +15,7 @@ KINDS = ("bool", "int64", "float64", "string")
 LIST = "list"
 #: Entry of --keep that keeps all columns.
 ALL = "all"
-#: Key of a page's columns: names of kept columns whose value was dropped.
+#: Key in a page's `columns` for the names of kept columns whose values were dropped.
 LOST = "_lost"
 #: Maximum bytes of a kept value, and maximum number of kept columns.
 MAX_VALUE_BYTES = 64 << 10
@@ -41,7 +41,7 @@ class Column(NamedTuple):
 
     @property
     def name(self) -> str:
-        """Name in the corpus; dots are underscores, and a name that is taken has a prefix."""
+        """Name in the corpus; dots become underscores, and a reserved name gets a prefix."""
         name = self.path.replace(".", "_")
         return f"input_{name}" if name in _OWN or name.startswith("_") else name
 

@@ -41,8 +41,8 @@ MAX_RATIO = 1100
 _PROBE_BYTES = 4 << 10
 _FIRST_BYTES = 32
 #: Maximum bytes (input plus output) to decompress again in search of members within damaged
-#: members. For a large file, the maximum is 4 times its size. After that, members within damaged
-#: members are lost.
+#: members. For a large file, the maximum is 4 times the file's size. Beyond the maximum,
+#: members within damaged members are lost.
 _RETRY_BYTES = 1 << 30
 #: Cost, in bytes, that each attempt to decompress adds, even if it fails at once.
 _RETRY_COST_BYTES = 16 << 10
@@ -148,7 +148,7 @@ class DecompressedStream(io.RawIOBase):
         self._decoded = 0
         self._one_member = one_member
         self._damage = damage
-        # Offset in the stream of each member's content, and offset in the file of each member.
+        # Offsets of the members' contents in the stream, and offsets of the members in the file.
         self._contents = [0]
         self._members = [start]
         #: Whether the reader is within a record. If so, the stream ends before any member that
@@ -158,7 +158,7 @@ class DecompressedStream(io.RawIOBase):
 
     @property
     def file_offset(self) -> int:
-        """Offset in the file up to which it was decoded."""
+        """Offset up to which the file was decoded."""
         return self._input_offset
 
     @property
@@ -195,7 +195,7 @@ class DecompressedStream(io.RawIOBase):
     def readinto(self, buffer: Any) -> int:
         """Read into a buffer, as Python's readers require."""
         data = self.read(len(buffer))
-        self.locate(self._position)  # drops the offsets of maybe millions of earlier members
+        self.locate(self._position)  # drops offsets of earlier members, perhaps millions
         buffer[: len(data)] = data
         return len(data)
 
@@ -262,7 +262,7 @@ class DecompressedStream(io.RawIOBase):
         self._input_offset += count
 
     def _decode(self) -> bytes:
-        """Decode some input; at damage, record it and return b""."""
+        """Decode some input; if it is damaged, record the damage and return b""."""
         decoder, given = self._decoder, self._input
         try:
             if self._compression == "zstd":

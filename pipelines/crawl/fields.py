@@ -39,7 +39,7 @@ class Form(NamedTuple):
     only: bool
 
 
-#: Published corpora; the first corpus whose fields fit counts.
+#: Published corpora; a file is read like the first corpus whose fields fit it.
 PUBLISHED = tuple(
     Form(
         row["name"],
@@ -49,7 +49,7 @@ PUBLISHED = tuple(
     )
     for row in read_own_table("published_corpora.csv")
 )
-#: Beginning of a URL made for a row that has none; file and row follow this.
+#: Beginning of a URL that is made for a row without URL; the row's file and number follow.
 MADE_URL = "file:///made/"
 
 
@@ -77,7 +77,7 @@ class Reading(NamedTuple):
     form: str = ""
 
     def recognize(self, names: Iterable[str]) -> "Reading":
-        """Return settings for these fields; `PUBLISHED` maps parts that the user did not map."""
+        """Return settings for fields `names`; use `PUBLISHED` for parts that no user mapped."""
         # A path such as `a.b.c` shows that there are objects `a` and `a.b`.
         outer = (itertools.accumulate(name.split("."), "{}.{}".format) for name in names)
         present = set(itertools.chain.from_iterable(outer))
@@ -131,7 +131,7 @@ def list_field_names(row: Mapping[str, Any]) -> list[str]:
 
 
 def describe_missing(part: str, paths: Sequence[str], names: Sequence[str], wrong: str = "") -> str:
-    """Return a message about a missing part of a page; it names an option and the row's fields.
+    """Return a message about a missing part of a page, with an option and the row's fields.
 
     Args:
         part: a key of `STANDARD_FIELDS`.

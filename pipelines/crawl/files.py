@@ -44,7 +44,7 @@ FileFormat = Literal[
 _UNREAD = read_own_table("unread_formats.csv")
 #: Formats that are not read, and the reason under which such files are counted.
 UNREAD = {row["format"]: row["reason"] for row in _UNREAD}
-#: Formats that users must convert first: what such a file is, and how to convert it.
+#: For each format that users must convert first: what such a file is, and how to convert the file.
 CONVERT = {row["format"]: row["convert"] for row in _UNREAD if row["convert"]}
 #: Beginnings of files that are not decompressed here.
 _BEGINNINGS: Mapping[bytes, FileFormat] = MappingProxyType(

@@ -30,7 +30,7 @@ _CHUNK_SIZE = re.compile(rb"(?:\r?\n)?([0-9A-Fa-f]{1,16})[ \t]*(?:;[^\r\n]*)?\r?
 #: "binary data byte").
 _BINARY = re.compile(rb"[\x00-\x08\x0b\x0e-\x1a\x1c-\x1f]")
 _SNIFFED_BYTES = 1445
-#: Largest window that HTTP allows (RFC 9659).
+#: Largest zstd window that HTTP allows (RFC 9659).
 _ZSTD_WINDOW = 8 << 20
 _HTML_TYPES = ("text/html", "application/xhtml+xml")
 
@@ -54,10 +54,10 @@ def extract_html(response: bytes, max_bytes: int, reserved: Reserved | None) -> 
         raise UnreadableError("bad_http", "no HTTP status line")
     if status[1] != b"200":
         raise UnreadableError("http_status", f"status {status[1].decode()}")
-    # Everything that is read here ignores case.
+    # Convert all headers to lower case, because their case has no meaning.
     fields = [line.partition(":") for line in head.decode("latin-1").lower().split("\n")[1:]]
     pairs = [(name.strip(), value.strip()) for name, _, value in fields]
-    headers = dict(reversed(pairs))  # if a name is repeated, its first value counts
+    headers = dict(reversed(pairs))  # if a header is repeated, its first value counts
     # As in browsers, the last of several types counts. But the text after a comma is not always a
     # type.
     stated = headers.get("content-type", "text/html")
@@ -140,8 +140,8 @@ def _decompress(body: bytes, encoding: str, max_bytes: int) -> bytes:
     except zlib.error:
         if encoding != "deflate":
             raise
-        # Some servers send deflate without a header. Any data may begin such a stream, so
-        # require that the stream ends.
+        # Some servers send deflate without a header. Any data may look like the beginning of
+        # such a stream, so require that the stream ends.
         decompressor = zlib.decompressobj(wbits=-zlib.MAX_WBITS)
         data = decompressor.decompress(body, max_bytes + 1)
     if not decompressor.eof and len(data) <= max_bytes:
@@ -158,7 +158,7 @@ def _read_members(body: bytes, compression: Compression, max_bytes: int) -> byte
             pieces.append(piece)
             left -= len(piece)
     except DamagedStreamError as damaged:
-        # Like browsers, ignore bytes after the last member.
+        # Like browsers, ignore bytes after the last gzip member or zstd frame.
         if not damaged.offset or detect_compression(body[damaged.offset :][:4]) == compression:
             raise
     return b"".join(pieces)

@@ -35,7 +35,7 @@ MAX_COLUMN_BYTES = 2 << 30
 #: Minimum bytes of a row. It limits how many unreadable rows a file can claim.
 MIN_ROW_BYTES = 4
 
-#: Kinds of columns (`columns.KINDS`) by Parquet's types; others are text.
+#: Kinds of columns (`columns.KINDS`) by Parquet's types; columns of other types are text.
 _KINDS = {"BOOLEAN": "bool", "INT32": "int64", "INT64": "int64", "FLOAT": "float64",
           "DOUBLE": "float64"}  # fmt: skip
 
@@ -165,7 +165,7 @@ class _UnreadRows:
         self._name, self._left = name, most
 
     def reject(self, reason: str, first: int, rows: int, detail: str) -> Iterator[Rejected]:
-        """Yield a rejection for each of `rows` rows, and at least one rejection."""
+        """Yield a rejection for each of `rows` rows; one rejection if `rows` is 0 or too large."""
         if rows > self._left:
             detail, rows = f"{rows} rows: {detail}", 1
         rows = max(rows, 1)
@@ -208,7 +208,7 @@ def _make_page(
 def _choose_batch_rows(
     file: pq.ParquetFile, raw: BinaryIO, number: int, wanted: Sequence[str]
 ) -> int:
-    """Return how many rows of a row group can be decoded at a time, even if rows share values.
+    """Return how many rows of a row group to decode at once, since rows may share large values.
 
     No value is larger than the dictionary of its column. With an encoding that shares beginnings of
     values, no value is larger than its decompressed column.
@@ -264,7 +264,7 @@ def _flatten(path: str, column: pa.Array) -> dict[str, pa.Array]:
 
 
 def _read_values(column: pa.Array) -> Iterator[Any]:
-    """Yield a column's values; a time that Python cannot represent becomes a type and a number."""
+    """Yield a column's values; if Python cannot represent a time, yield its type and a number."""
     if isinstance(column, pa.DictionaryArray):
         indices = np.asarray(column.indices.drop_null())
         if len(indices) and not 0 <= indices.min() <= indices.max() < len(column.dictionary):

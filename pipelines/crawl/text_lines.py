@@ -1,4 +1,4 @@
-"""Finds lines of plain text in UTF-8, by compiled loops, and text that is a page's source.
+"""Finds lines of UTF-8 text by compiled loops, and detects text that is source code of a page.
 
 As in mC4, lines have no white space around them, and none is empty.
 """
@@ -12,9 +12,9 @@ _LETTERS = np.frombuffer(b"".join(_METADATA_PREFIXES), np.uint8)
 _BOUNDS = np.cumsum([0, *map(len, _METADATA_PREFIXES)])
 _NEWLINE, _RETURN = b"\n\r"
 _SPACE = np.array([chr(code).isspace() for code in range(128)])
-#: Text is the source of a page if it has at least `_MIN_SIGNS` signs of markup and script, which
-#: make up `_MARKUP_SHARE` of its bytes. `_SCRIPT_SHARE` is enough if half of the text is in lines
-#: that end like lines of a script.
+#: Text is source code of a page if it has at least `_MIN_SIGNS` signs of markup and script, and
+#: these signs are at least `_MARKUP_SHARE` of its bytes. A share of `_SCRIPT_SHARE` is enough if
+#: half of the text is in lines that end like lines of a script.
 _MIN_SIGNS, _MARKUP_SHARE, _SCRIPT_SHARE = 20, 0.05, 0.02
 _SIGNS, _SCRIPT_ENDS = b"<>{};=", (b";", b"{", b"}", b">")
 #: A byte continues a character in UTF-8 if its bits in `_MARK` equal `_WITHIN`.
@@ -22,7 +22,7 @@ _MARK, _WITHIN = 0xC0, 0x80
 
 
 def normalize_lines(utf8: bytes, drop_metadata_lines: bool = True) -> bytes:
-    r"""Strip lines, drop empty ones, join the rest by newlines (c4_utils.split_wet_file).
+    r"""Strip lines, drop empty lines, join the other lines by newlines (c4_utils.split_wet_file).
 
     Args:
         utf8: a text. Its lines end at \n, \r or \r\n.
@@ -37,7 +37,7 @@ def normalize_lines(utf8: bytes, drop_metadata_lines: bool = True) -> bytes:
 def is_source(utf8: bytes) -> bool:
     """Return whether text is HTML or script instead of the prose it should show."""
     least, count = max(_MIN_SIGNS, _SCRIPT_SHARE * len(utf8)), utf8.count
-    if len(utf8) - len(utf8.translate(None, _SIGNS)) < least:  # nearly every text ends here
+    if len(utf8) - len(utf8.translate(None, _SIGNS)) < least:  # true for nearly every text
         return False
     # Count "<" and ">" in pairs, since quoted mail has single ">". Ignore repeated "=", which
     # underlines headings.
@@ -59,7 +59,7 @@ def keep_lines(utf8: bytes, kept: np.ndarray) -> bytes:
 
 
 def third_longest_line(utf8: bytes, enough: int) -> int:
-    """Return the length of the third-longest line, or of the shortest of fewer than three lines.
+    """Return the length of the third-longest line; with fewer lines, of the shortest line.
 
     Args:
         utf8: the text.
@@ -122,7 +122,7 @@ def _find_end(text, end):
 
 @compiled
 def _measure_space(text, place):
-    """Return the bytes of the character at a place if it is white space (`str.isspace`), else 0.
+    """Return how many bytes the white space (`str.isspace`) at a place has; 0 if there is none.
 
     White space beyond ASCII: U+0085, U+00A0, U+1680, U+2000 to U+200A, U+2028, U+2029, U+202F,
     U+205F, U+3000.

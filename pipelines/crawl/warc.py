@@ -113,7 +113,7 @@ class _Archive:
             while line := _find_record(self._file):
                 offset = self._file.tell() - len(line)
                 headers = _read_headers(self._file)
-                # The file's size detects a wrong length without reading to the end of the file.
+                # The file's size reveals a wrong length without reading to the end of the file.
                 left = self._size - self._file.tell()
                 yield _read_record(headers, self._file, offset, max_bytes, left)
             return
@@ -147,7 +147,7 @@ class _Archive:
         return find_gzip_record(self._file, after + 1)
 
     def find_next(self, stream: DecompressedStream, after: int) -> int | None:
-        """Find where to continue after damage: within or beyond the record or member at `after`."""
+        """Find where to continue, within or beyond the damaged record or member at `after`."""
         if self.members.compression != "none":
             return self.members.find_next(stream, after + 1, _begins_record)
         self._retried += self._file.tell() - after
@@ -168,7 +168,7 @@ def _begins_record(content: bytes) -> bool:
 
 
 def find_gzip_record(file: BinaryIO, start: int) -> int | None:
-    """Find the first gzip member that begins with a record, from an offset on."""
+    """Find the first gzip member from `start` on that begins with a record."""
     return next((at for at, first in find_members(file, start) if _begins_record(first)), None)
 
 
@@ -228,7 +228,7 @@ def _read(archive: _Archive, max_bytes: int) -> Iterator[Record | Damage]:
 
 
 def _find_record(content: BinaryIO) -> bytes:
-    """Skip blank lines; return the line that begins a record, b"" at the end."""
+    """Skip blank lines; return the line that begins a record, or b"" at the end."""
     line = content.readline(_MOST_HEADER_BYTES)
     while line.isspace():
         line = content.readline(_MOST_HEADER_BYTES)
@@ -255,7 +255,7 @@ def _read_record(
     left: int | None = None,
 ) -> Record:
     """Read a whole record; raise EOFError if it ends too early or is longer than `left`."""
-    # If a name is repeated, its first value counts.
+    # If a header is repeated, its first value counts.
     headers = {name.rstrip().lower(): value.strip() for name, value in reversed(pairs)}
     kind = _KINDS.get(headers.get(b"warc-type", b"").lower(), "other")
     stated = headers.get(b"content-length", b"")

@@ -1,4 +1,4 @@
-"""Work of the template's job, in a separate module that workers can import."""
+"""Work of the flex template's job, in a separate module that workers can import."""
 
 from typing import Any
 

@@ -19,7 +19,8 @@ PARAMETERS = ("input", "out", "append", "badwords", "set")
 #: Options from the launcher for the job that conducts the build. The other jobs must not get
 #: them.
 _OWN_OPTIONS = ("runner", "job_name", "template_location", "staging_location", "dataflow_job_file")
-#: Options of the conductor, which mostly waits; they override the options for the build's jobs.
+#: Options of the conductor, a job that mostly waits. These options override the options for the
+#: build's jobs.
 _CONDUCTOR = (
     "--num_workers=1",
     "--max_num_workers=1",
@@ -56,7 +57,7 @@ def launch(arguments: Sequence[str]) -> None:
 
 
 def build_request(arguments: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
-    """Return the request to the conductor, in plain values, and all of Beam's options."""
+    """Return the request to the conductor as plain values, and all of Beam's options."""
     from mswitch.pipelines.corpus.config import parse_config
     from mswitch.pipelines.runners import pipeline_options
 
@@ -72,7 +73,7 @@ def build_request(arguments: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
     if given.append.lower() not in ("", "true", "false"):
         raise UserError(f"--append={given.append}: give true or false")
     for_build = [option for option in options if _get_name(option) not in _OWN_OPTIONS]
-    # Call both now, so that errors are raised before a job starts.
+    # Call both functions now, so that their errors are raised before a job starts.
     parse_config(given.set)
     pipeline_options("dataflow", for_build)
     request = {

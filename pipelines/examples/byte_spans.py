@@ -44,7 +44,7 @@ def cut_windows(text: str, size: int) -> Iterator[str]:
 
 
 def cut_units(text: str) -> list[str]:
-    """Cut a text into the units of spans: words with the space before them, or characters."""
+    """Cut a text into units: words with the space before them, or the characters of long words."""
     words = _WORDS.findall(text) or [text]
     return [
         unit

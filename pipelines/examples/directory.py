@@ -36,8 +36,8 @@ class Shard(Protocol):
     def size_bytes(self) -> int: ...  # noqa: D102
 
 
-#: Function that writes a shard below `directory`; returns its description, with `records` and
-#: `size_bytes`.
+#: Function that writes a shard below `directory` and returns the shard's description, with
+#: `records` and `size_bytes`.
 Write = Callable[..., dict[str, Any]]
 
 
@@ -61,7 +61,7 @@ def write_vocabulary(directory: str, vocabulary: VocabularyModel) -> str:
 def write_missing(
     planned: Sequence[Shard], directory: str, write: Write, engine: Engine, noun: str
 ) -> list[dict[str, Any]]:
-    """Write the shards that no earlier run finished; return the descriptions of all `planned`.
+    """Write the shards that no earlier run finished; return the descriptions of all shards.
 
     Args:
         planned: all shards.
@@ -91,7 +91,7 @@ def publish(
     features: Mapping[str, Mapping[str, Mapping[str, Any]]],
     said: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """Write the same files beside shards as seqio's own caching; publish the directory.
+    """Write the files that seqio's own cache has beside its shards; publish the directory.
 
     Args:
         staged: the directory.
@@ -119,7 +119,7 @@ def _describe(
     directory: str,
     features: Mapping[str, Mapping[str, Mapping[str, Any]]],
 ) -> dict[str, Any]:
-    """Describe each language, also in seqio's files; remove splits without records."""
+    """Return a description of each language; write seqio's files; remove splits without records."""
     by_split: dict[str, dict[str, list[Mapping[str, Any]]]] = {}
     for shard in finished:
         by_split.setdefault(shard["lang"], {}).setdefault(shard["split"], []).append(shard)
@@ -144,7 +144,7 @@ def _describe(
 
 
 def _make_entry(shards: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Return a split's entry in the manifest; it has `copies` if there are any."""
+    """Return a split's entry in the manifest, with `copies` if documents are repeated."""
     entry: dict[str, Any] = {"records": sum(shard["records"] for shard in shards)}
     for name in ("tokens", "documents", "copies", "bytes"):
         entry[name] = sum(shard["counts"][name] for shard in shards)

@@ -1,4 +1,4 @@
-"""Estimates the cost of making examples, from one shard that is made."""
+"""Estimates the cost of making examples, by making one shard."""
 
 import tempfile
 import time
@@ -17,13 +17,13 @@ from mswitch.pipelines.vocabulary.model import open_vocabulary
 
 
 def _time_shard(given: tuple[ExampleShard, str, ExamplesConfig]) -> float:
-    """Make a shard twice in this process; return CPU seconds of the second time."""
+    """Make a shard twice in this process; return the CPU seconds that the second time took."""
     shard, vocabulary, config = given
     secs = 0.0
     with tempfile.TemporaryDirectory(prefix="mswitch-plan-") as directory:
         model = write_vocabulary(directory, open_vocabulary(vocabulary))
         weights = config.read_rehydration()
-        for _ in range(2):  # The first round also loads the vocabulary.
+        for _ in range(2):  # The first round also loads the vocabulary, so only the second counts.
             before = time.process_time()
             write_shard(shard, directory, model=model, config=config, rehydration=weights)
             secs = time.process_time() - before

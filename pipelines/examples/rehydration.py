@@ -44,7 +44,7 @@ class Rehydration:
 
 
 def read_weights(path: str | Path, column: str = CLUSTER_SIZE) -> Rehydration:
-    """Read a CSV with lang (or `*`), cluster_size and weight.
+    """Read a CSV with the columns lang (a code or `*`), cluster_size and weight.
 
     A weight, a whole number, applies from its cluster size up to the language's next one; `column`
     of the corpus has the sizes.

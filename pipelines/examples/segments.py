@@ -30,7 +30,7 @@ Segment = tuple[Tokens, np.ndarray]
 
 
 def split_tokens(tokens: Tokens, length: int) -> list[Tokens]:
-    """Cut into segments of `length` without loss; the last may be shorter (t5, same name)."""
+    """Cut tokens into segments of `length`; lose none; the last may be shorter (t5, same name)."""
     return [tokens[start : start + length] for start in range(0, tokens.size, length)]
 
 
@@ -87,7 +87,7 @@ def t5(documents: Iterable[Document], length: int, *, seed: int) -> Iterator[Seg
 
 
 def _cut(pieces: list[Tokens], length: int) -> Iterator[Segment]:
-    """Join pieces and cut them into segments; yield segments and where pieces start in them."""
+    """Join pieces and cut them into segments; yield each segment and the starts of pieces in it."""
     if not pieces:
         return
     ends = np.cumsum([piece.size for piece in pieces])

@@ -103,7 +103,7 @@ class ShardCounts:
 
 @functools.lru_cache(maxsize=1)  # takes seconds for a large vocabulary; a worker loads only one
 def measure_ids(vocabulary: sentencepiece.SentencePieceProcessor) -> np.ndarray:
-    """Return the UTF-8 bytes of (normalised) text of each id: int64 [vocabulary size]."""
+    """Return the number of UTF-8 bytes of each id's (normalised) text: int64 [vocabulary size]."""
     sizes = np.zeros(vocabulary.GetPieceSize(), np.int64)
     for token in range(sizes.size):
         if vocabulary.IsByte(token):
@@ -120,7 +120,7 @@ def tokenise(
     counts: ShardCounts,
     rehydration: Rehydration | None = None,
 ) -> Iterator[tuple[str, Tokens]]:
-    """Yield id and tokens of every document with tokens; copies are adjacent.
+    """Yield id and tokens of every document that has tokens; copies of a document are adjacent.
 
     One call for many documents is a quarter faster than a call for each. A call returns Python
     integers, so its amount of text is bounded.
@@ -203,7 +203,7 @@ def make_validation_records(
     config: ExamplesConfig,
     counts: ShardCounts,
 ) -> Iterator[bytes]:
-    """Yield fixed corrupted examples of each document; document and segment decide the mask.
+    """Yield fixed corrupted examples of each document; document and segment decide each mask.
 
     A record has `inputs`, `targets`, `document` (the corpus id) and `target_bytes`, the UTF-8 bytes
     of the masked text. With several kinds of corruption, each segment has a record of each kind,
@@ -218,8 +218,8 @@ def make_validation_records(
             enumerate(segments[: config.validation_segments]), range(len(kinds))
         )
         for (number, segment), kind in chosen:
-            # Each kind counts as another epoch, so the first kind has the same masks as without
-            # other kinds.
+            # Each kind of corruption counts as another epoch. So the first kind has the same masks
+            # as if it were the only kind.
             key = ExampleKey(config.seed, stream, number, epoch=kind)
             inputs, targets, mask = _corrupt(segment, key, vocabulary, kinds[kind])
             counts.add_example(inputs, targets)
@@ -301,7 +301,7 @@ def write_shard(
 def write_records(
     path: str, directory: str, records: Iterable[bytes], counts: ShardCounts, lang: str, split: str
 ) -> dict[str, Any]:
-    """Write a shard's records and index; iterating over `records` fills `counts`.
+    """Write a shard's records and index; the iterator `records` also updates `counts`.
 
     Returns:
         The shard's description: lang, split, path, records, size_bytes, sha256, counts.

@@ -77,7 +77,7 @@ class SpanCorruption(Lengths):
         return (self,)
 
     def choose(self, key: ExampleKey) -> int:
-        """Return which of `kinds` an example gets, as an index."""
+        """Return the index in `kinds` of the corruption that an example gets."""
         del key
         return 0
 
@@ -159,14 +159,14 @@ def count_noise(length: int, noise_density: float, mean_span: float) -> tuple[in
 
 
 def count_draws(length: int, noise_density: float, mean_span: float) -> tuple[int, int]:
-    """Return how many draws cut noise tokens into spans, and how many draws cut other tokens."""
+    """Return how many random draws cut noise tokens into spans, and how many cut other tokens."""
     length = max(length, 2)
     noise, _ = count_noise(length, noise_density, mean_span)
     return noise - 1, length - noise - 1
 
 
 def _compose(gap_draws: Draws, parts: int) -> NDArray[np.intp]:
-    """For each row of draws [n, gaps], split `gaps + 1` items into `parts` positive lengths.
+    """Split `gaps + 1` items into `parts` positive lengths, once for each row of draws [n, gaps].
 
     t5 sorts the gaps by their draws. It cuts at the places in that order that have one of the first
     `parts - 1` gaps. Here, draw and number of a gap form one sorting key. This orders equal draws
@@ -284,7 +284,7 @@ def draw(key: ExampleKey, count: int) -> Draws:
 
 
 def draw_masks(length: int, lengths: SpanCorruption, keys: Sequence[ExampleKey]) -> Mask:
-    """Return masks [n, length] of n examples of one length, each independent of the others."""
+    """Return n independent masks [n, length] for n examples of the same length."""
     density, mean = lengths.noise_density, lengths.mean_noise_span_length
     noise, other = count_draws(length, density, mean)
     drawn = np.empty((len(keys), noise + other), np.uint32)

@@ -142,7 +142,7 @@ class TFRecordFile:
         return self._records
 
     def edges(self, first: int = 0, stop: int | None = None) -> NDArray[np.uint64]:
-        """Read from the index where records `first` to `stop` begin, and where the last ends."""
+        """Read offsets of records `first` to `stop` from the index, and the last record's end."""
         stop = len(self) if stop is None else stop
         raw = storage.read_range(index_path(self.path), first * 8, min(stop + 1, len(self)) * 8)
         end = np.array([self.size_bytes] if stop == len(self) else [], "<u8")
@@ -155,7 +155,7 @@ class TFRecordFile:
         return edges
 
     def read(self, edges: NDArray[np.uint64]) -> Records:
-        """Read the records between `edges` at once."""
+        """Read all records between the offsets `edges` with one read."""
         return Records(
             self.path, storage.read_range(self.path, int(edges[0]), int(edges[-1])), edges
         )

@@ -53,7 +53,7 @@ class Denoiser(SpanCorruption):
 
 @dataclasses.dataclass(frozen=True)
 class UL2(SpanCorruption):
-    """The mixture; its own parameters are the parameters of the first denoiser, T5's denoiser.
+    """UL2's mixture; its own parameters are the parameters of the first denoiser, T5's denoiser.
 
     Every denoiser gets segments of `raw_length`, the longest that fits for all. So the denoiser of
     a segment can be drawn each time that it is read.
@@ -101,7 +101,7 @@ def ul2(inputs_length: int) -> UL2:
 
 
 def _find_longest(raw_length: int, mean: float, density: float) -> tuple[int, int, int]:
-    """Return the largest numbers of inputs, targets and spans for up to `raw_length` tokens.
+    """Return the maximum of input tokens, target tokens and spans for up to `raw_length` tokens.
 
     Mode and EOS are not counted.
     """

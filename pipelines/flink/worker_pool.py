@@ -1,4 +1,4 @@
-"""A pool of Python workers for the task managers of one machine, on loopback only.
+"""A pool of Python workers for Flink's task managers on one machine, reachable on loopback only.
 
 Beam's own pool (apache_beam.runners.worker.worker_pool_main) works for a single task manager only.
 Two task managers give their workers equal names: one that stops its worker would end the other's.

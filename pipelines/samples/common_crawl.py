@@ -170,7 +170,7 @@ def _fetch_all(
 
     def fetch(path: str) -> Fetched:
         final = directory / path.rpartition("/")[2]
-        if final.exists():  # an earlier run downloaded and checked it
+        if final.exists():  # an earlier run downloaded and checked this file
             return Fetched(final.stat().st_size, file_sha256(final))
         try:
             return downloader.fetch(f"{base_url}/{path}", final)

@@ -111,7 +111,7 @@ def render_html_page(
 
 
 class CrawlWriter:
-    """Appends pages to `wet/` and `warc/` files in a directory; a page's URL decides its file."""
+    """Appends pages to files in a directory's `wet/` and `warc/`; a page's URL selects its file."""
 
     def __init__(self, directory: Path, name: str, files_per_format: int):
         self.directory, self.name, self.files_per_format = directory, name, files_per_format

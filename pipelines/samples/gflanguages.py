@@ -61,7 +61,7 @@ def read_summary(out: str | Path, *, reused: bool) -> dict[str, Any]:
 
 
 def split_paragraphs(texts: Iterable[str]) -> list[str]:
-    """Split texts into paragraphs; drop fragments, and paragraphs within longer ones."""
+    """Split texts into paragraphs; drop fragments, and paragraphs within longer paragraphs."""
     paragraphs: dict[str, None] = {}
     for text in texts:
         for line in text.split("\n"):

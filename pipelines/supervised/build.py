@@ -1,4 +1,4 @@
-"""Builds an examples directory of finished pairs from a task of files and a vocabulary.
+"""Builds an examples directory of finished inputs and targets from a task's files.
 
 Rows are counted and splits are compared before anything is tokenised.
 """
@@ -227,7 +227,7 @@ def _read_keys(files: Sequence[InputFile], parts: str) -> pa.Table:
 def _describe_overlap(
     keys: pa.Table, splits: Sequence[str], marked: Mapping[str, NDArray[np.bool_]]
 ) -> str:
-    """Name the first row that `mark_overlap` marks, and a row that it overlaps."""
+    """Name the first row that `mark_overlap` marks, and a row with the same inputs or group."""
     names, row = np.asarray(keys["split"]), int(np.argmax(marked["rows"]))
     shared = "inputs" if marked["inputs"][row] else "group"
     same = keys[f"{shared}_key"].to_numpy() == keys[f"{shared}_key"][row].as_py()
@@ -240,7 +240,7 @@ def _describe_overlap(
 
 
 def _leave_out(keys: pa.Table, rows: dict[str, Any], parts: str) -> tuple[pa.Table, str]:
-    """Leave out rows whose inputs or group a later split has; count them in `rows`.
+    """Leave out rows that share inputs or group with a later split; count these rows in `rows`.
 
     Returns:
         The other rows, and a file that lists those left out.

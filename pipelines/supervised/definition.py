@@ -84,7 +84,7 @@ class Template:
         self.fields = tuple(field for _, field in self._parts if field is not None)
 
     def render(self, row: Mapping[str, Any]) -> str:
-        """Insert a row's values; raise RowError if a value is missing or not text or number."""
+        """Insert a row's values; raise RowError if a value is missing, or not text or number."""
         return "".join(
             literal if field is None else literal + _format_value(row, field)
             for literal, field in self._parts
@@ -111,7 +111,7 @@ def _format_value(row: Mapping[str, Any], field: str) -> str:
 
 @dataclasses.dataclass(frozen=True)
 class SupervisedTask:
-    """A checked task.
+    """A supervised task whose definition was checked.
 
     Attributes:
         name: first part of the names of its seqio tasks, `<name>.<lang>`.

@@ -1,4 +1,4 @@
-"""Builds an examples directory of finished pairs from rows of any source.
+"""Builds an examples directory of finished inputs and targets from rows of any source.
 
 Each unit of the source (a file, a shard of seqio's) becomes a part of rows; then each language and
 split becomes shards. In between the source examines its rows, so that a wrong task is refused

@@ -48,7 +48,7 @@ def read_rows(
     wanted: Sequence[str] = (),
     file_format: str = "",
 ) -> Iterator[Numbered]:
-    """Yield the rows of a file; raise RowError at the first that cannot be read.
+    """Yield the rows of a file; raise RowError at the first row that cannot be read.
 
     Args:
         path: a local file.

@@ -85,7 +85,7 @@ def read_file(
     task: SupervisedTask,
     model: str = "",
 ) -> dict[str, Any]:
-    """Write a file's part; if there are bad rows, raise an error that names the first of them.
+    """Write a file's part; if there are bad rows, raise an error that names the first bad rows.
 
     Returns:
         The result of `write_part`.

@@ -1,4 +1,4 @@
-"""Splits that do not leak, by a hash of the group that examples share.
+"""Assigns examples to splits by a hash of their group, so that no group is in two splits.
 
 A group is folded before it is hashed. So `Save $1 pages?` and `save pages` are one group, and all
 its examples, in all languages, are in one split.
@@ -33,7 +33,7 @@ def _map_punctuation() -> Mapping[int, str]:
 
 
 def fold(text: str) -> str:
-    """Remove case, punctuation, tags and parameters; return the text itself if nothing is left."""
+    """Lower the case; remove punctuation, tags, parameters; if nothing is left, return the text."""
     folded = text.casefold()
     if "$" in folded or "{{" in folded or "<" in folded:
         folded = _PARAMETERS.sub(" ", folded)
@@ -83,7 +83,7 @@ def mark_overlap(table: pa.Table, splits: Sequence[str]) -> dict[str, NDArray[np
 def count_overlap(
     table: pa.Table, marked: Mapping[str, NDArray[np.bool_]]
 ) -> dict[str, dict[str, dict[str, int]]]:
-    """Count the rows that `mark_overlap` marks, by language and split; omit splits without any."""
+    """Count rows that `mark_overlap` marks by language and split; omit splits without such rows."""
     langs, splits = (np.asarray(table[name]) for name in ("lang", "split"))
     overlap: dict[str, dict[str, dict[str, int]]] = {}
     shared = marked["rows"]

@@ -29,7 +29,7 @@ _SENTINEL = re.compile(r"\N{LOWER ONE EIGHTH BLOCK}?<extra_id_(\d+)>")
 
 @dataclasses.dataclass(frozen=True)
 class VocabularyModel:
-    """A checked vocabulary.
+    """A vocabulary whose model was checked.
 
     Attributes:
         path: the model file that it comes from.
@@ -112,7 +112,7 @@ def find_sentinels(proto: Any) -> dict[int, int]:
 
 
 def _ensure_sentinels(model: bytes, path: str) -> tuple[bytes, bool]:
-    """Return a model with sentinels at the end, and whether they are new.
+    """Return a model with sentinels at the end, and whether this call added the sentinels.
 
     The bytes are equal if nothing changed. If text could spell a sentinel (mT5's are user-defined
     pieces), it cannot in the result: ids of masked spans must not come from pages.
@@ -136,10 +136,10 @@ def _ensure_sentinels(model: bytes, path: str) -> tuple[bytes, bool]:
 
 
 def _find_model_file(path: str | Path) -> tuple[str, str | None]:
-    """Return the model file at or in `path`, and its SHA-256 from the manifest or None."""
+    """Return the model file at or in `path`, and the SHA-256 in its manifest, or None."""
     remote = storage.is_remote(path)
     is_file = storage.get_name(path).endswith(".model") if remote else Path(path).is_file()
-    # A directory in a bucket does not exist as such.
+    # Do not check a directory in a bucket, because a bucket contains no directories.
     if (is_file or not remote) and not storage.exists(path):
         raise UserError(
             f"{path} does not exist: give a vocabulary directory (`mswitch vocab train`) or a "
@@ -168,7 +168,7 @@ def open_vocabulary(path: str | Path) -> VocabularyModel:
 
 
 def _load(model: bytes, path: str | Path) -> sentencepiece.SentencePieceProcessor:
-    """Return a processor for a model that must have its sentinels."""
+    """Return a SentencePiece processor for a model, which must have its sentinels."""
     processor = sentencepiece.SentencePieceProcessor()
     try:
         processor.LoadFromSerializedProto(model)

@@ -35,10 +35,11 @@ from mswitch.pipelines.vocabulary.model import MODEL_FILE, STAGE, add_sentinels
 
 NORMALIZATION = "nmt_nfkc"
 MIN_SIZE = 3 + 256 + SENTINELS + 1
-#: SentencePiece drops longer sentences (in bytes), so lines are cut into shorter pieces.
+#: SentencePiece drops sentences with more bytes than this, so lines are cut into shorter pieces.
 MAX_SENTENCE_BYTES = 8192
 MAX_LINE_CHARACTERS = 2000
-#: Number of threads on every machine. The result depends on it, because sums are per thread.
+#: Number of threads on every machine. The result depends on this number, because each thread
+#: computes its own sums.
 TRAINER_THREADS = 4
 _TOO_LARGE = re.compile(r"Vocabulary size too high.*value <= (\d+)", re.DOTALL)
 _TOO_SMALL = re.compile(r"smaller than required_chars\D*(\d+) vs (\d+)", re.DOTALL)
@@ -75,7 +76,7 @@ def _read_lines(shards: Sequence[CorpusShard]) -> Iterator[str]:
 
 
 def _compute_budgets(corpus: Corpus, config: VocabularyConfig) -> dict[str, int]:
-    """Return the characters to take of each language; small languages leave budget to others."""
+    """Return characters to take per language; if a language has too few, take more of others."""
     train = corpus.select("train")
     documents = {lang: sum(shard.rows for shard in shards) for lang, shards in train.items()}
     available = {lang: corpus.characters[lang, "train"] for lang in train}

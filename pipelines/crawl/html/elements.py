@@ -10,7 +10,7 @@ import numpy as np
 from mswitch.pipelines.compiled import compiled
 from mswitch.pipelines.own_tables import read_own_table
 
-# Properties of elements, in the order of html_elements.csv, which says what they mean.
+# Properties of elements, in the order of html_elements.csv, which explains the properties.
 PARAGRAPH, ITEM, TERM, OPTION, GROUP, CELL, ROW, ROWS = (1 << bit for bit in range(8))
 HEADING, LINK, VOID, VOID_IN_HTML, RAW, FORMATTING = (1 << bit for bit in range(8, 14))
 ENDS_P, SPECIAL, FOREIGN, BREAKS_OUT, HOLDS_HTML, MERGED = (1 << bit for bit in range(14, 20))
@@ -25,7 +25,7 @@ FONT, FRAMESET, NOFRAMES, SCRIPT = map(_NAMES.index, ("font", "frameset", "nofra
 
 
 def _combine_by_name(values: Iterable[tuple[int, int]]) -> np.ndarray:
-    """For each name, combine the values of its kinds; the last entry stands for other names."""
+    """Combine the values of each element's kinds; the last entry is for unknown elements."""
     combined = np.zeros(UNKNOWN + 1, np.int64)
     for kind, value in values:
         for name in _KINDS[kind].split():
@@ -36,7 +36,8 @@ def _combine_by_name(values: Iterable[tuple[int, int]]) -> np.ndarray:
 KIND = _combine_by_name((kind, kind) for kind in _KINDS)
 _ROW_PARTS = _IMPLIED | CELL
 _TABLE_PARTS = _ROW_PARTS | ROW | ROWS
-# Kinds that a start tag closes, and kinds that are closed together with them.
+# Kinds of elements that a start tag closes, and kinds of elements that are closed together with
+# these elements.
 STARTS_CLOSE = _combine_by_name(
     [
         *((kind, kind) for kind in (ITEM, TERM, OPTION, CELL, ROW, ROWS, LINK, HEADING)),

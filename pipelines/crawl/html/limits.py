@@ -61,8 +61,8 @@ _TOKEN_COST, _FORMATTING_COST, _ATTRIBUTE_COST = 50, 90, 10
 # Number of comparisons of attributes per unit of cost. Each attribute is compared with all earlier
 # attributes.
 _COMPARISONS = 16
-# Maximum number of inner elements with optional end tags that an outer element's end tag also
-# closes.
+# Maximum number of inner elements that an outer element's end tag closes too. The end tags of
+# these inner elements are optional.
 _MOST_IMPLIED = 4
 # Maximum number of equal formatting elements that are reconstructed ("Noah's Ark clause").
 _MOST_EQUAL = 3
@@ -108,9 +108,9 @@ class _Open(NamedTuple):
     sums: np.ndarray
 
 
-# Indices into `_Open.elements` and `_Open.sums`. The sums are, in this order: the number of open
-# elements; the number of formatting elements that may be reconstructed; the number of <a> among
-# these; the cost to reconstruct them all; the depth at which SVG or MathML began.
+# Indices into `_Open.elements` and `_Open.sums`. The sums are, in this order: number of open
+# elements; number of formatting elements that may be reconstructed; number of <a> among these
+# elements; cost to reconstruct all these elements; depth at which SVG or MathML began.
 _NAME, _START, _STOP, _TAG_STOP, _REMAKING = range(5)
 _DEPTH, _FORMATTING_OPEN, _LINKS, _REMAKING_ALL, _ROOT = range(5)
 
@@ -161,7 +161,7 @@ def _close(opened, wanted, closed_with):
 
 @compiled
 def _is_made_again(html, opened, number, start, tag_stop):
-    """Return whether an element may be reconstructed: at most three if equal, and one <a>."""
+    """Return whether an element may be reconstructed: at most one <a>, and three equal elements."""
     if KIND[number] & LINK:
         return opened.sums[_LINKS] == 0
     equal, size = 0, tag_stop - start
@@ -196,7 +196,7 @@ def _measure(html, limit):  # noqa: PLR0912, PLR0915, one pass
     opened = _Open(np.empty((most, 5), np.int64), np.array([0, 0, 0, 0, -1]))
     sums = opened.sums
     elements = comparisons = merged = options = place = 0
-    is_sure = True  # whether open SVG or MathML surely continues, without HTML in it
+    is_sure = True  # whether open SVG or MathML surely continues and contains no HTML
     has_frames = False  # with frames, script elements are dropped and their content is markup
     while place + 1 < len(html) and max(elements, comparisons // _COMPARISONS) <= limit:
         if html[place] != LT:
@@ -245,7 +245,7 @@ def _measure(html, limit):  # noqa: PLR0912, PLR0915, one pass
             _cut(opened, sums[_ROOT])
             in_foreign = False
         has_frames |= number == FRAMESET
-        if kind & OPTION:  # for each option, a select visits all its options so far
+        if kind & OPTION:  # each option makes its <select> visit all options up to this one
             options += 1
             elements += options
         if kind & VOID or (kind & VOID_IN_HTML and sums[_ROOT] < 0):

@@ -123,7 +123,7 @@ def find_tag_end(html, place):
 
 @compiled
 def is_plain(html, start, stop):
-    """Return whether SVG reads raw text as HTML does: its only markup is whole CDATA sections."""
+    """Return whether SVG and HTML read raw text alike: its only markup is whole CDATA sections."""
     place, in_section = start, False
     while place < stop:
         if html[place] == LT and not in_section:

@@ -19,12 +19,12 @@ WINDOW_CHARACTERS = 60
 #: Characters between the starts of windows, and minimum characters of the last window.
 STRIDE = 30
 #: Maximum number of windows of a language. Documents are sorted by a hash, so the first documents
-#: are a sample.
+#: are a random sample.
 MAX_WINDOWS = {"train": 5_000, "validation": 1_000, "test": 1_000}
 
 
 def cut_windows(text: str) -> Iterator[str]:
-    """Join spaces in a text, and cut it into windows that overlap by half."""
+    """Replace white space by single spaces; cut the text into windows that overlap by half."""
     joined = " ".join(text.split())
     for start in range(0, max(1, len(joined) - STRIDE + 1), STRIDE):
         yield joined[start : start + WINDOW_CHARACTERS].strip()

@@ -30,7 +30,7 @@ from mswitch.pipelines.vocabulary.train import VocabularyConfig, train_model
 PACKAGES = ("unicode-cldr-core", "unicode-data")
 LANGUAGES, CONCEPTS, EVALUATED = 30, 250, 20
 MAX_CHARACTERS = 40
-#: Beyond this number of languages, a concept with names in more languages is not preferred.
+#: A concept with names in more languages is preferred, but only up to this number of languages.
 ENOUGH_LANGUAGES = 60
 VOCABULARY = VocabularyConfig(size=2048, character_coverage=0.985)
 
@@ -79,7 +79,7 @@ def _hash_order(text: str) -> str:
 
 
 def choose_facts(names: Iterable[Mapping[str, str]]) -> list[dict[str, str]]:
-    """Choose concepts and languages among `read_names`; return facts, by language."""
+    """Choose concepts and languages among the names of `read_names`; return facts by language."""
     names_of_lang: dict[str, dict[str, str]] = {}
     for row in names:
         names_of_lang.setdefault(row["lang"], {})[row["emoji"]] = row["name"]
