@@ -44,7 +44,7 @@ FAULT_POINTS = (
     *_list_points("train", "before_checkpoint during_checkpoint after_checkpoint after_metrics"),
     *_list_points("train", "before_marker"),
     *_list_points("evaluate", "before_rename after_rename"),
-    *_list_points("predict", "before_rename"),
+    *_list_points("predict", "before_rename after_rename"),
     *_list_points("downstream", _PUBLICATION),
     *_list_points("report", _PUBLICATION),
 )
