@@ -62,7 +62,7 @@ class Chain:
         self.name, self.secs = name, dict[str, float]()
 
     def run(self, title: str, stage: Stage, **values: Any) -> None:
-        """Run a stage: here, or, if it computes with JAX, as a job that restarts."""
+        """Run a stage here. If the stage computes with JAX, run it as a job that restarts."""
         if stage.accelerator:
             self.time(title, run_tied, stage.job(**values), f"mswitch {self.name}")
         else:
@@ -219,7 +219,7 @@ def tune(
 
 
 def check_room(plan: Plan, left: Sequence[Model], examples: str, out: Path) -> None:
-    """Check that checkpoints fit the disk: all of one run, and the last one of every run."""
+    """Check that the disk has room for all checkpoints of one run and the last one of each run."""
     if not left:
         return
     size = pad_vocabulary(read_manifest(examples, "examples")["vocabulary_size"])
@@ -231,7 +231,7 @@ def check_room(plan: Plan, left: Sequence[Model], examples: str, out: Path) -> N
 
 
 def estimate_time_left(plan: Plan, done: int, total: int, took: Sequence[float]) -> str:
-    """Name the next run and the time left, estimated from finished runs or else from the plan."""
+    """Name the next run, and the time left, estimated from finished runs or from the plan."""
     secs = sum(took) / len(took) if took else plan.secs and plan.secs / total
     hours = f", about {secs * (total - done) / 3600:.1f} h left" if secs else ""
     return f"run {done + 1} of {total}{hours}"

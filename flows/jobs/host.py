@@ -22,7 +22,7 @@ from mswitch.models import lifeline
 
 
 def main(lock: int, codes_file: Path, command: list[str]) -> None:
-    """Run `command` to its end; SIGTERM is passed on to it, once."""
+    """Run `command` to its end; pass the first SIGTERM on to the command."""
     if os.environ.get(lifeline.VARIABLE):
         lifeline.exit_with_parent()
     started = time.time()

@@ -1,4 +1,4 @@
-"""Run jobs as processes of this machine, which outlive terminal, worker and flow unless tied.
+"""Run jobs as processes of this machine. Only tied jobs end with terminal, worker or flow.
 
 Each attempt has a host process (`mswitch.flows.jobs.host`) that leads a session and process
 group, and writes into the log. Submitter, host and command share one open lock file: the attempt
@@ -86,7 +86,7 @@ class Local:
                     start_new_session=True,
                 )
         # Wait, so that the kernel keeps no zombie. The thread's reference to `host` also keeps the
-        # lifeline open.
+        # lifeline, a pipe, open.
         threading.Thread(target=host.wait, daemon=True).start()
 
     def find(self, job: Job) -> Sequence[int]:

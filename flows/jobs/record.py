@@ -34,7 +34,7 @@ Outcome = Literal["done", "resume", "refused", "cancelled", "failed"]
 
 @dataclasses.dataclass
 class Attempt:
-    """One start of the command.
+    """One start of a job's command.
 
     Attributes:
         number: its number, from 1.
@@ -235,7 +235,7 @@ def _write(directory: Path, text: str, minor: bool) -> None:
 def prepare_record(
     job: Job, launcher: Launcher, before: Record | None, *, following: bool = False
 ) -> Record:
-    """Return the existing record, or a new one that replaces the record of another, ended job.
+    """Return the existing record, or a new one that replaces the record of another job that ended.
 
     Args:
         job: the job.

@@ -178,7 +178,7 @@ class Slurm:
         return read_log(job.file(attempt, ".log"), start, over=over)
 
     def end(self, job: Job, attempt: int, *, kill: bool = False) -> None:
-        """Make the file that asks the processes to stop; Slurm ends a pending or a killed job."""
+        """Make the file that asks to stop; call scancel if the job is pending, or with `kill`."""
         job.file(attempt, STOP).touch()
         for entry in self._find_entries(job, attempt):
             if entry.state == "PENDING":
@@ -199,7 +199,7 @@ class Slurm:
         Raises:
             Unreachable: Slurm does not answer.
         """
-        chosen = ("--all", "--states=all", f"--user={os.getuid()}")  # in hidden partitions too
+        chosen = ("--all", "--states=all", f"--user={os.getuid()}")  # also lists hidden partitions
         done = _call("squeue", "--noheader", *chosen, "--format=%i|%T|%r|%N|%S|%j")
         if done.returncode:
             raise Unreachable(" ".join(done.stderr.split()))

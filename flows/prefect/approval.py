@@ -25,7 +25,7 @@ _MARGIN = 1.2
 
 
 class Approval(RunInput):
-    """Form that Prefect shows when a person resumes such a flow run.
+    """Form that Prefect shows when a person resumes a flow run that waits for approval.
 
     Attributes:
         decision: whether to continue or to cancel the flow run.

@@ -61,7 +61,7 @@ def describe_starter() -> str:
 
 
 def read_flow_run(owner: str) -> FlowRun | None:
-    """Return the flow run that is this owner; None if it is gone, or the owner is a person."""
+    """Return the flow run that `owner` names; None if the run is gone, or `owner` is a person."""
     flow_run_id = parse_flow_run_id(owner)
     if flow_run_id is None:
         return None
@@ -118,7 +118,7 @@ def crash_hook(flow: Any, flow_run: Any, state: Any) -> None:
             after = "it does not start again by itself: repair the cause, then press Retry"
         message = f"The process of this flow run ended. Its jobs keep running; {after}."
         crashed = Crashed(message=f"{message} Prefect: {state.message}")
-        # Only a forced state changes the message if the type stays the same.
+        # If the state's type stays the same, only a forced state changes the message.
         client.set_flow_run_state(run.id, crashed, force=True)
 
 

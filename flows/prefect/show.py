@@ -36,7 +36,7 @@ from mswitch.models.training.metrics import METRICS
 from mswitch.pipelines import objects, storage
 from mswitch.pipelines.outputs import read_json_object
 
-#: Enough for the last lines of metrics.jsonl, even with the loads of all experts.
+#: Bytes at the end of metrics.jsonl. They suffice for the last lines, even with all experts' loads.
 _TAIL_BYTES = 1 << 20
 #: Fewest measured steps whose median estimates the time of a step.
 MEASURED_STEPS = 20
@@ -116,7 +116,7 @@ def index_reports(storage: Path) -> None:
 
 @step("page of {place.name}")
 def show_scores(run: Path | str, place: Path, split: str) -> str:
-    """Write the page of a fine-tuned run, show its table, and return its first result."""
+    """Write the page of a fine-tuned run, show the page's table, and return its first result."""
     page = place.with_name(f"{place.name}-{split}")
     write_run_page(run, page, split=split, replace=True)
     data = read_json_object(page / RUN_DATA)

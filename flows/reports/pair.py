@@ -44,8 +44,9 @@ STATISTICS = 8
 
 ROWS_PER_PANEL = 36
 CURVES_SHOWN = 12
-#: Figures of a report by name. Some have one drawing for wide and one for narrow screens. Others
-#: have a panel for each part of the languages. A figure without data has no drawing.
+#: Figures of a report by name. Some figures have one drawing for wide and one for narrow
+#: screens. Other figures have a panel for each part of the languages. A figure without data has no
+#: drawing.
 Drawings = Mapping[str, Sequence[Drawing]]
 #: For each figure with several panels, the number of columns and the title of its SVG file.
 GRIDS = {

@@ -135,7 +135,7 @@ def px(value: float) -> str:
 
 
 def nice_ticks(low: float, high: float, most: int) -> tuple[list[float], int]:
-    """Return at most `most` round values between `low` and `high`, and their decimals."""
+    """Return at most `most` round values between `low` and `high`, and their number of decimals."""
     span = max(high - low, 1e-9)
     size = 10 ** math.floor(math.log10(span / most))
     for factor in (1, 2, 5, 10, 20):

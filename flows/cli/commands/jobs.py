@@ -320,7 +320,7 @@ def _start(job: Job, launcher: Launcher, wait: bool, json: bool) -> int:
 
 
 def _follow(place: Path, wait: bool, json: bool) -> int:
-    """Follow the job of this place: to its end if `wait`, else in the background after one poll."""
+    """Follow the job at `place` to its end. Without `wait`, poll once and follow in background."""
     record = need_record(place)
     if not wait and (who := read_follower(place)):
         return _print(place, f"already followed by {who}; see {_name_logs_command(place)}", json)
