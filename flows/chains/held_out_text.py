@@ -17,7 +17,7 @@ from mswitch.pipelines.progress import say
 
 #: With fewer held-out documents, the interval of a language is wide.
 ENOUGH_DOCUMENTS = 50
-#: Languages in each part of the table: fewest documents, and most recurring text.
+#: Number of languages in each of two lists: fewest documents, and most recurring text.
 _SHOWN = 5
 
 

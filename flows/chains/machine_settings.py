@@ -37,8 +37,8 @@ DEBIAN_PAGES = CorpusConfig(
 )
 #: Examples of the task for fine-tuning.
 LANGUAGE_OF = SupervisedConfig(inputs_length=64, targets_length=8)
-#: Both models take a minute on two cores; only the last checkpoint is written. T5's rate of 1e-3
-#: would change the models too little in so few steps.
+#: Fine-tuning takes a minute for both models on two cores; only the last checkpoint is written.
+#: T5's rate of 1e-3 would change the models too little in so few steps.
 FINETUNE = TuningConfig(steps=80, batch_size=32, base_learning_rate=0.04, dtype="float32")
 
 
@@ -177,7 +177,7 @@ def _make_reports(models: Mapping[str, Model]) -> dict[str, tuple[str, tuple[str
 _OF_MESSAGES = {
     "dense": _DENSE,
     "sparse": _TIGHT,
-    # One model has as many FLOPs per step as `sparse`, the other has as many parameters.
+    # The first model has as many FLOPs per step as `sparse`; the second has as many parameters.
     "dense-equal-flops": _DENSE.changed(d_ff=69),
     "dense-equal-parameters": _DENSE.changed(d_ff=1024),
     # `hash` has as many experts as `sparse`; `hash-32` has twice as many, for equal FLOPs.

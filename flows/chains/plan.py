@@ -300,7 +300,7 @@ def _describe_data(request: Request, setting: Setting) -> _Data:
 
 
 def _round_two_figures(value: float) -> str:
-    """Format a number to two figures, without an exponent."""
+    """Format a number to two significant figures, without an exponent."""
     return f"{float(f'{value:.2g}'):,g}"
 
 

@@ -119,7 +119,7 @@ def leave(
         if record.intent != how:
             return False  # meanwhile somebody made another request
         _end_attempt(record, time.time())
-    # A follower would cancel the job's work on Dataflow too, but the job may lack a follower.
+    # Once a job's processes end, a follower cancels its Dataflow work. The job may lack a follower.
     _end_elsewhere(job)
     return True
 
@@ -246,7 +246,7 @@ class _Steps:
         return self.wanted.poll_secs if own is None else own
 
     def step(self) -> State | float:
-        """Poll the job once, and take the next action; return its end state, or seconds to wait."""
+        """Poll the job once, and take the next action; return its final state or a waiting time."""
         new = functools.partial(prepare_record, self.job, self.wanted, following=True)
         with edit_record(self.job.path, new) as record:
             last = record.alive

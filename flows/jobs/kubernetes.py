@@ -48,7 +48,7 @@ PORT = 8476
 STOP = ".stop"
 #: Seconds for which an ended Job stays in the cluster.
 _KEEP_SECS = 7 * 24 * 3600
-#: Messages of kubectl if the cluster will never accept a Job, or if kubectl knows no such cluster.
+#: Messages of kubectl if the cluster will never accept a Job, or if its context is unknown.
 _REFUSED = re.compile(
     r"server \((Forbidden|Invalid|BadRequest|NotFound)\)|ValidationError\(|"
     r"context was not found|context .* does not exist"

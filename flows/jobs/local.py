@@ -111,7 +111,7 @@ class Local:
         return Status("ended", "", where, host.get("started"), end["ended"], tuple(end["codes"]))
 
     def logs(self, job: Job, attempt: int, start: int) -> tuple[list[str], int]:
-        """Read from the log file."""
+        """Read lines from the attempt's log file."""
         over = not is_held(job.file(attempt, ".lock"))
         return read_log(job.file(attempt, ".log"), start, over=over)
 
@@ -124,7 +124,7 @@ class Local:
             return
         host = _read_host(job, attempt)
         if not host:
-            return  # the host process is just starting; a follower's next poll stops it
+            return  # the host process is just starting; a follower's next poll stops the process
         if host["node"] != os.uname().nodename:
             raise UserError(f"{job.out} is made on {host['node']}: give the command there")
         with contextlib.suppress(ProcessLookupError):

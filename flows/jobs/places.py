@@ -46,7 +46,7 @@ def take_place(job: Job, lock: Path, limit: int) -> None:
 
 
 def describe_wait(job: Job) -> str:
-    """Name the trainings that a job waits for; empty if it needs none or all places are free."""
+    """Name the trainings a job waits for; empty if it needs no place or all places are free."""
     return _describe(_list_taken()) if job.argv[0] in TRAININGS else ""
 
 

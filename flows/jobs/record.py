@@ -289,7 +289,7 @@ def take_over(record: Record) -> None:
 def follow_alone(
     path: Path, waiting: Callable[[str], None], sleep: Callable[[float], None]
 ) -> Iterator[None]:
-    """Wait until a job has no follower, then hold its follower lock. Only the holder submits.
+    """Wait until a job has no follower, then hold its follower lock, which submitting needs.
 
     Args:
         path: `Job.path`.

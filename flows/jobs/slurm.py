@@ -173,12 +173,12 @@ class Slurm:
         return Status("ended", reason, where.strip(), started, ended, codes)
 
     def logs(self, job: Job, attempt: int, start: int) -> tuple[list[str], int]:
-        """Read from the log file."""
+        """Read lines from the attempt's log file."""
         over = len(self._list_ends(job, attempt)) == job.hosts
         return read_log(job.file(attempt, ".log"), start, over=over)
 
     def end(self, job: Job, attempt: int, *, kill: bool = False) -> None:
-        """Make the file that asks to stop; call scancel if the job is pending, or with `kill`."""
+        """Ask processes to stop, by a file; with `kill`, or if the job is pending, use scancel."""
         job.file(attempt, STOP).touch()
         for entry in self._find_entries(job, attempt):
             if entry.state == "PENDING":

@@ -190,7 +190,7 @@ def list_old_names(settings: Any) -> dict[str, str]:
 
 
 def make_settings(kind: type, values: Mapping[str, Any]) -> Any:
-    """Make the settings from values of parameters, and defaults for the rest.
+    """Make settings from values of parameters; other parameters have their defaults.
 
     Raises:
         UserError: a parameter is unknown, or its value is wrong.
@@ -302,7 +302,7 @@ def _draw_tabs(name: str, text: str, definition: str) -> dict[str, Any]:
     """Draw an object as two tabs; the first has no fields and sends nothing."""
     closed = {"type": "object", "title": "Defaults", "properties": {}}
     opened = {"$ref": f"#/definitions/{definition}"}
-    # With `$ref` the form shows an error only at its field. Without it, every tab shows the error.
+    # With `$ref`, the form shows an error only at its field. Without `$ref`, every tab shows it.
     return {**_describe_field(name, text), **opened, "anyOf": [closed, opened]}
 
 

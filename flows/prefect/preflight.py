@@ -139,7 +139,7 @@ def check_capacity(launcher: Launcher, jobs: Iterable[Job]) -> None:
     try:
         for job in jobs:
             launcher.check(job)
-    except Unreachable as error:  # perhaps the launcher could still run the jobs
+    except Unreachable as error:  # perhaps the launcher can run the jobs, so continue
         say("preflight", f"the scheduler does not answer: its capacity is not checked ({error})")
 
 

@@ -36,7 +36,7 @@ from mswitch.models.training.metrics import METRICS
 from mswitch.pipelines import objects, storage
 from mswitch.pipelines.outputs import read_json_object
 
-#: Bytes at the end of metrics.jsonl. They suffice for the last lines, even with all experts' loads.
+#: Bytes at the end of metrics.jsonl: enough for its last lines, even with every expert's load.
 _TAIL_BYTES = 1 << 20
 #: Fewest measured steps whose median estimates the time of a step.
 MEASURED_STEPS = 20

@@ -149,7 +149,7 @@ class Trainings:
         return [future for future in self.trainings.values() if future not in self._done]
 
     def _next(self) -> Planned | None:
-        """Return the next training to start; None if one failed, because comparisons need all."""
+        """Return the next training to start; None if one failed: comparisons need all trainings."""
         if any(future.state.is_failed() for future in self._done):
             return None
         return next(

@@ -182,7 +182,7 @@ def margin(errors: Sequence[tuple[float, float]], tail: float) -> float:
 def t_test(
     value: float, errors: Sequence[tuple[float, float]], confidence: float, *, scale: float
 ) -> Estimate:
-    """Return a difference with p value and Student's interval; no interval for rounding errors.
+    """Return a difference with p value and Student's interval (None if errors are only rounding).
 
     Args:
         value: the difference.
@@ -257,7 +257,7 @@ def _sample_skewness(deltas: Sequence[Estimate]) -> tuple[np.ndarray, float]:
 
 
 def shrunken_skewness(deltas: Sequence[Estimate]) -> np.ndarray:
-    """Estimate each language's skewness [L]; shrink it to the mean by the noise's share."""
+    """Estimate each language's skewness [L]; shrink it to the mean by the share of noise."""
     skewness, noise = _sample_skewness(deltas)
     if not len(skewness):
         return np.zeros(len(deltas))

@@ -66,7 +66,7 @@ def _text(run: EvaluatedRun) -> dict[str, int]:
 def pair_up(
     baselines: Sequence[EvaluatedRun], candidates: Sequence[EvaluatedRun], *, longer: bool = False
 ) -> list[Pairs]:
-    """Pair the runs of each candidate with the baseline's by seed.
+    """Pair the runs of each candidate with the baseline's runs by seed.
 
     Args:
         baselines: runs of one model, each with another seed.

@@ -280,7 +280,7 @@ def read_evaluated_run(
             "run": config["config_hash"],
             # The configuration without the paths of its inputs, which may move.
             "config": config_hash("run", {**config, **places}),
-            # While a run trains its metrics grow, but the used part stays the same.
+            # While a run trains, its metrics file grows, but the used part stays the same.
             "metrics": file_sha256(directory / METRICS) if finished else None,
             "eval": {path.stem: file_sha256(path) for path in paths},
             "routing": file_sha256(routing) if routing.is_file() else None,

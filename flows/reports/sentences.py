@@ -51,7 +51,7 @@ def fewer_steps(value: float, censored: Censoring = "none") -> str:
 
 
 def figure_mark(figure: Mapping[str, Any]) -> Censoring:
-    """Return which bound a figure over languages is; "none" unless its range has one open end."""
+    """Return the kind of a figure's bound if its range is open at one end, else "none"."""
     low, high = figure["range"]
     if (low > 0) == (high is not None):
         return "none"

@@ -335,7 +335,7 @@ def speed_up_over_seeds(
 def measure_delta(
     losses: LanguageLosses, confidence: float | None, of_seeds: Sequence[float] | np.ndarray = ()
 ) -> Estimate:
-    """Compare both models at the last step; clusters are documents and, with several seeds, seeds.
+    """Compare both models at the last step. Clusters are documents; several seeds are clusters too.
 
     The standard error is the delete-one jackknife's: the root of the sum of squares of the
     difference's changes when one document is left out (HC3 for a ratio; MacKinnon, Nielsen and

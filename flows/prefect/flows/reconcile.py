@@ -45,7 +45,7 @@ START_SECS = 180
 
 @flow(name="reconcile", flow_run_name="reconcile")
 def reconcile() -> None:
-    """Restart crashed flow runs, stop jobs of cancelled or suspended ones, report orphaned jobs."""
+    """Restart crashed flow runs, stop jobs of cancelled or suspended runs, report orphaned jobs."""
     look(read_operators().storage)
 
 
@@ -87,7 +87,7 @@ def settle(record: Record, flow_run: FlowRun | None) -> None:
                 leave(*left)
             end_flow_run(flow_run, need_record(record.job.path))
         return
-    # With another intent and no follower, a request to pause or cancel has not reached the job, and
+    # With the intent to pause or cancel and no follower, the request has not reached the job, and
     # nobody repeats the request.
     if record.intent == "run" or read_follower(record.job.path) is not None:
         if wants_jobs(flow_run) or not leave(*left):
