@@ -141,7 +141,7 @@ def run_chain(name: str, request: Request, out: Path, prepare_only: bool = False
 
 
 def prepare(chain: Chain, request: Request, setting: Setting, out: Path) -> str:
-    """Make examples if the request names none; return the examples' directory or URL."""
+    """Make examples if the request names no examples; return the examples' directory or URL."""
     if request.examples:
         return request.examples
     made = str(out / "examples")
@@ -248,7 +248,7 @@ def is_evaluated(run: Path, steps: int) -> bool:
 
 
 def keep_last_checkpoint(run: Path) -> None:
-    """Remove all checkpoints but the last; they were only needed for evaluation, and are large."""
+    """Remove all checkpoints but the last; they are large, and only evaluation needed them."""
     steps = [path for path in (run / CHECKPOINTS).iterdir() if path.name.isdecimal()]
     for path in sorted(steps, key=lambda path: int(path.name))[:-1]:
         shutil.rmtree(path)

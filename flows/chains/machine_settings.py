@@ -228,7 +228,7 @@ SETTINGS = {
         models=make_pair("mt5-tiny", "mswitch-tiny"),
         corpus=CorpusConfig(
             # A page has a few sentences. mC4's rule (3 lines, the third longest of 200 characters)
-            # would drop nearly all pages, and every Chinese, Japanese and Korean one.
+            # would drop nearly all pages, and every Chinese, Japanese and Korean page.
             min_lines=1,
             min_long_line_characters=1,
             # mC4 3.0.1's threshold; 3.1.0's 0.95 is for whole web pages.

@@ -74,7 +74,7 @@ class Request:
         return setting.only(self.models) if self.models else setting
 
     def finetune(self, setting: Setting) -> TuningConfig | None:
-        """Return the settings of fine-tuning; None without fine-tuning, or without text for it."""
+        """Return fine-tuning's settings; None without fine-tuning, or without text for the task."""
         if self.examples:
             return None
         if self.finetune_steps is None:

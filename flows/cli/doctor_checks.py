@@ -105,7 +105,7 @@ def check_runners() -> list[Finding]:
 def _is_installed(module: str) -> bool:
     try:
         return importlib.util.find_spec(module) is not None
-    except ModuleNotFoundError:  # its parent package is not installed
+    except ModuleNotFoundError:  # the module's parent package is not installed
         return False
 
 

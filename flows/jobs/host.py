@@ -32,7 +32,7 @@ def main(lock: int, codes_file: Path, command: list[str]) -> None:
         code = run_command(command, keep=[lock])
         write_reserved(codes_file, json.dumps({"codes": [code], "ended": time.time()}) + "\n")
     except Exception:
-        traceback.print_exc()  # write it to the log before the kill below
+        traceback.print_exc()  # write the error to the log before the kill below
     os.killpg(0, signal.SIGKILL)
 
 

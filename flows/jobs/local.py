@@ -86,7 +86,7 @@ class Local:
                     start_new_session=True,
                 )
         # Wait, so that the kernel keeps no zombie. The thread's reference to `host` also keeps the
-        # lifeline, a pipe, open.
+        # lifeline's pipe open.
         threading.Thread(target=host.wait, daemon=True).start()
 
     def find(self, job: Job) -> Sequence[int]:

@@ -119,7 +119,7 @@ class Record:
         return self.earlier_host_hours + self.job.hosts * hours
 
     def as_json(self) -> dict[str, Any]:
-        """Return the record as an object of JSON, as in its file."""
+        """Return the record as a JSON object, as the record's file contains it."""
         value = _RECORD.dump_python(self, mode="json", exclude={"job": {"program"}})
         return {"key": self.job.key, **value}
 

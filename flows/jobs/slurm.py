@@ -151,7 +151,7 @@ class Slurm:
         return sorted({n for name in names if (n := job.parse_attempt(name)) is not None})
 
     def poll(self, job: Job, attempt: int) -> Status:
-        """Ask the queue; the exit codes are from the processes' files."""
+        """Ask the queue for the state; read exit codes from the processes' files."""
         entries = self._find_entries(job, attempt)
         living = [entry for entry in entries if not _OVER.search(entry.state)]
         shown = (living or entries or [None])[0]

@@ -40,7 +40,7 @@ class OverBudgetError(UserError):
 
 @dataclasses.dataclass
 class CostGuard:
-    """Sums the cost of trainings and their evaluations, and estimates the rest.
+    """Sums the cost of trainings and their evaluations, and estimates the further cost.
 
     Attributes:
         planned: the trainings.

@@ -41,7 +41,7 @@ _leaving: contextvars.ContextVar["_Leaving"] = contextvars.ContextVar("leaving")
 
 
 class _Leaving(threading.Event):
-    """Tells a flow run's tasks that its main thread is ending, and whether it is suspended."""
+    """Tells a flow run's tasks that its main thread is ending, and whether the run is suspended."""
 
     suspended = False
 

@@ -1,4 +1,4 @@
-"""Flow runs that own jobs: find those that still want a job, and handle their end."""
+"""Flow runs that own jobs: find the runs that still want a job, and handle their end."""
 
 import contextlib
 from typing import Any
@@ -36,7 +36,7 @@ def name_owner(flow_run_id: UUID | str) -> str:
 
 
 def parse_flow_run_id(owner: str) -> UUID | None:
-    """Return the id of the flow run that is this owner of a job; None if it is a person."""
+    """Return the id of the flow run that `owner` names; None if `owner` is a person."""
     return UUID(owner.removeprefix(_OWNER)) if owner.startswith(_OWNER) else None
 
 
@@ -86,7 +86,7 @@ def still_wants(owner: str) -> bool:
 
 
 def withdraw(job: Job, launcher: Launcher, owner: str, since: int | None = None) -> None:
-    """Cancel a job of a flow run, unless others want it (see `leave`); only log a failure."""
+    """Cancel a job of a flow run, unless other owners want it (see `leave`); only log a failure."""
     try:
         leave(job, launcher, "cancel", owner, still_wants, since)
     except (Unreachable, UserError) as error:  # `reconcile` completes the recorded request

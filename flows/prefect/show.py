@@ -139,7 +139,7 @@ def show_scores(run: Path | str, place: Path, split: str) -> str:
 
 
 def read_last_metrics(run: Path | str, count: int = 1) -> list[dict[str, Any]]:
-    """Return the metrics of the last steps whose lines are complete, at most `count` of them.
+    """Return the metrics of the last steps whose lines are complete, at most `count` steps.
 
     A bucket, whose metrics are as old as the last checkpoint, is read at most once a minute.
 

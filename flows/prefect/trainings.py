@@ -122,7 +122,7 @@ class Trainings:
                     self._report_so_far()
                 self._done = wait(list(self.trainings.values()), timeout=LOOK_SECS).done
                 for future in self._done:
-                    future.wait()  # later reads of its state need no request to the server
+                    future.wait()  # reading its state later needs no request to the server
             for future in self.trainings.values():
                 future.result()
         except OverBudgetError:

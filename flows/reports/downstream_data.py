@@ -79,7 +79,7 @@ def pair_data(
 
 
 def run_data(run: TunedRun, rows: Rows, results: Sequence[Result]) -> dict[str, Any]:
-    """Return the contents of run.json. `rows` are of the page's first result."""
+    """Return the contents of run.json. `rows` belong to the page's first result."""
     data = _data([[run]], [run.name], results)
     lead = results[0]
     scores = lead.languages.values()

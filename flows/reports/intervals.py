@@ -225,7 +225,7 @@ def holm_rejections(p_values: Sequence[float]) -> np.ndarray:
 
 
 def clear_after_holm(deltas: Sequence[Estimate], seeds: int = 1) -> tuple[int | None, int | None]:
-    """Count better and worse languages by Holm's method; None if it cannot be used.
+    """Count better and worse languages by Holm's method; None if the method cannot be used.
 
     It cannot if seeds are so few that their t is above `MOST_ERRORS` standard errors, nor if
     differences are skewed. If g is a mean's skewness, the tail of Student's t beyond z on the other

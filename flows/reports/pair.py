@@ -204,7 +204,7 @@ def _make_all(
     make_one: Callable[[Pairs, tuple[str, str]], Made],
     extras: Mapping[str, Any],
 ) -> Made:
-    """Compare several candidates with the baseline; each has its files in a subdirectory."""
+    """Compare several candidates with the baseline; each candidate has a subdirectory of files."""
     baseline, *names = name_models([compared[0][0][0], *(pairs[0][1] for pairs in compared)])
     reports, files = {}, {}
     for number, (name, pairs) in enumerate(zip(names, compared, strict=True), start=1):

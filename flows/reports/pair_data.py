@@ -133,7 +133,7 @@ UNITS = {False: ("nats", "target token"), True: ("bits", "byte of masked text")}
 
 
 def name_pair(baseline: str, candidate: str) -> tuple[str, str]:
-    """Name both models for the page by their presets, with their roles if these are equal."""
+    """Name both models for the page by their presets, with their roles if the presets are equal."""
     if baseline != candidate:
         return baseline, candidate
     return f"{baseline} (baseline)", f"{candidate} (candidate)"
@@ -170,7 +170,7 @@ def _language_json(
 def _sizes(
     results: Sequence[LanguageResult], run: EvaluatedRun, config: ReportConfig
 ) -> list[dict[str, Any]]:
-    """Split the headline's languages into thirds by amount of training text; return figures."""
+    """Split the headline's languages into thirds by training text; return each third's figures."""
 
     def tokens(result: LanguageResult) -> int:
         return int(run.config["languages"][result.losses.lang].get("train_tokens", 0))

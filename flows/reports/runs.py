@@ -89,7 +89,7 @@ class CompletedRun:
 
     @property
     def decay(self) -> int:
-        """Number of last steps in which the learning rate fell to zero; 0 if it did not."""
+        """Number of last steps in which the learning rate fell to zero; 0 if it did not fall."""
         return int(self.config["train"].get("decay", 0))
 
     @property
@@ -367,14 +367,14 @@ def _read_routing(path: Path, option: str) -> Routing:
 def read_table(
     path: Path, option: str, columns: Sequence[str], optional: Sequence[str] = ()
 ) -> pa.Table:
-    """Read `columns`, and existing `optional` ones, of a file of evaluations or predictions."""
+    """Read `columns`, and existing `optional` columns, of a file of evaluations or predictions."""
     name = f"{path.parent.name}/{path.name}"
     try:
         table = pq.ParquetFile(path).read()
     except (pa.ArrowInvalid, OSError) as error:
         raise UserError(f"{option}: cannot read {name} as Parquet: {advice(path)}") from error
     if DENOISER in table.column_names:
-        # Losses of different denoisers cannot be averaged: use only the first denoiser, T5's.
+        # Losses of different denoisers cannot be averaged: use only the first, which is T5's.
         table = table.filter(pc.call_function("equal", [table[DENOISER], pa.scalar(0)]))
     missing = [column for column in columns if column not in table.column_names]
     if missing:

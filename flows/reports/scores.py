@@ -165,7 +165,7 @@ class Rows:
         return Result(data, languages, average)
 
     def average(self, metric: str) -> Average | None:
-        """Return the macro average of languages with `Metric.is_averaged`; None if none has it."""
+        """Return the macro average of languages with `Metric.is_averaged`, or None without any."""
         of_languages = {
             lang: made
             for lang, made in self._metrics(metric).items()

@@ -66,7 +66,7 @@ class TunedRun(CompletedRun):
 
     @property
     def trained_as(self) -> list[str]:
-        """Names of the predicted task in training: `ALONE` for a single task, [] for a new one."""
+        """Names of the predicted task in training: `ALONE` for a single task, [] for a new task."""
         examples = self.config["examples"] or {}
         tasks = examples.get("tasks", {ALONE: examples.get("config_hash")})
         return [name for name, examples_hash in tasks.items() if examples_hash == self.tasks]
@@ -185,7 +185,7 @@ def differ_in_seed(runs: Sequence[TunedRun]) -> bool:
 
 
 def sort_runs(runs: Sequence[TunedRun]) -> list[TunedRun]:
-    """Return the fine-tuned runs of a model by seed, or by the steps that they began with."""
+    """Return the fine-tuned runs of a model by seed, or by the steps at which they began."""
     if len(runs) == 1:
         return list(runs)
     first, of_seeds = runs[0], differ_in_seed(runs)

@@ -388,7 +388,7 @@ def _name_logs_command(place: Path) -> str:
 
 
 def _name_job(job: Job) -> str:
-    """Name a job by its path for commands, and by its output if that is in a bucket."""
+    """Name a job by its path for commands, and by its output if the output is in a bucket."""
     return _make_line(job.path) + (f" ({_make_line(job.out)})" if job.record else "")
 
 

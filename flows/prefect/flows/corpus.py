@@ -1,4 +1,4 @@
-"""The flows that build a corpus, and add a crawl or other files to one."""
+"""The flows that build a corpus, and add a crawl or other files to a corpus."""
 
 import json
 import re

@@ -103,7 +103,7 @@ def settle(record: Record, flow_run: FlowRun | None) -> None:
 
 
 def find_lost_flow_runs() -> list[FlowRun]:
-    """Return the flow runs that crashed, or whose worker died before it started the process."""
+    """Return the flow runs that crashed, or whose worker died before it started their process."""
     late = datetime.datetime.now(datetime.UTC) - datetime.timedelta(seconds=START_SECS)
     return [
         run

@@ -33,7 +33,7 @@ from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.outputs import MARKER
 from mswitch.pipelines.progress import say
 
-#: `reconcile`, every two minutes, will not restart a run that has been Crashed for longer.
+#: `reconcile`, every two minutes, will not restart a run that was Crashed for longer than this.
 CRASHED_SECS = 1800
 #: Value of the field `begin_with` that means the previous pair.
 PREVIOUS = "{previous}"
