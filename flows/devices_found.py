@@ -36,7 +36,7 @@ class Devices:
 
 
 def find_devices() -> Devices:
-    """Ask JAX in a separate process: a bad driver may hang, and JAX takes a GPU's memory."""
+    """Find devices in a separate process: a bad driver may hang, and JAX takes a GPU's memory."""
     try:
         done = subprocess.run(
             [sys.executable, "-P", "-c", _SCRIPT],

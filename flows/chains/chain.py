@@ -62,7 +62,7 @@ class Chain:
         self.name, self.secs = name, dict[str, float]()
 
     def run(self, title: str, stage: Stage, **values: Any) -> None:
-        """Run a stage: here, or, if it computes with JAX, as a job that restarts."""
+        """Run a stage here. If the stage computes with JAX, run it as a job that restarts."""
         if stage.accelerator:
             self.time(title, run_tied, stage.job(**values), f"mswitch {self.name}")
         else:
@@ -141,7 +141,7 @@ def run_chain(name: str, request: Request, out: Path, prepare_only: bool = False
 
 
 def prepare(chain: Chain, request: Request, setting: Setting, out: Path) -> str:
-    """Make examples if the request names none; return the examples' directory or URL."""
+    """Make examples if the request names no examples; return the examples' directory or URL."""
     if request.examples:
         return request.examples
     made = str(out / "examples")
@@ -219,7 +219,7 @@ def tune(
 
 
 def check_room(plan: Plan, left: Sequence[Model], examples: str, out: Path) -> None:
-    """Check that checkpoints fit the disk: all of one run, and the last one of every run."""
+    """Check that the disk has room for all checkpoints of one run and the last one of each run."""
     if not left:
         return
     size = pad_vocabulary(read_manifest(examples, "examples")["vocabulary_size"])
@@ -231,7 +231,7 @@ def check_room(plan: Plan, left: Sequence[Model], examples: str, out: Path) -> N
 
 
 def estimate_time_left(plan: Plan, done: int, total: int, took: Sequence[float]) -> str:
-    """Name the next run and the time left, estimated from finished runs or else from the plan."""
+    """Name the next run, and the time left, estimated from finished runs or from the plan."""
     secs = sum(took) / len(took) if took else plan.secs and plan.secs / total
     hours = f", about {secs * (total - done) / 3600:.1f} h left" if secs else ""
     return f"run {done + 1} of {total}{hours}"
@@ -248,7 +248,7 @@ def is_evaluated(run: Path, steps: int) -> bool:
 
 
 def keep_last_checkpoint(run: Path) -> None:
-    """Remove all checkpoints but the last; they were only needed for evaluation, and are large."""
+    """Remove all checkpoints but the last; they are large, and only evaluation needed them."""
     steps = [path for path in (run / CHECKPOINTS).iterdir() if path.name.isdecimal()]
     for path in sorted(steps, key=lambda path: int(path.name))[:-1]:
         shutil.rmtree(path)

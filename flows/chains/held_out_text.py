@@ -17,7 +17,7 @@ from mswitch.pipelines.progress import say
 
 #: With fewer held-out documents, the interval of a language is wide.
 ENOUGH_DOCUMENTS = 50
-#: Number of languages to show with the fewest documents, and also with the most recurring text.
+#: Number of languages in each of two lists: fewest documents, and most recurring text.
 _SHOWN = 5
 
 
@@ -41,7 +41,7 @@ def decontaminate(corpus: str, out: Path) -> dict[str, Any]:
 
 
 def read_documents(examples: str) -> dict[str, Any]:
-    """Count the held-out documents of examples, which contain no other facts about the text."""
+    """Count the held-out documents of examples. Examples store no other facts about the text."""
     languages = read_manifest(examples, "examples")["languages"]
     counts = {lang: splits.get("validation", {}) for lang, splits in languages.items()}
     return {"languages": {lang: {"documents": c.get("documents", 0)} for lang, c in counts.items()}}

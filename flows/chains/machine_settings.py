@@ -31,14 +31,14 @@ DEBIAN_PAGES = CorpusConfig(
     min_lines=3,
     min_long_line_characters=40,
     language_threshold=0.7,
-    # Enough documents for an interval, few enough to evaluate 32 times on two cores.
+    # This holds out enough documents for an interval. Two cores can evaluate them 32 times.
     validation_per_mille=10,
     min_validation_documents=8,
 )
 #: Examples of the task for fine-tuning.
 LANGUAGE_OF = SupervisedConfig(inputs_length=64, targets_length=8)
-#: Both models take a minute on two cores; only the last checkpoint is written. T5's rate of 1e-3
-#: would change the models too little in so few steps.
+#: Fine-tuning takes a minute for both models on two cores; only the last checkpoint is written.
+#: T5's rate of 1e-3 would change the models too little in so few steps.
 FINETUNE = TuningConfig(steps=80, batch_size=32, base_learning_rate=0.04, dtype="float32")
 
 
@@ -119,7 +119,7 @@ class Setting:
     measured: str = NOT_MEASURED
 
     def fits(self, machine: Devices) -> bool:
-        """Return whether the machine has the platform, memory and devices of this setting."""
+        """Return whether the machine has the platform, memory and devices that a setting needs."""
         return (
             (self.memory_gib > 0) == (machine.platform != "cpu")
             and machine.memory_bytes >= self.memory_gib * GIB
@@ -177,14 +177,14 @@ def _make_reports(models: Mapping[str, Model]) -> dict[str, tuple[str, tuple[str
 _OF_MESSAGES = {
     "dense": _DENSE,
     "sparse": _TIGHT,
-    # One model has as many FLOPs per step as `sparse`, the other has as many parameters.
+    # The first model has as many FLOPs per step as `sparse`; the second has as many parameters.
     "dense-equal-flops": _DENSE.changed(d_ff=69),
     "dense-equal-parameters": _DENSE.changed(d_ff=1024),
     # `hash` has as many experts as `sparse`; `hash-32` has twice as many, for equal FLOPs.
     "hash": _TIGHT.changed(routing="hash"),
     "hash-32": _TIGHT.changed(routing="hash", experts=32),
 }
-#: Text without selection. Experts gain after some 4,000 steps; then their gain grows.
+#: The text is not limited to prose. Experts gain after some 4,000 steps; then their gain grows.
 _MESSAGES = Setting(
     models=_OF_MESSAGES,
     reports=_make_reports(_OF_MESSAGES),
@@ -215,7 +215,7 @@ _MESSAGES = Setting(
 
 _OF_PROSE = {
     **{name: model for name, model in _OF_MESSAGES.items() if name != "hash"},
-    # Equal in FLOPs per step to the most expensive models, which have 32 experts and a router.
+    # This model's FLOPs per step equal those of the most expensive models (32 experts, a router).
     "dense-equal-flops": _DENSE.changed(d_ff=75),
     "sparse-32": _TIGHT.changed(experts=32),
     "token-32": _TIGHT.changed(routing="token", experts=32),
@@ -228,13 +228,13 @@ SETTINGS = {
         models=make_pair("mt5-tiny", "mswitch-tiny"),
         corpus=CorpusConfig(
             # A page has a few sentences. mC4's rule (3 lines, the third longest of 200 characters)
-            # would drop nearly all pages, and every Chinese, Japanese and Korean one.
+            # would drop nearly all pages, and every Chinese, Japanese and Korean page.
             min_lines=1,
             min_long_line_characters=1,
             # mC4 3.0.1's threshold; 3.1.0's 0.95 is for whole web pages.
             language_threshold=0.7,
             language_min_bytes=0,
-            # One page in five is held out; the minimum is enough for a language's interval.
+            # One page in five is held out. Five pages of a language are enough for its interval.
             validation_per_mille=200,
             min_validation_documents=5,
         ),
@@ -256,7 +256,7 @@ SETTINGS = {
         timed=True,
         measured="docs/experiments/2026-11-27-the-pair-on-debians-text-again.md",
     ),
-    # The examples are only facts, for which a wider layer helps from the start.
+    # The examples contain only facts. For facts, a wider layer helps from the start.
     "names": Setting(
         models={"dense": _DENSE, "sparse": _SPARSE},
         vocabulary=NAMES_VOCABULARY,
@@ -290,7 +290,7 @@ SETTINGS = {
             keep_und=False,
             min_lines=1,
             min_long_line_characters=40,
-            # Pages of help are short. In Khmer text, the second rule counts marks as words.
+            # Help pages are short. In Khmer text, the rule on alphabetic words counts marks.
             set=("quality.min_words=20", "quality.min_alphabetic_word_share=0.4"),
             validation_per_mille=10,
             min_validation_documents=60,

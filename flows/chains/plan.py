@@ -44,7 +44,7 @@ _SECS = {"m": 60.0, "h": 3600.0, "d": 86400.0}
 
 @dataclasses.dataclass(frozen=True)
 class Request:
-    """Options of the command.
+    """Options of `mswitch demo` or `mswitch evidence`.
 
     Attributes:
         sample: text to download, unless the setting is for names of things.
@@ -74,7 +74,7 @@ class Request:
         return setting.only(self.models) if self.models else setting
 
     def finetune(self, setting: Setting) -> TuningConfig | None:
-        """Return the settings of fine-tuning; None without fine-tuning, or without text for it."""
+        """Return fine-tuning's settings; None without fine-tuning, or without text for the task."""
         if self.examples:
             return None
         if self.finetune_steps is None:
@@ -86,7 +86,7 @@ class Request:
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """Trainings of the command.
+    """Trainings of `mswitch demo` or `mswitch evidence`.
 
     Attributes:
         setting: name of the setting.
@@ -122,7 +122,7 @@ class Plan:
 
 
 def settle_plan(request: Request, out: Path) -> Plan:
-    """Return the stored plan of `out`, which the caller has locked, or make a new one.
+    """Return the stored plan of `out`, or make a new plan; the caller has locked `out`.
 
     A request may add or leave out seeds and models of a stored plan, and add steps. All other
     settings of runs stay. Steps cannot be added if runs were fine-tuned: these began at the old
@@ -247,14 +247,14 @@ def count_usable_devices(
 
 
 def choose_data_setting(request: Request, setting: Setting) -> Setting:
-    """Return the setting that makes examples of text: the demo's for the small sample."""
+    """Return the setting that makes examples of text; the small sample uses the demo's setting."""
     small = request.sample == "gflanguages" and not request.corpus
     return SETTINGS["demo"] if small else setting
 
 
 @dataclasses.dataclass(frozen=True)
 class _Data:
-    """Data that a training reads, or a guess if it does not exist yet.
+    """Data that a training reads, or an estimate if the data do not exist yet.
 
     Attributes:
         lengths: lengths of inputs and targets, in tokens.
@@ -300,7 +300,7 @@ def _describe_data(request: Request, setting: Setting) -> _Data:
 
 
 def _round_two_figures(value: float) -> str:
-    """Format a number to two figures, without an exponent."""
+    """Format a number to two significant figures, without an exponent."""
     return f"{float(f'{value:.2g}'):,g}"
 
 

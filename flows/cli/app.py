@@ -1,4 +1,4 @@
-"""The `mswitch` command: its subcommands, one line of help each.
+"""The `mswitch` command: its subcommands, each with one line of help.
 
 Only the subcommand that is called gets imported: `mswitch --help` takes a fraction of a second,
 and a single stage does not wait for Prefect.
@@ -118,7 +118,7 @@ def run(argv: Sequence[str]) -> int:
 
 
 def quieten_beam() -> None:
-    """Hide Beam's log of exceptions that it also raises, and its advice at import."""
+    """Hide Beam's log of exceptions that Beam also raises, and its advice at import."""
     logging.getLogger().addFilter(lambda record: "apitools not found" not in record.getMessage())
     for name in ("apache_beam.runners.common", "apache_beam.runners.worker"):
         logging.getLogger(name).setLevel(logging.CRITICAL)

@@ -1,4 +1,4 @@
-"""Check which packages, devices and runners work here, and what needs the missing ones."""
+"""Check which packages, devices and runners work here, and what each missing one is for."""
 
 import dataclasses
 import importlib.metadata
@@ -88,7 +88,7 @@ def check_devices() -> list[Finding]:
 
 
 def check_runners() -> list[Finding]:
-    """Say which Beam runners can be used from here."""
+    """Find which Beam runners can be used on this machine."""
     java = shutil.which("java")
     flink = java and f"{java}; also needs a job-server jar"
     google = _is_installed("google.cloud.dataflow_v1beta3")
@@ -105,7 +105,7 @@ def check_runners() -> list[Finding]:
 def _is_installed(module: str) -> bool:
     try:
         return importlib.util.find_spec(module) is not None
-    except ModuleNotFoundError:  # its parent package is not installed
+    except ModuleNotFoundError:  # the module's parent package is not installed
         return False
 
 
@@ -118,7 +118,7 @@ def check_programs() -> list[Finding]:
 
 
 def _look_for(group: str, *rows: tuple[str, str | None, str]) -> list[Finding]:
-    """Return a finding for each name with its detail; without a detail, say how to get it."""
+    """Return a finding for each name: its detail if it is present, else how to get it."""
     return [
         Finding(group, name, "ok" if detail else "missing", detail or how)
         for name, detail, how in rows
@@ -140,7 +140,7 @@ def check_machine() -> list[Finding]:
     ]
 
 
-#: All checks, in the order of the table.
+#: All checks, in the order of the doctor's table.
 CHECKS = (check_machine, check_packages, check_devices, check_runners, check_programs)
 
 

@@ -27,7 +27,7 @@ def end_on_interrupt() -> None:
     os.set_blocking(writing, False)
     signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
     threading.Thread(target=_watch, args=(reading,), name="interrupts", daemon=True).start()
-    # The resource tracker removes remaining semaphores. It must not warn of this.
+    # The resource tracker removes remaining semaphores. It must not warn of the semaphores.
     os.environ.setdefault("PYTHONWARNINGS", "ignore:resource_tracker:UserWarning")
 
 

@@ -18,7 +18,7 @@ def make_end_command(job: Job) -> tuple[str, ...] | None:
 
 
 def describe_differences(argv: Sequence[str], other: Sequence[str]) -> str:
-    """Name the options in which two command lines differ; "command" for the words before them."""
+    """Name the options that differ between command lines; call the words before them "command"."""
     ours, theirs = _options(argv), _options(other)
     names = sorted(
         name for name in ours.keys() | theirs.keys() if ours.get(name) != theirs.get(name)

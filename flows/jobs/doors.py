@@ -47,7 +47,7 @@ class StopFollowing(Exception):  # noqa: N818  # not an error
 
 
 def follow_once(text: str) -> None:
-    """End `follow` after one step; pass this to it as a callback."""
+    """End `follow` after one step; pass this function to `follow` as a callback."""
     raise StopFollowing(text)
 
 
@@ -119,7 +119,7 @@ def leave(
         if record.intent != how:
             return False  # meanwhile somebody made another request
         _end_attempt(record, time.time())
-    # A follower also cancels this work when the processes have ended. The job may lack a follower.
+    # Once a job's processes end, a follower cancels its Dataflow work. The job may lack a follower.
     _end_elsewhere(job)
     return True
 
@@ -184,7 +184,7 @@ def follow(
     sleep: Callable[[float], None] = time.sleep,
     clock: Callable[[], float] = time.time,
 ) -> State:
-    """Follow a job to its end: take over the living attempt or start the next, until it is over.
+    """Follow a job to its end: take over its living attempt, and start attempts until it is done.
 
     A job that was refused, failed, paused or cancelled stays so: call `want` first. A callback may
     call `leave`. If a callback raises, this ends with that error, and the job keeps running.
@@ -246,7 +246,7 @@ class _Steps:
         return self.wanted.poll_secs if own is None else own
 
     def step(self) -> State | float:
-        """Poll the job once, and act; return its final state, or the seconds to wait."""
+        """Poll the job once, and take the next action; return its final state or a waiting time."""
         new = functools.partial(prepare_record, self.job, self.wanted, following=True)
         with edit_record(self.job.path, new) as record:
             last = record.alive

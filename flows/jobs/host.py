@@ -22,7 +22,7 @@ from mswitch.models import lifeline
 
 
 def main(lock: int, codes_file: Path, command: list[str]) -> None:
-    """Run `command` to its end; SIGTERM is passed on to it, once."""
+    """Run `command` to its end; pass the first SIGTERM on to the command."""
     if os.environ.get(lifeline.VARIABLE):
         lifeline.exit_with_parent()
     started = time.time()
@@ -32,7 +32,7 @@ def main(lock: int, codes_file: Path, command: list[str]) -> None:
         code = run_command(command, keep=[lock])
         write_reserved(codes_file, json.dumps({"codes": [code], "ended": time.time()}) + "\n")
     except Exception:
-        traceback.print_exc()  # write it to the log before the kill below
+        traceback.print_exc()  # write the error to the log before the kill below
     os.killpg(0, signal.SIGKILL)
 
 

@@ -43,12 +43,12 @@ from mswitch.pipelines.storage import is_remote
 KEY = "mswitch-key"
 #: Name and label of a namespace's headless service, by which pods find each other.
 SERVICE = "mswitch"
-#: Port on which process 0 listens for the others.
+#: Port on which process 0 listens for the other processes.
 PORT = 8476
 STOP = ".stop"
 #: Seconds for which an ended Job stays in the cluster.
 _KEEP_SECS = 7 * 24 * 3600
-#: Messages of kubectl if the cluster will never accept a Job, or if kubectl does not know it.
+#: Messages of kubectl if the cluster will never accept a Job, or if its context is unknown.
 _REFUSED = re.compile(
     r"server \((Forbidden|Invalid|BadRequest|NotFound)\)|ValidationError\(|"
     r"context was not found|context .* does not exist"
@@ -108,7 +108,7 @@ class Kubernetes:
         return {"launcher": "kubernetes", **dataclasses.asdict(self)}
 
     def check(self, job: Job) -> None:
-        """Check that the job fits the slice and the volumes, and submit it in a dry run.
+        """Check the job's hosts and output against the slice and volumes; submit it in a dry run.
 
         Raises:
             Unreachable: the cluster does not answer.
@@ -152,8 +152,8 @@ class Kubernetes:
         """Return the Job of an attempt, which runs one pod per host."""
         labels = {KEY: job.key, SERVICE: "job"}
         queue = {"kueue.x-k8s.io/queue-name": self.queue} if self.queue else {}
-        # The first pod that fails ends the Job. As long as the Job exists, it states the rule that
-        # ended it, even if the pod is gone.
+        # The first pod that fails ends the Job. Until its deletion, the Job states the
+        # rule that ended it, even if the pod is gone.
         disrupted = {"type": "DisruptionTarget", "status": "True"}
         rules = [
             {"action": "FailJob", "onPodConditions": [disrupted]},
@@ -217,7 +217,7 @@ class Kubernetes:
     def _make_command(self, job: Job, attempt: int) -> list[str]:
         program = [self.python if word == sys.executable else word for word in job.program]
         words = [self.python, "-P", "-m", "mswitch.flows.jobs.pod_command", job.left(attempt, "")]
-        # Kubernetes expands nothing in a user's text.
+        # Kubernetes would expand `$` in a user's text.
         escaped = [word.replace("$", "$$") for word in (*words, *program, *job.argv)]
         # On TPUs, GKE's environment variables contain the values below.
         if "--distributed" not in job.argv or self.topology:

@@ -21,8 +21,9 @@ INTERRUPTED = re.compile(
 )
 OUT_OF_MEMORY = re.compile(r"OUT_OF_MEMORY|OOMKilled")
 CANCELLED = re.compile(r"CANCELLED")
-#: Budgets of a job: restarts after an interruption since somebody last requested the job, and
-#: restarts in a row without progress (`Job.progress`). A command that fails is not restarted.
+#: PREEMPTIONS: limit of restarts after interruptions, since somebody last requested the job.
+#: STALLED: limit of restarts in a row without progress (`Job.progress`). A command that fails is
+#: not restarted.
 PREEMPTIONS, STALLED = 100, 3
 MEMORY_ADVICE = (
     "out of memory: request more from the scheduler, or give --microbatches, --remat layers or "

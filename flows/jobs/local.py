@@ -1,4 +1,4 @@
-"""Run jobs as processes of this machine, which outlive terminal, worker and flow unless tied.
+"""Run jobs as processes of this machine. Only tied jobs end with terminal, worker or flow.
 
 Each attempt has a host process (`mswitch.flows.jobs.host`) that leads a session and process
 group, and writes into the log. Submitter, host and command share one open lock file: the attempt
@@ -86,7 +86,7 @@ class Local:
                     start_new_session=True,
                 )
         # Wait, so that the kernel keeps no zombie. The thread's reference to `host` also keeps the
-        # lifeline open.
+        # lifeline's pipe open.
         threading.Thread(target=host.wait, daemon=True).start()
 
     def find(self, job: Job) -> Sequence[int]:
@@ -111,7 +111,7 @@ class Local:
         return Status("ended", "", where, host.get("started"), end["ended"], tuple(end["codes"]))
 
     def logs(self, job: Job, attempt: int, start: int) -> tuple[list[str], int]:
-        """Read from the log file."""
+        """Read lines from the attempt's log file."""
         over = not is_held(job.file(attempt, ".lock"))
         return read_log(job.file(attempt, ".log"), start, over=over)
 
@@ -124,7 +124,7 @@ class Local:
             return
         host = _read_host(job, attempt)
         if not host:
-            return  # the host process is just starting; a follower's next poll stops it
+            return  # the host process is just starting; a follower's next poll stops the process
         if host["node"] != os.uname().nodename:
             raise UserError(f"{job.out} is made on {host['node']}: give the command there")
         with contextlib.suppress(ProcessLookupError):

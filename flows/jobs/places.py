@@ -46,7 +46,7 @@ def take_place(job: Job, lock: Path, limit: int) -> None:
 
 
 def describe_wait(job: Job) -> str:
-    """Name the trainings that a job waits for; empty if it needs no place or all are free."""
+    """Name the trainings a job waits for; empty if it needs no place or all places are free."""
     return _describe(_list_taken()) if job.argv[0] in TRAININGS else ""
 
 
@@ -74,7 +74,7 @@ def _locate_places_file() -> Path:
     state = os.environ.get("XDG_STATE_HOME", "")
     if not os.path.isabs(state):
         state = os.path.expanduser("~/.local/state")
-    if not os.path.isabs(state):  # the user has no home
+    if not os.path.isabs(state):  # the user has no home directory
         state = os.path.join(tempfile.gettempdir(), f"mswitch-{os.getuid()}")
     # Several machines may share a home directory.
     return Path(state) / "mswitch" / f"trainings-{os.uname().nodename}.json"

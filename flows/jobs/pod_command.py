@@ -27,7 +27,7 @@ _NOT_STARTED = 127
 
 
 def main(prefix: str, command: list[str]) -> int:
-    """Run the command; SIGTERM is passed on to it, once."""
+    """Run the command; pass the first SIGTERM on to the command."""
     place = f"{prefix}{TASK}{os.environ['JOB_COMPLETION_INDEX']}"
     if not storage.is_remote(place):
         return _run(Path(place), command)
@@ -54,7 +54,7 @@ def _run(file: Path, command: list[str]) -> int:
         code = _NOT_STARTED
     with open(os.devnull, "wb") as nothing:
         _redirect_output(nothing.fileno())
-    with contextlib.suppress(subprocess.TimeoutExpired):  # child processes may still write
+    with contextlib.suppress(subprocess.TimeoutExpired):  # child processes may still write logs
         copy.wait(5)
     write_code(file, code)
     return code
@@ -78,7 +78,7 @@ def _upload_files(place: str) -> Iterator[Path]:
             while not over.wait(_UPLOAD_SECS):
                 size = log.stat().st_size if log.exists() else 0
                 if size != sent:
-                    with contextlib.suppress(objects.BucketError):  # the next round uploads again
+                    with contextlib.suppress(objects.BucketError):  # next round uploads the log
                         objects.upload(log, f"{place}.log")
                         sent = size
 

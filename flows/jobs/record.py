@@ -34,7 +34,7 @@ Outcome = Literal["done", "resume", "refused", "cancelled", "failed"]
 
 @dataclasses.dataclass
 class Attempt:
-    """One start of the command.
+    """One start of a job's command.
 
     Attributes:
         number: its number, from 1.
@@ -119,7 +119,7 @@ class Record:
         return self.earlier_host_hours + self.job.hosts * hours
 
     def as_json(self) -> dict[str, Any]:
-        """Return the record as an object of JSON, as in its file."""
+        """Return the record as a JSON object, as the record's file contains it."""
         value = _RECORD.dump_python(self, mode="json", exclude={"job": {"program"}})
         return {"key": self.job.key, **value}
 
@@ -235,7 +235,7 @@ def _write(directory: Path, text: str, minor: bool) -> None:
 def prepare_record(
     job: Job, launcher: Launcher, before: Record | None, *, following: bool = False
 ) -> Record:
-    """Return the existing record, or a new one that replaces the record of another, ended job.
+    """Return the existing record, or a new one that replaces the record of another job that ended.
 
     Args:
         job: the job.
@@ -289,7 +289,7 @@ def take_over(record: Record) -> None:
 def follow_alone(
     path: Path, waiting: Callable[[str], None], sleep: Callable[[float], None]
 ) -> Iterator[None]:
-    """Wait until a job has no follower, then hold its follower lock. Only the holder submits.
+    """Wait until a job has no follower, then hold its follower lock, which submitting needs.
 
     Args:
         path: `Job.path`.

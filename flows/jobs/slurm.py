@@ -151,7 +151,7 @@ class Slurm:
         return sorted({n for name in names if (n := job.parse_attempt(name)) is not None})
 
     def poll(self, job: Job, attempt: int) -> Status:
-        """Ask the queue; the exit codes are from the processes' files."""
+        """Ask the queue for the state; read exit codes from the processes' files."""
         entries = self._find_entries(job, attempt)
         living = [entry for entry in entries if not _OVER.search(entry.state)]
         shown = (living or entries or [None])[0]
@@ -173,12 +173,12 @@ class Slurm:
         return Status("ended", reason, where.strip(), started, ended, codes)
 
     def logs(self, job: Job, attempt: int, start: int) -> tuple[list[str], int]:
-        """Read from the log file."""
+        """Read lines from the attempt's log file."""
         over = len(self._list_ends(job, attempt)) == job.hosts
         return read_log(job.file(attempt, ".log"), start, over=over)
 
     def end(self, job: Job, attempt: int, *, kill: bool = False) -> None:
-        """Make the file that asks the processes to stop; Slurm ends a pending or a killed job."""
+        """Ask processes to stop, by a file; with `kill`, or if the job is pending, use scancel."""
         job.file(attempt, STOP).touch()
         for entry in self._find_entries(job, attempt):
             if entry.state == "PENDING":
@@ -199,7 +199,7 @@ class Slurm:
         Raises:
             Unreachable: Slurm does not answer.
         """
-        chosen = ("--all", "--states=all", f"--user={os.getuid()}")  # in hidden partitions too
+        chosen = ("--all", "--states=all", f"--user={os.getuid()}")  # also lists hidden partitions
         done = _call("squeue", "--noheader", *chosen, "--format=%i|%T|%r|%N|%S|%j")
         if done.returncode:
             raise Unreachable(" ".join(done.stderr.split()))

@@ -25,7 +25,7 @@ _MARGIN = 1.2
 
 
 class Approval(RunInput):
-    """Form that Prefect shows when a person resumes such a flow run.
+    """Form that Prefect shows when a person resumes a flow run that waits for approval.
 
     Attributes:
         decision: whether to continue or to cancel the flow run.
@@ -95,7 +95,7 @@ def _ask(limit: float, text: str, proposed: float) -> Approval:
         ),
     )
     keys = keyset_from_base_key(make_key("cost-above", str(limit)))
-    given: Any = read_flow_run_input(keys["response"])  # outside async code, this is no coroutine
+    given: Any = read_flow_run_input(keys["response"])  # no coroutine outside async code
     if given:
         if given["decision"] == "no":
             delete_flow_run_input(keys["response"])

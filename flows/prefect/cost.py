@@ -1,4 +1,4 @@
-"""Compute the past cost of trainings from host hours in their records; estimate the rest."""
+"""Compute trainings' past cost from host hours in their records; estimate their further cost."""
 
 import contextlib
 import dataclasses
@@ -22,7 +22,8 @@ from mswitch.pipelines import storage
 from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.outputs import read_json_object
 
-#: Share of the peak rate, before anything is measured. Large dense models reach more, small less.
+#: Assumed share of the peak rate, before anything is measured. Large dense models reach a larger
+#: share, and small models a smaller one.
 ASSUMED_UTILIZATION = 0.3
 #: Commands that write metrics of training.
 _TRAININGS = ("train", "finetune")
@@ -39,7 +40,7 @@ class OverBudgetError(UserError):
 
 @dataclasses.dataclass
 class CostGuard:
-    """Sums the cost of trainings and their evaluations, and estimates the rest.
+    """Sums the cost of trainings and their evaluations, and estimates the further cost.
 
     Attributes:
         planned: the trainings.
@@ -118,7 +119,7 @@ class CostGuard:
         return total if known else None, "; ".join(lines)
 
     def note(self) -> str:
-        """Return past and expected cost, for a line of progress."""
+        """Return the past and expected cost as text for a line of progress."""
         if self.price is None:
             return ""
         spent, (left, _) = self.spent(), self.estimate_rest()

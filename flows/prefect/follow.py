@@ -41,7 +41,7 @@ _leaving: contextvars.ContextVar["_Leaving"] = contextvars.ContextVar("leaving")
 
 
 class _Leaving(threading.Event):
-    """Tells a flow run's tasks that its main thread is ending, and whether it is suspended."""
+    """Tells a flow run's tasks that its main thread is ending, and whether the run is suspended."""
 
     suspended = False
 
@@ -69,7 +69,7 @@ def follow_job(
     refuse: Callable[[], UserError | None] = lambda: None,
     progress: "TrainingProgress | None" = None,
 ) -> None:
-    """Follow a job in a task run with that title; for a training, show its progress."""
+    """Follow a job in a task run with the name `title`; for a training, show its progress."""
     del title
     if progress is None:
         Follower(job, launcher, refuse).follow()
@@ -80,7 +80,7 @@ def follow_job(
 
 @dataclasses.dataclass
 class Follower:
-    """This flow run as the follower of a job, which Cancel and Suspend of the run also stop.
+    """Makes this flow run follow a job. Cancel and Suspend of the run also stop the job.
 
     Attributes:
         job: the job.

@@ -1,4 +1,4 @@
-"""Settings of each flow in forms. The defaults are the demo's: flows run with them unchanged.
+"""Settings of each flow in forms. The defaults are those of the demo, and flows run with them.
 
 A name is a directory below the storage of all runs (`mswitch.flows.prefect.operators_toml`). A
 configuration class is a group with its own table, such as `training.warmup_steps`. A form begins

@@ -32,7 +32,7 @@ from mswitch.pipelines.config_checks import check_value
 from mswitch.pipelines.errors import UserError, as_user_error
 from mswitch.pipelines.progress import lines_to, say
 
-#: Prefixes of the flat names of a group's fields. Names of other groups' fields have none.
+#: Prefixes of the flat names of a group's fields. Fields of other groups have no prefix.
 PREFIXES = {
     "changes": "changes_",
     "distillation": "distillation_",
@@ -41,7 +41,7 @@ PREFIXES = {
     "report": "report_",
     "vocabulary": "vocabulary_",
 }
-#: Default of parameters with old names; it means “not given”. It is not a valid value of them.
+#: Default of parameters with old names; it means “not given”. No parameter accepts it as a value.
 NOT_GIVEN = ""
 
 
@@ -78,7 +78,7 @@ def settings_flow(
 
 
 def with_settings(function: Callable[[Any], str | None]) -> Callable[..., Any]:
-    """Give a flow's function, which takes one class of settings, a parameter for each field.
+    """Give a flow's function a parameter for each field of the settings class that it takes.
 
     A text that it returns is the message of the state Completed. A user's error becomes a state
     Failed with one line as its message, and a cancelled job a state Cancelled.
@@ -184,13 +184,13 @@ def list_groups(settings: Any) -> dict[str, dict[str, Leaf]]:
 
 
 def list_old_names(settings: Any) -> dict[str, str]:
-    """Return dotted names of the groups' fields, by their flat names of earlier releases."""
+    """Return dotted names of the groups' fields, by flat names that earlier releases used."""
     places = (place for place in list_fields(settings) if place not in settings.everyday)
     return {flatten_name(place): place for place in places if "." in place}
 
 
 def make_settings(kind: type, values: Mapping[str, Any]) -> Any:
-    """Make the settings from values of parameters, and defaults for the rest.
+    """Make settings from values of parameters; other parameters have their defaults.
 
     Raises:
         UserError: a parameter is unknown, or its value is wrong.
@@ -302,7 +302,7 @@ def _draw_tabs(name: str, text: str, definition: str) -> dict[str, Any]:
     """Draw an object as two tabs; the first has no fields and sends nothing."""
     closed = {"type": "object", "title": "Defaults", "properties": {}}
     opened = {"$ref": f"#/definitions/{definition}"}
-    # With `$ref` the form shows an error only at its field. Without it, every tab shows the error.
+    # With `$ref`, the form shows an error only at its field. Without `$ref`, every tab shows it.
     return {**_describe_field(name, text), **opened, "anyOf": [closed, opened]}
 
 

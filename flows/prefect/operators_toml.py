@@ -71,7 +71,7 @@ RunName = Annotated[str, Field(pattern=f"^(pairs/{_NAME}/{_NAME}|(runs|finetuned
 
 
 def make_deployment_path(name: str) -> str:
-    """Return flow/name, for Prefect's API, of a deployment such as `pretrain-pair-base`."""
+    """Return the flow/name of a deployment, such as `pretrain-pair-base`, for Prefect's API."""
     return name if "/" in name else f"{name.rpartition('-')[0]}/{name}"
 
 
@@ -97,7 +97,7 @@ class Schedule(_Table):
 
 
 class Further(_Table):
-    """Further fields of a deployment.
+    """Fields of a deployment that operators.toml sets.
 
     Attributes:
         owner: who is responsible for it; its runs get a tag `owner:NAME`.
@@ -232,7 +232,7 @@ class Operators(_Table):
             ) from error
 
     def make_launcher(self, profile: dict[str, Any]) -> Launcher:
-        """Make a launcher from its profile, with this machine's number of trainings."""
+        """Make a launcher from its profile; limit the trainings that a local one runs at a time."""
         launcher = make_launcher(profile)
         local = isinstance(launcher, Local)
         return dataclasses.replace(launcher, trainings=self.trainings) if local else launcher
@@ -279,7 +279,7 @@ class Operators(_Table):
         return place
 
     def locate_output(self, kind: str, *names: str) -> Path | str:
-        """Return the path or URL of an output: a URL if its job's record says so."""
+        """Return an output's path or URL from its job's record; without a record, its path."""
         place = self.locate_directory(kind, *names)
         record = read_record(place)
         return place if record is None else record.job.out
@@ -324,7 +324,7 @@ def read_operators(path: str | Path | None = None) -> Operators:
         raise UserError(f"{file}: {describe_problem(error)}") from error
     except (OSError, ValueError) as error:
         raise UserError(f"cannot read {file} ({error}): give a TOML file") from error
-    # Relative to the file, because a worker may run in another directory.
+    # The storage's path is relative to the file, because a worker may run in another directory.
     root = Path(os.path.abspath(file)).parent
     operators = operators.model_copy(update={"storage": root / operators.storage})
     evaluations = (name for pair in operators.evaluations.items() for name in pair)

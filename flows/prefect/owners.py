@@ -1,4 +1,4 @@
-"""Flow runs that own jobs: find those that still want a job, and handle their end."""
+"""Flow runs that own jobs: find the runs that still want a job, and handle their end."""
 
 import contextlib
 from typing import Any
@@ -36,7 +36,7 @@ def name_owner(flow_run_id: UUID | str) -> str:
 
 
 def parse_flow_run_id(owner: str) -> UUID | None:
-    """Return the id of the flow run that is this owner of a job; None if it is a person."""
+    """Return the id of the flow run that `owner` names; None if `owner` is a person."""
     return UUID(owner.removeprefix(_OWNER)) if owner.startswith(_OWNER) else None
 
 
@@ -61,7 +61,7 @@ def describe_starter() -> str:
 
 
 def read_flow_run(owner: str) -> FlowRun | None:
-    """Return the flow run that is this owner; None if it is gone, or the owner is a person."""
+    """Return the flow run that `owner` names; None if the run is gone, or `owner` is a person."""
     flow_run_id = parse_flow_run_id(owner)
     if flow_run_id is None:
         return None
@@ -86,7 +86,7 @@ def still_wants(owner: str) -> bool:
 
 
 def withdraw(job: Job, launcher: Launcher, owner: str, since: int | None = None) -> None:
-    """Cancel a job of a flow run, unless others want it (see `leave`); only log a failure."""
+    """Cancel a job of a flow run, unless other owners want it (see `leave`); only log a failure."""
     try:
         leave(job, launcher, "cancel", owner, still_wants, since)
     except (Unreachable, UserError) as error:  # `reconcile` completes the recorded request
@@ -118,7 +118,7 @@ def crash_hook(flow: Any, flow_run: Any, state: Any) -> None:
             after = "it does not start again by itself: repair the cause, then press Retry"
         message = f"The process of this flow run ended. Its jobs keep running; {after}."
         crashed = Crashed(message=f"{message} Prefect: {state.message}")
-        # Only a forced state changes the message if the type stays the same.
+        # If the state's type stays the same, only a forced state changes the message.
         client.set_flow_run_state(run.id, crashed, force=True)
 
 

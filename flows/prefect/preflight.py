@@ -86,7 +86,7 @@ def _check_mesh(training: Planned, manifest: Mapping[str, Any]) -> None:
 
 
 def _check_examples(run: Path, manifest: Mapping[str, Any], examples: Path | str) -> None:
-    """Refuse a vocabulary or examples that differ from those that a run began with."""
+    """Refuse a vocabulary or examples other than those with which a run began."""
     if not (run / CONFIG).exists():
         return
     before = read_run(run)["examples"]
@@ -139,7 +139,7 @@ def check_capacity(launcher: Launcher, jobs: Iterable[Job]) -> None:
     try:
         for job in jobs:
             launcher.check(job)
-    except Unreachable as error:  # perhaps the launcher can run the jobs
+    except Unreachable as error:  # perhaps the launcher can run the jobs, so continue
         say("preflight", f"the scheduler does not answer: its capacity is not checked ({error})")
 
 
@@ -156,7 +156,7 @@ def count_missing_bytes(training: Planned, vocabulary_size: int) -> int:
 
 
 def count_checkpoint_bytes(training: Planned, vocabulary_size: int) -> int:
-    """Return the size of a checkpoint, parameters and optimizer's moments, from shapes only."""
+    """Compute from shapes the size of a checkpoint: its parameters and the optimizer's moments."""
     model = dataclasses.replace(
         preset(training.preset).model, vocabulary_size=pad_vocabulary(vocabulary_size)
     )

@@ -36,7 +36,7 @@ from mswitch.models.training.metrics import METRICS
 from mswitch.pipelines import objects, storage
 from mswitch.pipelines.outputs import read_json_object
 
-#: Enough for the last lines of metrics.jsonl, even with the loads of all experts.
+#: Bytes at the end of metrics.jsonl: enough for its last lines, even with every expert's load.
 _TAIL_BYTES = 1 << 20
 #: Fewest measured steps whose median estimates the time of a step.
 MEASURED_STEPS = 20
@@ -116,7 +116,7 @@ def index_reports(storage: Path) -> None:
 
 @step("page of {place.name}")
 def show_scores(run: Path | str, place: Path, split: str) -> str:
-    """Write the page of a fine-tuned run, show its table, and return its first result."""
+    """Write the page of a fine-tuned run, show the page's table, and return its first result."""
     page = place.with_name(f"{place.name}-{split}")
     write_run_page(run, page, split=split, replace=True)
     data = read_json_object(page / RUN_DATA)
@@ -139,7 +139,7 @@ def show_scores(run: Path | str, place: Path, split: str) -> str:
 
 
 def read_last_metrics(run: Path | str, count: int = 1) -> list[dict[str, Any]]:
-    """Return the metrics of the last steps whose lines are complete, at most `count` of them.
+    """Return the metrics of the last steps whose lines are complete, at most `count` steps.
 
     A bucket, whose metrics are as old as the last checkpoint, is read at most once a minute.
 

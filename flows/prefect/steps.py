@@ -25,7 +25,7 @@ LOG_SECS = 1.0
 
 
 class Step:
-    """A task that raises the error in its state Failed, also if it is called like a function."""
+    """A task that raises the error of its state Failed, even if code calls it like a function."""
 
     def __init__(self, made: Task[..., Any]):
         self._task = made

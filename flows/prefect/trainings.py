@@ -37,8 +37,8 @@ from mswitch.pipelines.progress import lines_to, say
 
 #: Seconds between reports on unfinished runs.
 REPORT_SECS = 60.0
-#: Seconds between such reports if runs are in a bucket. Each report downloads them again, because
-#: they change with each checkpoint.
+#: Seconds between reports on unfinished runs in a bucket. Each report downloads the runs again,
+#: because they change with each checkpoint.
 BUCKET_REPORT_SECS = 600.0
 #: Seconds between checks whether a training or evaluation can start.
 LOOK_SECS = 5.0
@@ -103,7 +103,7 @@ class Trainings:
         self._problems: dict[Path, str] = {}
 
     def train(self, at_a_time: int) -> None:
-        """Train all, and evaluate their checkpoints meanwhile if the settings say so.
+        """Train all planned runs, and evaluate their checkpoints meanwhile if the settings say so.
 
         Raises:
             OverBudgetError: all were paused because their cost reached its limit.
@@ -122,15 +122,15 @@ class Trainings:
                     self._report_so_far()
                 self._done = wait(list(self.trainings.values()), timeout=LOOK_SECS).done
                 for future in self._done:
-                    future.wait()  # later reads of its state need no request to the server
+                    future.wait()  # reading its state later needs no request to the server
             for future in self.trainings.values():
                 future.result()
         except OverBudgetError:
-            # A follower in this process pauses each evaluation too. Wait until it has done so.
+            # Followers in this process pause the evaluations. Wait until these followers end.
             wait(list(self.evaluations.values()))
             raise
         except Exception:
-            # The evaluations would wait for checkpoints that never come.
+            # After this error, the evaluations would wait for checkpoints that never come.
             for training in self.planned:
                 if training.path in self.evaluations:
                     job = self._evaluation(training, watch=True)
@@ -149,7 +149,7 @@ class Trainings:
         return [future for future in self.trainings.values() if future not in self._done]
 
     def _next(self) -> Planned | None:
-        """Return the next training to start; None if one failed, because comparisons need all."""
+        """Return the next training to start; None if one failed: comparisons need all trainings."""
         if any(future.state.is_failed() for future in self._done):
             return None
         return next(
@@ -182,7 +182,7 @@ class Trainings:
         return training.evaluation(self.examples, self.settings.evaluation, watch=watch)
 
     def _evaluate(self, training: Planned, start: Callable[..., Any], *, watch: bool) -> Any:
-        """Evaluate a run with `start`: `follow_job`, or its `submit`."""
+        """Evaluate a run by calling `start`, which is `follow_job` or `follow_job.submit`."""
         job, title = self._evaluation(training, watch=watch), f"evaluate {training.path.name}"
         return start(title, job, self.evaluator, self.guard.refuse)
 

@@ -101,7 +101,7 @@ def _row(total: Mapping[str, Any], seen: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _script_shares(rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, float]]:
-    """Return scripts of the whole corpus, each language's sample weighted by its characters."""
+    """Return the scripts' shares of the corpus, from languages' samples weighted by characters."""
     weights: dict[str, float] = {}
     for row in rows:
         for code, share in row["script_shares"]:

@@ -122,7 +122,7 @@ def write_distillation(
 
 
 def _read(run: Path, role: str) -> EvaluatedRun:
-    """Read a run, but only its last losses, because long baselines have other steps."""
+    """Read a run, but only its last losses: long baselines were evaluated at other steps."""
     evaluated = read_evaluated_run(run, role)
     if evaluated.in_bytes:
         raise UserError(

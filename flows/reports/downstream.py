@@ -1,4 +1,4 @@
-"""Write the page of a fine-tuned run, and that of a pair of such runs, which reports include."""
+"""Write pages of single fine-tuned runs, and pages of pairs, which reports include."""
 
 import dataclasses
 import functools
@@ -217,13 +217,13 @@ class Downstream:
         return any(None not in self._begun_at(pair) for pair in pairs)
 
     def _begun_at(self, pair: Sequence[EvaluatedRun]) -> list[int | None]:
-        """Return the step from which each run of a pair was fine-tuned; None if a run was not."""
+        """Return the step at which each run's fine-tuning began; None without fine-tuning."""
         began = [dict(_origins(run["origin"])) for run in self.data["runs"][:2]]
         hashes = [run.config["config_hash"] for run in pair]
         return [steps.get(of) for steps, of in zip(began, hashes, strict=True)]
 
     def section(self, pairs: Sequence[tuple[EvaluatedRun, EvaluatedRun]]) -> dict[str, Any]:
-        """Return the section with this comparison, for the report on these pairs."""
+        """Return this comparison's section for the report on these pairs."""
         summary, runs = self.data["summary"], self.data["runs"]
         begun = {step for pair in pairs for step in self._begun_at(pair) if step is not None}
         last = pairs[0][0].steps[-1]

@@ -29,7 +29,7 @@ TASK_NOTES = {
 }
 #: A smaller difference in points proves little if there is only one fine-tuning seed.
 SEED_POINTS = 2
-#: A model with fewer points, of 100, has not learned the task.
+#: A model below this score, in points of 100, has not learned the task.
 FLOOR_POINTS = 5
 
 
@@ -79,7 +79,7 @@ def pair_data(
 
 
 def run_data(run: TunedRun, rows: Rows, results: Sequence[Result]) -> dict[str, Any]:
-    """Return the contents of run.json; the page begins with the first result, of `rows`."""
+    """Return the contents of run.json. `rows` belong to the page's first result."""
     data = _data([[run]], [run.name], results)
     lead = results[0]
     scores = lead.languages.values()

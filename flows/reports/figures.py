@@ -13,7 +13,7 @@ from mswitch.flows.reports.sentences import figure_words
 from mswitch.flows.reports.speedup import isotonic_fit
 from mswitch.flows.reports.svg import Drawing, line, nice_ticks, px, rect, text
 
-#: A panel of at most this width is one of many: small dots, few labels.
+#: A panel of at most this width is one of many, so it has small dots and few labels.
 SMALL_PANEL = 200
 #: Bins for the bar of a bound. The second bin is empty, so that labels below do not touch.
 BOUND_BINS = 2
@@ -83,7 +83,7 @@ def speedup_histogram(
             parts += _stack(x, bin_width, floor, rise, group, name)
             parts.append(line(x, floor, x + bin_width, floor, "axis"))
             parts.append(text(x + bin_width / 2, floor + 17, f"{sign} {bound:,.4g}{TIMES}", "mid"))
-    every = max(1, math.ceil(unit * 46 / bin_width))  # so that labels do not touch
+    every = max(1, math.ceil(unit * 46 / bin_width))  # this distance keeps labels apart
     for power in range(math.ceil(first * unit), math.floor(last * unit) + 1):
         if power % every == 0:
             parts.append(line(scale_x(power), floor, scale_x(power), floor + 4, "axis"))

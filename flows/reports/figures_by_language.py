@@ -24,7 +24,7 @@ Row = TypeVar("Row")
 def quality_panels(
     rows: Sequence[Mapping[str, Any]], names: tuple[str, str], panels: int
 ) -> list[Drawing]:
-    """Draw both models' final quality, the negative loss, for `rows` of the report.
+    """Draw both models' final quality, which is the negative loss, for `rows` of the report.
 
     The baseline's best language comes first. All `panels` have the same scale.
     """

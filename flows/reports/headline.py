@@ -1,4 +1,4 @@
-"""Measure each language, the headline over all languages, and one pooled figure.
+"""Compute figures for each language, headline figures over all languages, and a pooled figure.
 
 The pooled figure is for runs that are too small for a headline.
 """
@@ -72,12 +72,12 @@ class LanguageResult:
 
     @property
     def has_interval(self) -> bool:
-        """Whether it has enough documents for an interval."""
+        """Whether the language has enough documents for an interval."""
         return self.losses.clusters >= MINIMUM_UNITS
 
     @property
     def in_headline(self) -> bool:
-        """Whether it has enough documents, training text and a speed-up."""
+        """Whether the language has enough documents, training text and a speed-up."""
         return self.has_interval and self.trained and self.speed_up.value is not None
 
 
@@ -159,7 +159,7 @@ def _figure(
     scale: tuple[Transform, Transform],
     confidence: float,
 ) -> dict[str, Any]:
-    """Return a figure's value, range and interval; a language with only a bound counts with it.
+    """Return a figure's value, range and interval; a language without a value counts by its bound.
 
     The interval holds for all true values of languages at a bound. If these leave an end open, the
     end is itself a bound, and marked. Changes by drawn seeds are added to those by drawn languages,
@@ -244,7 +244,7 @@ def headline(results: Sequence[LanguageResult], config: ReportConfig) -> dict[st
             ranges, draws, other_seeds, of_seeds, statistic, RATIOS, config.confidence
         )
 
-    # Count languages that are certainly at 4x or more. The range adds languages that may be.
+    # Count languages certainly at 4x or more. The range adds languages that may be at 4x or more.
     def fours(of: np.ndarray) -> np.ndarray:
         return (of[[1, 1, 2]] >= FOURFOLD).astype(float)
 
@@ -264,7 +264,7 @@ def headline(results: Sequence[LanguageResult], config: ReportConfig) -> dict[st
 def _improved(
     chosen: Sequence[LanguageResult], draws: np.ndarray | None, config: ReportConfig
 ) -> dict[str, Any]:
-    """Count languages with clearly better final loss; add counts by chance and Holm's method."""
+    """Count languages with clearly better final loss; add counts by chance and by Holm's method."""
     deltas = [result.delta for result in chosen]
     better = np.array([each.ci is not None and each.ci[1] < 0 for each in deltas], dtype=float)
     worse = [each.ci is not None and each.ci[0] > 0 for each in deltas]

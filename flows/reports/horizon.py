@@ -19,14 +19,14 @@ from mswitch.flows.reports.headline import LanguageResult, headline, pool
 from mswitch.flows.reports.intervals import ReportConfig
 from mswitch.flows.reports.speedup import draw_ranges, isotonic_fit, speed_up_over_seeds
 
-#: Fewest evaluations up to a horizon: with fewer, the baseline's curve has no shape yet.
+#: Fewest evaluations up to a horizon. Fewer evaluations do not show the baseline curve's shape.
 LEAST_EVALUATIONS = 4
 
 
 def measure_horizons(
     results: Sequence[LanguageResult], steps: np.ndarray, config: ReportConfig
 ) -> list[dict[str, Any]]:
-    """Measure figures at each evaluated step [S] except the first few; the last are the report's.
+    """Measure figures at each evaluated step [S] after the first few, up to the report's step.
 
     Returns:
         The data of each horizon in report.json. `baseline_last_doubling` is the gain of the average
@@ -74,9 +74,9 @@ def extrapolate_doubling(horizons: Sequence[Mapping[str, Any]]) -> dict[str, Any
 
 
 def last_doubling(curve: np.ndarray, steps: np.ndarray) -> float | None:
-    """Return the fall of a curve [S], in nats per token, from half of its last step to that step.
+    """Return the fall of a loss curve [S], in nats per token, over the second half of its steps.
 
-    It is None if the curve begins later than that half.
+    It is None if the curve begins after half of its last step.
     """
     if steps[0] > steps[-1] / 2:
         return None

@@ -1,4 +1,4 @@
-"""Write an index of all reports and comparisons of fine-tuned runs below a directory, and JSON."""
+"""Index all reports and comparisons of fine-tuned runs below a directory, as a page and as JSON."""
 
 import datetime
 import os

@@ -25,11 +25,11 @@ WEIGHT_CELLS = 4_000_000
 TOLERANCE = 1e-12
 #: Family-wise error of Holm's method.
 LEVEL = 0.05
-#: Largest factor by which skewness may thicken the tail that Holm's method uses.
+#: Holm's method is used only if skewness thickens the tail of Student's t by at most this factor.
 MOST_BY_SKEWNESS = 2.0
-#: Holm's method is not used if its t is larger than this, because of few seeds.
+#: With few seeds, Holm's method needs a large t. Above this limit, the method is not used.
 MOST_ERRORS = 10.0
-#: Factor for a skewness that was estimated on few documents (docs/decisions/0043).
+#: Factor on a skewness that was estimated from a small number of documents (docs/decisions/0043).
 HIDDEN_SKEWNESS = 6.0
 
 Interval = tuple[float, float]
@@ -37,7 +37,7 @@ Interval = tuple[float, float]
 
 @dataclasses.dataclass(frozen=True)
 class ReportConfig:
-    """Settings of the intervals.
+    """Settings of the confidence intervals.
 
     Attributes:
         resamples: number of bootstrap resamples per language.
@@ -152,7 +152,7 @@ def draw_seeds(of_seeds: np.ndarray, config: ReportConfig) -> np.ndarray:
 
 
 def widening(freedom: float, confidence: float) -> float:
-    """Return the ratio of Student's interval to the normal one; 1 without degrees of freedom."""
+    """Return the ratio of Student's interval to the normal interval; 1 if `freedom` is 0."""
     if freedom <= 0:
         return 1.0
     tail = (1 + confidence) / 2
@@ -160,7 +160,7 @@ def widening(freedom: float, confidence: float) -> float:
 
 
 def measure_seed_errors(of_seeds: Sequence[float] | np.ndarray) -> list[tuple[float, float]]:
-    """Return standard error and degrees of freedom of a mean over seeds [K]; [] if seeds agree."""
+    """Return standard error and degrees of freedom of a mean over K seeds; [] if the error is 0."""
     count = len(of_seeds)
     error = float(np.std(of_seeds, ddof=1)) / math.sqrt(count) if count > 1 else 0.0
     return [(error, count - 1)] if error > 0 else []
@@ -182,7 +182,7 @@ def margin(errors: Sequence[tuple[float, float]], tail: float) -> float:
 def t_test(
     value: float, errors: Sequence[tuple[float, float]], confidence: float, *, scale: float
 ) -> Estimate:
-    """Return a difference with its p value, and Student's interval unless errors are rounding.
+    """Return a difference with p value and Student's interval (None if errors are only rounding).
 
     Args:
         value: the difference.
@@ -225,7 +225,7 @@ def holm_rejections(p_values: Sequence[float]) -> np.ndarray:
 
 
 def clear_after_holm(deltas: Sequence[Estimate], seeds: int = 1) -> tuple[int | None, int | None]:
-    """Count better and worse languages by Holm's method; None if it cannot be used.
+    """Count better and worse languages by Holm's method; None if the method cannot be used.
 
     It cannot if seeds are so few that their t is above `MOST_ERRORS` standard errors, nor if
     differences are skewed. If g is a mean's skewness, the tail of Student's t beyond z on the other
@@ -245,7 +245,7 @@ def clear_after_holm(deltas: Sequence[Estimate], seeds: int = 1) -> tuple[int | 
 
 
 def _sample_skewness(deltas: Sequence[Estimate]) -> tuple[np.ndarray, float]:
-    """Return the skewness of languages whose skewness is known, and its sampling variance.
+    """Return all known skewness values of languages, and their sampling variance.
 
     The variance for D normal differences is 6 D (D - 1) / ((D - 2) (D + 1) (D + 3)), over D for
     their mean.
@@ -257,7 +257,7 @@ def _sample_skewness(deltas: Sequence[Estimate]) -> tuple[np.ndarray, float]:
 
 
 def shrunken_skewness(deltas: Sequence[Estimate]) -> np.ndarray:
-    """Estimate each language's skewness [L], shrunk to the mean by the share of noise."""
+    """Estimate each language's skewness [L]; shrink it to the mean by the share of noise."""
     skewness, noise = _sample_skewness(deltas)
     if not len(skewness):
         return np.zeros(len(deltas))

@@ -67,7 +67,7 @@ def fine_percent(share: float) -> str:
 
 
 def large(value: float | None) -> str:
-    """Format a count or FLOPs: whole below a million, else to three figures."""
+    """Format a count or FLOPs: whole below a million, else to three significant figures."""
     if value is None:
         return NOT_AVAILABLE
     if abs(value) < 1e6:
@@ -87,7 +87,7 @@ def plural(count: int, noun: str) -> str:
 
 
 def significant(value: float | None) -> str:
-    """Format a measured number to three figures."""
+    """Format a measured number to three significant figures."""
     return NOT_AVAILABLE if value is None else f"{value:.3g}"
 
 

@@ -40,7 +40,7 @@ _HEADERS = {
 
 
 def page_app(place: str | Path, token: str = "") -> Starlette:
-    """Return the application.
+    """Return the web application that serves the pages.
 
     Args:
         place: a directory, or its gs:// or s3:// URL.
@@ -73,7 +73,7 @@ def page_app(place: str | Path, token: str = "") -> Starlette:
 
 
 def is_loopback(host: str) -> bool:
-    """Return whether a name or address means this machine; no other site can have such a name."""
+    """Return whether `host` is this machine's loopback name or address, which no other site has."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -126,7 +126,7 @@ def _is_corpus_page(file: str) -> bool:
 
 
 def _is_within(file: str, place: str | Path) -> bool:
-    """Return whether no link leads out of the storage."""
+    """Return whether a file is in the storage after all links are followed."""
     if storage.is_remote(place):
         return True
     return Path(file).resolve().is_relative_to(Path(place).resolve())

@@ -91,7 +91,7 @@ def language_fields(code: str) -> dict[str, str]:
 
 
 def csv_text(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Format a CSV table; all rows have the columns of the first, and None is empty."""
+    """Format a CSV table; all rows have the first row's columns, and None is an empty cell."""
     file = io.StringIO()
     writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
     writer.writeheader()

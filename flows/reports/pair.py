@@ -44,8 +44,9 @@ STATISTICS = 8
 
 ROWS_PER_PANEL = 36
 CURVES_SHOWN = 12
-#: Figures of a report by name. Some have one drawing for wide and one for narrow screens. Others
-#: have a panel for each part of the languages. A figure without data has no drawing.
+#: Figures of a report by name. Some figures have one drawing for wide and one for narrow
+#: screens. Other figures have a panel for each part of the languages. A figure without data has no
+#: drawing.
 Drawings = Mapping[str, Sequence[Drawing]]
 #: For each figure with several panels, the number of columns and the title of its SVG file.
 GRIDS = {
@@ -203,7 +204,7 @@ def _make_all(
     make_one: Callable[[Pairs, tuple[str, str]], Made],
     extras: Mapping[str, Any],
 ) -> Made:
-    """Compare several candidates with the baseline; each has its files in a subdirectory."""
+    """Compare several candidates with the baseline; each candidate has a subdirectory of files."""
     baseline, *names = name_models([compared[0][0][0], *(pairs[0][1] for pairs in compared)])
     reports, files = {}, {}
     for number, (name, pairs) in enumerate(zip(names, compared, strict=True), start=1):

@@ -108,7 +108,7 @@ def _scaled(value: Any, factor: float | None) -> Any:
 
 
 def scaled_figure(figure: Mapping[str, Any] | None, factor: float | None) -> Any:
-    """Multiply a figure over languages, with its interval, for another unit than steps."""
+    """Multiply a figure over languages and its interval, to convert steps to another unit."""
     if figure is None or factor is None:
         return None
     return {
@@ -133,7 +133,7 @@ UNITS = {False: ("nats", "target token"), True: ("bits", "byte of masked text")}
 
 
 def name_pair(baseline: str, candidate: str) -> tuple[str, str]:
-    """Name both models for the page by their presets, with their roles if these are equal."""
+    """Name both models for the page by their presets, with their roles if the presets are equal."""
     if baseline != candidate:
         return baseline, candidate
     return f"{baseline} (baseline)", f"{candidate} (candidate)"
@@ -170,7 +170,7 @@ def _language_json(
 def _sizes(
     results: Sequence[LanguageResult], run: EvaluatedRun, config: ReportConfig
 ) -> list[dict[str, Any]]:
-    """Return figures of the headline's languages in thirds by their amount of training text."""
+    """Split the headline's languages into thirds by training text; return each third's figures."""
 
     def tokens(result: LanguageResult) -> int:
         return int(run.config["languages"][result.losses.lang].get("train_tokens", 0))

@@ -66,7 +66,7 @@ def _text(run: EvaluatedRun) -> dict[str, int]:
 def pair_up(
     baselines: Sequence[EvaluatedRun], candidates: Sequence[EvaluatedRun], *, longer: bool = False
 ) -> list[Pairs]:
-    """Pair the runs of each candidate with the baseline's by seed.
+    """Pair the runs of each candidate with the baseline's runs by seed.
 
     Args:
         baselines: runs of one model, each with another seed.
@@ -101,7 +101,7 @@ def pair_up(
 def _group_by_model(
     runs: Sequence[EvaluatedRun], teachers: Sequence[str] = ()
 ) -> list[dict[Any, EvaluatedRun]]:
-    """Return the runs of each model by seed; with hashes of `teachers`, by teacher and seed."""
+    """Return the runs of each model by seed or, if `teachers` has hashes, by teacher and seed."""
     models: dict[str, dict[Any, EvaluatedRun]] = defaultdict(dict)
     for run in runs:
         settings = {key: value for key, value in run.settings.items() if key != "train.seed"}

@@ -55,7 +55,7 @@ def information_bits(table: np.ndarray) -> float:
 
 
 def routing_data(routing: Routing, encoder_layers: int) -> dict[str, Any]:
-    """Return report.json's part on routing; the first `encoder_layers` are the encoder's."""
+    """Return report.json's part on routing; the first `encoder_layers` layers are the encoder's."""
     experts = routing.tokens.shape[2]
     layers = []
     for index in range(routing.tokens.shape[1]):

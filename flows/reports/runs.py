@@ -48,7 +48,7 @@ ORDER = [("lang", "ascending"), ("document", "ascending")]
 ROUTING = ("lang", "layer", "expert", "tokens")
 #: Settings of a student's distillation, without seed and teacher.
 TEACHING = ("soft_weight", "temperature", "init", "gather")
-#: Keys of config.json with paths, in the parts that name other directories.
+#: Keys whose values are paths, in the parts of config.json that name other directories.
 _PLACES = ("path", "paths", "cache")
 #: First steps, whose times do not show the speed of training.
 WARMUP_STEPS = 2
@@ -74,12 +74,12 @@ class CompletedRun:
 
     @property
     def seed(self) -> int:
-        """Seed of its training."""
+        """Seed of the run's training."""
         return int(self.config["train"].get("seed", 0))
 
     @property
     def origin(self) -> Mapping[str, Any] | None:
-        """The run that it began with; None if it began with random parameters."""
+        """The run from which this run began; None if this run began with random parameters."""
         return self.config.get("origin")
 
     @property
@@ -89,12 +89,12 @@ class CompletedRun:
 
     @property
     def decay(self) -> int:
-        """Number of last steps in which the learning rate fell to zero; 0 if it did not."""
+        """Number of last steps in which the learning rate fell to zero; 0 if it did not fall."""
         return int(self.config["train"].get("decay", 0))
 
     @property
     def settings(self) -> dict[str, Any]:
-        """Settings that determine its model and its figures, by dotted names."""
+        """Settings that determine the run's model and figures, by dotted names."""
         config = self.config
         examples, taught = config["examples"] or {}, config.get("teacher") or {}
         parts: Mapping[str, Mapping[str, Any]] = {
@@ -180,18 +180,18 @@ class EvaluatedRun(CompletedRun):
 
     @property
     def settings(self) -> dict[str, Any]:
-        """Settings of its training and evaluation."""
+        """Settings of the run's training and evaluation."""
         evaluated = {**self.evaluated, "steps": _planned(self.config)}
         return super().settings | {f"evaluation.{key}": each for key, each in evaluated.items()}
 
     @property
     def in_bytes(self) -> bool:
-        """Whether it was evaluated on spans of raw text, by the byte."""
+        """Whether the run was evaluated per byte, on spans of raw text."""
         return self.evaluated["spans"] == "bytes"
 
     @property
     def border_share(self) -> float | None:
-        """Share of the loss on sentinels and ends in the loss per byte at the last step."""
+        """Share of sentinels and end tokens in the loss per byte at the last step."""
         if BORDER_NATS not in self.documents.column_names:
             return None
         return float(self.documents[BORDER_NATS].to_numpy().sum() / self.nats[:, -1].sum())
@@ -216,7 +216,7 @@ def open_runs(places: str | Path | Sequence[str | Path]) -> Iterator[list[Path]]
 
 
 def find_common_steps(directories: Sequence[str | Path]) -> tuple[int, ...] | None:
-    """Return planned steps at which all runs are evaluated so far; None if all are finished."""
+    """Return the planned steps at which all runs are evaluated; None if all runs are finished."""
     evaluated, finished = [], True
     for directory in map(Path, directories):
         planned = {int(step) for step in read_run(directory).get("eval_steps", ())}
@@ -280,7 +280,7 @@ def read_evaluated_run(
             "run": config["config_hash"],
             # The configuration without the paths of its inputs, which may move.
             "config": config_hash("run", {**config, **places}),
-            # While a run trains its metrics grow, but the used part stays the same.
+            # While a run trains, its metrics file grows, but the used part stays the same.
             "metrics": file_sha256(directory / METRICS) if finished else None,
             "eval": {path.stem: file_sha256(path) for path in paths},
             "routing": file_sha256(routing) if routing.is_file() else None,
@@ -331,7 +331,7 @@ def _check_documents(directory: Path, steps: Sequence[int], tables: Sequence[pa.
 
 
 def _list_settings(tables: Sequence[pa.Table]) -> dict[str, str]:
-    """Return the settings of evaluations by name; several values of one are listed."""
+    """Return the settings of evaluations by name; list all values of a setting that varies."""
     written = [(table.schema.metadata or {}).get(EVALUATION_SETTINGS, b"{}") for table in tables]
     settings = [json.loads(each) for each in written]
     return {
@@ -367,14 +367,14 @@ def _read_routing(path: Path, option: str) -> Routing:
 def read_table(
     path: Path, option: str, columns: Sequence[str], optional: Sequence[str] = ()
 ) -> pa.Table:
-    """Read `columns`, and existing `optional` ones, of a file of evaluations or predictions."""
+    """Read `columns`, and existing `optional` columns, of a file of evaluations or predictions."""
     name = f"{path.parent.name}/{path.name}"
     try:
         table = pq.ParquetFile(path).read()
     except (pa.ArrowInvalid, OSError) as error:
         raise UserError(f"{option}: cannot read {name} as Parquet: {advice(path)}") from error
     if DENOISER in table.column_names:
-        # Losses of different denoisers cannot be averaged: use only the first denoiser, T5's.
+        # Losses of different denoisers cannot be averaged: use only the first, which is T5's.
         table = table.filter(pc.call_function("equal", [table[DENOISER], pa.scalar(0)]))
     missing = [column for column in columns if column not in table.column_names]
     if missing:

@@ -142,7 +142,7 @@ class Rows:
         self.majority = max(self.labels, key=counts.__getitem__) if self.labels else None
 
     def measure(self, metric: str, *, paired: bool) -> Result:
-        """Measure all models; `paired` compares the second with the first."""
+        """Measure all models; `paired` compares the second model with the first."""
         of_languages = self._metrics(metric)
         languages = {
             lang: self._scores(rows, of_languages[lang], paired)
@@ -165,7 +165,7 @@ class Rows:
         return Result(data, languages, average)
 
     def average(self, metric: str) -> Average | None:
-        """Return the macro average of languages with `Metric.is_averaged`; None without any."""
+        """Return the macro average of languages with `Metric.is_averaged`, or None without any."""
         of_languages = {
             lang: made
             for lang, made in self._metrics(metric).items()
@@ -197,7 +197,7 @@ class Rows:
     def _resampled(
         self, metrics: Mapping[str, Metric], sums_of: Mapping[str, Sequence[Floats]]
     ) -> tuple[Floats, np.ndarray]:
-        """Compute values of resamples of groups.
+        """Compute each language's values on resamples of its groups.
 
         Returns:
             The values [M, L, R], and whether languages [L] share groups with others: resamples of
@@ -228,7 +228,7 @@ class Rows:
         return np.concatenate(parts, axis=2).swapaxes(0, 1), common
 
     def worst(self, metric: str, count: int) -> dict[str, list[int]]:
-        """Return at most `count` worst rows of each language, for the first model's first seed.
+        """Return each language's worst rows, at most `count`, by the first seed of the first model.
 
         Among equally bad rows, rows with the highest score of the model come first.
         """
@@ -248,7 +248,7 @@ class Rows:
     def _sums(
         self, rows: Sequence[int], metric: Metric
     ) -> tuple[list[str], list[Floats], float | None]:
-        """Return groups of `rows`, each model's statistics [K, G, S] by seed, and `majority`."""
+        """Return groups of `rows`, each model's statistics [seeds, groups, S], and `majority`."""
         answers = [self.answers[row] for row in rows]
         groups = [self.groups[row] for row in rows]
         sums = [
@@ -334,7 +334,7 @@ def measure_difference(
 def _exchange_error(
     differ: Callable[[Floats, Floats], Floats], baseline: Floats, candidate: Floats
 ) -> float:
-    """Estimate a standard error: exchange groups' statistics [G, S] between models at random.
+    """Estimate a standard error by exchanging groups' statistics [G, S] randomly between models.
 
     It is the deviation of the differences after exchanges. If more of these reach the measured
     difference than with a normal variable of that deviation, it is the error for which the normal
@@ -380,7 +380,7 @@ def _mark_clear(languages: Iterable[Scores]) -> None:
 
 
 def _draw_average(values: Floats, common: np.ndarray, fewest_groups: int) -> Floats | None:
-    """Return macro averages [M, R] of resamples, from values [M, L, R] of each language.
+    """Return the macro averages [M, R] of M models in R resamples, from `values` [M, L, R].
 
     Languages that share groups, `common` [L], vary together: they all use the same resample.
     """
@@ -400,7 +400,7 @@ def _draw_average(values: Floats, common: np.ndarray, fewest_groups: int) -> Flo
 def _interval(
     value: float, drawn: Floats, of_seeds: Floats, least: float, most: float = 100
 ) -> tuple[float, float]:
-    """Return the percentile interval of resamples around the value; with seeds, use `margin`."""
+    """Return the percentile interval of resamples; if seeds differ, return `value` ± `margin`."""
     ends = percentiles(drawn + value - drawn.mean(), CONFIDENCE)
     if seeds := measure_seed_errors(of_seeds):
         reach = margin([(float(drawn.std()), math.inf), *seeds], (1 - CONFIDENCE) / 2)

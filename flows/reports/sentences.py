@@ -17,7 +17,7 @@ from mswitch.flows.reports.numbers import (
 )
 from mswitch.pipelines.languages import find_language
 
-#: With fewer tokens of distinct training text, a page warns (mT5 saw 1e12).
+#: With fewer tokens of distinct training text, a page shows a warning. mT5 saw 1e12 tokens.
 SMALL_TOKENS = 1e9
 
 
@@ -40,7 +40,7 @@ def in_brackets(confidence: str, interval: str | None, seeds: Sequence[float | N
 
 
 def seeds_words(seeds: Sequence[float | None]) -> str:
-    """Format the figure of each seed, if there are several."""
+    """Format the figure of each seed, if there are several seeds."""
     shown = (NOT_AVAILABLE if value is None else ratio(value) for value in seeds)
     return f"seeds {', '.join(shown)}" if seeds else ""
 
@@ -51,7 +51,7 @@ def fewer_steps(value: float, censored: Censoring = "none") -> str:
 
 
 def figure_mark(figure: Mapping[str, Any]) -> Censoring:
-    """Return whether a figure over languages is a bound: its range is open on one side."""
+    """Return the kind of a figure's bound if its range is open at one end, else "none"."""
     low, high = figure["range"]
     if (low > 0) == (high is not None):
         return "none"
@@ -68,7 +68,7 @@ def figure_words(figure: Mapping[str, Any] | None) -> str:
 
 
 def figure_interval(figure: Mapping[str, Any]) -> str | None:
-    """Format the interval of a figure over languages; if a bound's ends are equal, mark both."""
+    """Format an interval over languages; if a bound's interval has equal ends, mark both ends."""
     mark, ci = figure_mark(figure), figure["ci"]
     if mark == "none":
         return speed_up_interval(ci, figure["ci_censored"])
@@ -86,7 +86,7 @@ def so_far_caution(step: int) -> str:
 
 
 def continued_caution(steps: int) -> str:
-    """Say what the figures mean if models continued from others and kept their moments."""
+    """Explain the figures of models that continued other runs and kept the optimizer's moments."""
     return (
         f"Both models continued from others after {steps:,} steps, with their moments. Steps, "
         "FLOPs and tokens count from there, so a speed-up is only of this part of the training. If "
@@ -139,7 +139,7 @@ def caution(summary: Mapping[str, Any], tokens: float) -> list[str]:
 
 
 def text_cautions(text: Mapping[str, Any] | None) -> list[str]:
-    """State what held-out text can show, from its figures; nothing without figures."""
+    """State what held-out text can show, from its figures; return [] if there are no figures."""
     if not text:
         return []
     reasons = [

@@ -49,7 +49,7 @@ CENSORING: dict[int, Censoring] = {NEVER: "upper", MET: "none", AT_FIRST: "lower
 
 #: Curves of baseline and candidate, [2, ..., S].
 Curves = np.ndarray
-#: [3, ...]: speed-ups or their bounds, smallest possible and largest possible true values.
+#: Speed-ups or their bounds, then their smallest and largest possible true values: [3, ...].
 Ranges = np.ndarray
 
 
@@ -82,7 +82,7 @@ class LanguageLosses:
 
     @property
     def clusters(self) -> int:
-        """Number of documents if near-duplicates count once, so that they are independent."""
+        """Number of independent documents: a group of near-duplicates counts once."""
         return len(self.tokens)
 
     def sum_clusters(self, clusters: np.ndarray) -> "LanguageLosses":
@@ -146,7 +146,7 @@ def isotonic_fits(losses: np.ndarray) -> np.ndarray:
     totals = np.concatenate([np.zeros((len(losses), 1)), np.cumsum(losses, axis=1)], axis=1)
     index = np.arange(count)
     lengths = index[None, :] - index[:, None] + 1
-    # means[r, a, b]; cells with b < a are not an interval and never win a maximum.
+    # Cells of means[r, a, b] with b < a are not an interval and never win a maximum.
     means = (totals[:, None, 1:] - totals[:, :-1, None]) / np.where(lengths > 0, lengths, 1)
     means[:, lengths <= 0] = -np.inf
     greatest = np.maximum.accumulate(means[:, :, ::-1], axis=2)[:, :, ::-1]
@@ -189,8 +189,8 @@ def log_speed_ups(
     targets = baseline_fits[:, -1]
     baseline, _ = first_crossing(log_steps, baseline_fits, targets)
     candidate, codes = first_crossing(log_steps, candidate_fits, targets)
-    # If the target was never met, the bound is T / T = 1. A tighter bound could be wrong on a
-    # plateau: the candidate may have been at its best long before its last evaluation.
+    # If the target was never met, the speed-up's bound is T / T = 1. A tighter bound could be wrong
+    # on a plateau: the candidate may have reached its best loss long before its last evaluation.
     values = np.where(codes == NEVER, 0.0, baseline - candidate)
     return values, codes, baseline, candidate
 
@@ -228,7 +228,7 @@ def measure_speed_up(
 def percentile_interval(
     values: np.ndarray, may_be_less: np.ndarray, may_be_more: np.ndarray, confidence: float
 ) -> tuple[tuple[float, float], tuple[Censoring, Censoring]]:
-    """Return the percentile interval of log speed-ups or bounds [R], and the marks of its ends.
+    """Return the percentile interval of log speed-ups or bounds [R], and a mark for each end.
 
     The true value of a bound may be anywhere beyond it. So each end is between two quantiles: of
     the smallest possible values of the resamples, and of the largest. An end is the further
@@ -264,7 +264,7 @@ def resample_curves(losses: LanguageLosses, resamples: int, seed: int) -> Curves
         weights = document_weights(losses.clusters, count, generator)
         sums, scale = _exact_sums(losses, weights)
         tokens = weights @ losses.tokens.astype(np.float64)
-        # In `scale`, replace the number of tokens of all documents by each resample's number.
+        # In `scale`, replace the number of tokens of all documents by the number in each resample.
         scale = scale / losses.tokens.sum() * tokens[:, None]
         parts.append(sums / scale)
     return np.concatenate(parts, axis=1)
@@ -296,7 +296,7 @@ def mean_losses(seeds: Sequence[LanguageLosses]) -> LanguageLosses:
 
 
 def draw_ranges(steps: np.ndarray, of_seeds: np.ndarray, config: ReportConfig) -> Ranges | None:
-    """Draw step speed-ups of other seeds; None for one seed, which shows no variation by seed.
+    """Draw step speed-ups of other seeds; a single seed shows no variation, so return None.
 
     Returns:
         [3, R], see `Ranges`.
@@ -335,7 +335,7 @@ def speed_up_over_seeds(
 def measure_delta(
     losses: LanguageLosses, confidence: float | None, of_seeds: Sequence[float] | np.ndarray = ()
 ) -> Estimate:
-    """Compare both models at the last step; clusters are documents and, if several, seeds.
+    """Compare both models at the last step. Clusters are documents; several seeds are clusters too.
 
     The standard error is the delete-one jackknife's: the root of the sum of squares of the
     difference's changes when one document is left out (HC3 for a ratio; MacKinnon, Nielsen and

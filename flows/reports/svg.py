@@ -15,7 +15,7 @@ from markupsafe import Markup
 
 #: CSS classes of a figure that a page has twice, for wide and for narrow screens.
 SCREENS = ("wide", "narrow")
-#: Variables every figure uses: light values, then dark ones.
+#: CSS variables of every figure: light values, then dark values.
 FIGURE_VARIABLES = """:root{color-scheme:light dark;--paper:#fdfdfc;--ink:#1b1f24;--muted:#59616b;
 --rule:#d8dce1;--base:#6a7380;--cand:#0b6a8f;--few:#c9d9e0;--mark:#9a4a0e;
 --sans:system-ui,-apple-system,"Segoe UI",Roboto,"Helvetica Neue","Noto Sans",Arial,sans-serif}
@@ -135,7 +135,7 @@ def px(value: float) -> str:
 
 
 def nice_ticks(low: float, high: float, most: int) -> tuple[list[float], int]:
-    """Return at most `most` round values between `low` and `high`, and their decimals."""
+    """Return at most `most` round values between `low` and `high`, and their number of decimals."""
     span = max(high - low, 1e-9)
     size = 10 ** math.floor(math.log10(span / most))
     for factor in (1, 2, 5, 10, 20):

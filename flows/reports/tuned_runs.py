@@ -20,14 +20,14 @@ PREDICTED = ("id", "language", "group", "inputs", "answers", "prediction", "scor
 DECODES = ("labels", "greedy", "beam")
 #: Settings that must be equal for a fair comparison.
 FAIR_TUNING = ("examples.config_hash", "mixture.", "origin.", "model.dropout_rate", "train.")
-#: Settings that may differ, because they only change rounding; a larger model may need others.
+#: Settings that only change rounding may differ. A larger model may need different settings.
 FREE_TUNING = ("train.checkpoint_every", "train.loss_chunks", "train.scan_layers")
 FEWEST_CHECKPOINTS = 3
 
 
 @dataclasses.dataclass(frozen=True)
 class Predictions:
-    """Predictions of a run for a split: their JSON, a table of examples, and its file's hash."""
+    """Predictions of a run for a split: settings, a table of examples, and the file's SHA-256."""
 
     settings: Mapping[str, Any]
     table: pa.Table
@@ -66,7 +66,7 @@ class TunedRun(CompletedRun):
 
     @property
     def trained_as(self) -> list[str]:
-        """Names of the predicted task in training; `ALONE` for a single task, empty if unseen."""
+        """Names of the predicted task in training: `ALONE` for a single task, [] for a new task."""
         examples = self.config["examples"] or {}
         tasks = examples.get("tasks", {ALONE: examples.get("config_hash")})
         return [name for name, examples_hash in tasks.items() if examples_hash == self.tasks]
@@ -80,7 +80,7 @@ class TunedRun(CompletedRun):
 
     @property
     def settings(self) -> dict[str, Any]:
-        """Settings of its training and predictions."""
+        """Settings of the run's training and predictions."""
         predicted = {
             f"predictions.{decode}.{key}": predictions.settings.get(key)
             for decode, predictions in self.predictions.items()
@@ -185,7 +185,7 @@ def differ_in_seed(runs: Sequence[TunedRun]) -> bool:
 
 
 def sort_runs(runs: Sequence[TunedRun]) -> list[TunedRun]:
-    """Return the fine-tuned runs of a model by seed, or by the steps that they began with."""
+    """Return the fine-tuned runs of a model by seed, or by the steps at which they began."""
     if len(runs) == 1:
         return list(runs)
     first, of_seeds = runs[0], differ_in_seed(runs)

@@ -78,7 +78,7 @@ def inspect(
     config: Config = CorpusConfig(),
     json: Json = False,
 ) -> int:
-    """Show the verdict of each rule of a recipe on one page, with the values that it compares.
+    """Show the verdict of each rule of a recipe on one page, with the values that rules compare.
 
     All rules are shown, also those after a rule that drops the page.
 

@@ -24,7 +24,7 @@ def evaluate(
     job: JobConfig = JobConfig(),
     watch: bool = False,
 ) -> Summary:
-    """Write eval/STEP.parquet for every kept checkpoint: nats, tokens, bytes per document.
+    """Write eval/STEP.parquet for every kept checkpoint: each document's nats, tokens and bytes.
 
     The validation examples are the same for every model and step, and routers drop no token. Steps
     that are already evaluated are skipped. The mesh is that of the training, or one device if there

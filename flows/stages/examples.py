@@ -64,7 +64,7 @@ def plan(
     prices: str = "",
     json: Json = False,
 ) -> int:
-    """Estimate what `examples build` takes, from one shard that is made; as `corpus plan` does.
+    """Make one shard, and estimate from it what `examples build` needs, as `corpus plan` does.
 
         mswitch examples plan --corpus gs://bucket/corpus --vocab vocabulary --workers 100
 

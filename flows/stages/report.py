@@ -148,7 +148,7 @@ def distillation(
 
 @stage(app, "report run", makes="reports", reads={"run": "runs"})
 def run(run: str, /, *, out: Path, task: str | None = None, split: Split = "test") -> Summary:
-    """Write a page of one fine-tuned run, run.html, and run.json.
+    """Write the page run.html of one fine-tuned run, and its data as run.json.
 
     It has the curve on validation, and for each language the score with its interval and the worst
     predictions.

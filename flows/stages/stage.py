@@ -42,7 +42,7 @@ Summary = Mapping[str, Any] | tuple[Mapping[str, Any], str]
 
 @dataclasses.dataclass(frozen=True)
 class Stage:
-    """One stage.
+    """A stage: a command, its job and its form.
 
     Attributes:
         name: words of its command.
@@ -226,7 +226,7 @@ def _find_option_type(parameter: inspect.Parameter) -> Any:
 
 
 def list_options(config: Any, prefix: str = "") -> list[str]:
-    """Return the options of a command for these settings, without its defaults."""
+    """Return the command-line options for these settings, except settings at their defaults."""
     words = []
     for field in dataclasses.fields(config):
         value, name = read_value(config, field), f"{prefix}{field.name}".replace("_", "-")

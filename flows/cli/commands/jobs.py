@@ -320,7 +320,7 @@ def _start(job: Job, launcher: Launcher, wait: bool, json: bool) -> int:
 
 
 def _follow(place: Path, wait: bool, json: bool) -> int:
-    """Follow the job of this place: to its end if `wait`, else in the background after one poll."""
+    """Follow the job at `place` to its end. Without `wait`, poll once and follow in background."""
     record = need_record(place)
     if not wait and (who := read_follower(place)):
         return _print(place, f"already followed by {who}; see {_name_logs_command(place)}", json)
@@ -388,7 +388,7 @@ def _name_logs_command(place: Path) -> str:
 
 
 def _name_job(job: Job) -> str:
-    """Name a job by its path for commands, and by its output if that is in a bucket."""
+    """Name a job by its path for commands, and by its output if the output is in a bucket."""
     return _make_line(job.path) + (f" ({_make_line(job.out)})" if job.record else "")
 
 

@@ -73,7 +73,7 @@ def show(
 
 @app.command(name="list")
 def list_mixtures(*, json: Json = False) -> int:
-    """Print the named mixtures, and the number of languages that each may have.
+    """Print the named mixtures, and the number of languages that each mixture may have.
 
         mswitch mixture list
 

@@ -222,7 +222,7 @@ def _compare_deployment(
 
     def write() -> None:
         if before is not None and not any(schedule.active for schedule in schedules):
-            for schedule in present:  # unlike a replacement, a deletion also removes late runs
+            for schedule in present:  # unlike an update, deleting a schedule removes its late runs
                 client.delete_deployment_schedule(before.id, schedule.id)
         limit, options = None, None
         if deployment.concurrency is not None:

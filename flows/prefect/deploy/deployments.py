@@ -84,12 +84,12 @@ class Deployment:
 
     @property
     def queue(self) -> str:
-        """Queue of the work pool in which its runs wait."""
+        """Queue of the work pool in which the deployment's runs wait."""
         return HOUSEKEEPING if self.housekeeping else QUEUE
 
     @property
     def defaults(self) -> str:
-        """Name of the settings that groups change; empty if the flow has only one."""
+        """Name of the default settings that groups change; empty if the flow has only one set."""
         return self.kind if type(self.settings) in DEFAULTS else ""
 
     @property
@@ -120,7 +120,7 @@ class Deployment:
         return f"{self.flow.fn.__module__}.{self.flow.fn.__name__}"
 
 
-#: All deployments. Those called `sample` run unchanged, in minutes.
+#: All deployments. Deployments called `sample` run unchanged, in minutes.
 DEPLOYMENTS: Sequence[Deployment] = (
     *(Deployment(corpus, *named) for named in DEFAULTS[CorpusSettings].items()),
     Deployment(
@@ -145,8 +145,8 @@ DEPLOYMENTS: Sequence[Deployment] = (
     Deployment(
         reconcile,
         "all",
-        # Active, because otherwise crashed flow runs would stay crashed. There is no limit of
-        # concurrency, because a killed run would keep its place.
+        # The schedule is active, because otherwise crashed flow runs would stay crashed.
+        # Concurrency has no limit, because a killed run would keep its place.
         schedule=Schedule(cron="*/2 * * * *", active=True),
         housekeeping=True,
     ),
@@ -194,7 +194,7 @@ def _convert_schedule(schedule: DeploymentSchedule) -> DeploymentScheduleCreate:
 
 
 def find_further(deployment: Deployment, operators: Operators) -> Further:
-    """Return the other fields of a deployment."""
+    """Return the fields of a deployment that operators.toml sets."""
     return operators.deployments.get(deployment.name, NOTHING)
 
 
@@ -234,7 +234,7 @@ def make_job_variables(operators_file: Path | None, further: Further = NOTHING) 
 
 
 def make_schema(deployment: Deployment, operators: Operators) -> dict[str, Any]:
-    """Return the schema of a deployment's parameters; launchers are those of operators.toml."""
+    """Return the schema of a deployment's parameters, with the launchers of operators.toml."""
     if deployment.settings is None:
         return {"type": "object", "properties": {}, "additionalProperties": False}
     schema = make_form_schema(deployment.settings, deployment.defaults)

@@ -17,7 +17,7 @@ from mswitch.flows.prefect.operators_toml import Operators
 from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.progress import say
 
-#: Longest start. The first one makes the database: most of a minute on a slow machine.
+#: Longest start. The first start makes the database; on a slow machine this takes most of a minute.
 START_SECS = 300.0
 #: Seconds for the process of a flow run to report its end.
 STOP_SECS = 10.0
@@ -67,7 +67,7 @@ def serve(operators: Operators, operators_file: Path | None) -> NoReturn:
 
 
 def _end_flow_runs(worker: int) -> None:
-    """End the processes of flow runs, each with its session, before the server ends."""
+    """End the processes of flow runs, and their sessions, before the server ends."""
     tasks = Path(f"/proc/{worker}/task").glob("*/children")
     engines = [int(pid) for task in tasks for pid in task.read_text().split()]
     for number in (signal.SIGTERM, signal.SIGKILL):

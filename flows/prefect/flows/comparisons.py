@@ -1,4 +1,4 @@
-"""The flows that compare models: a pair, an experiment, and two runs that are evaluated."""
+"""The flows that compare models: a pair, an experiment, or two evaluated runs."""
 
 import dataclasses
 import itertools

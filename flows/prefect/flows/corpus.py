@@ -1,4 +1,4 @@
-"""The flows that build a corpus, and add a crawl or other files to one."""
+"""The flows that build a corpus, and add a crawl or other files to a corpus."""
 
 import json
 import re
@@ -33,7 +33,7 @@ from mswitch.pipelines.outputs import read_manifest
 from mswitch.pipelines.progress import say
 from mswitch.pipelines.runners import pipeline_options
 
-#: Options of the build that its additions do not copy.
+#: Options of a corpus' build that additions to the corpus do not copy.
 _OF_ADDITION = ("--input=", "--append", "--out=")
 
 
@@ -75,7 +75,7 @@ def append_crawl(settings: AppendSettings) -> None:
 def _fetch_dump(
     settings: AppendSettings, operators: Operators, launcher: Launcher, place: Path
 ) -> tuple[str, ...]:
-    """Download a part of a dump; return the glob of its files, or () if the corpus has it."""
+    """Download a part of a dump; return the glob of its files, or () if the corpus has the dump."""
     out = operators.locate_output("corpora", settings.name)
     dump = settings.dump
     if dump == "latest":
@@ -85,7 +85,7 @@ def _fetch_dump(
         return ()
     words = ("sample", "common-crawl", f"--dump={dump}", f"--segments={settings.segments}")
     words += (f"--format={settings.format}", f"--base-url={operators.common_crawl}")
-    # The name has format and segments: other corpora may use other parts of the dump.
+    # The crawl's name has format and segments: other corpora may use other parts of the dump.
     crawls = f"{dump}.{settings.format}-{settings.segments}"
     crawl = download_crawl(words, crawls, read_build_options(place), operators, launcher)
     return (f"{crawl}/{settings.format}/*.gz",)
@@ -111,7 +111,7 @@ def has_dump(corpus: str | Path, dump: str) -> bool:
 
 
 def read_build_options(place: Path) -> list[str]:
-    """Return the options of a corpus' build from its job's record, without Beam's."""
+    """Return the options of a corpus' build from its job's record, without Beam's options."""
     record = read_record(place)
     own, _ = split_beam_options(record.job.argv if record is not None else ())
     # If a person typed the command, an option and its value may be separate words.
@@ -142,7 +142,7 @@ def build_corpus(
 def download_crawl(
     argv: Sequence[str], name: str, options: Sequence[str], operators: Operators, launcher: Launcher
 ) -> Path | str:
-    """Download a crawl; return it in a place that a build with these options can read."""
+    """Download a crawl; return its place, which a build with these options can read."""
     crawl = operators.locate_directory("crawls", name)
     bucket = find_dataflow(options, operators)
     follow_job(f"fetch {crawl.name}", Job((*argv, f"--out={crawl}"), crawl), launcher)
@@ -227,7 +227,7 @@ def make_build_job(
 
 @step("statistics of {job.path.name}")
 def show_statistics(job: Job) -> None:
-    """Write and show the page of a corpus; for one in a bucket, show only its languages."""
+    """Write and show the page of a corpus; for a corpus in a bucket, show only its languages."""
     key, title = make_key("corpus", job.path.name), f"Statistics of {job.path.name}"
     if isinstance(job.out, str):  # a page would read all shards from the bucket
         rows = sum_languages(load_stats(job.out))

@@ -43,7 +43,7 @@ def examples(settings: ExamplesSettings) -> None:
 def check_vocabulary(
     settings: ExamplesSettings, corpus: str | Path, vocabulary: str | Path
 ) -> None:
-    """Refuse a vocabulary that is bad for a language, by the limits of the settings."""
+    """Refuse a vocabulary that breaks the settings' limits for a language."""
     languages = inspect_vocabulary(vocabulary, corpus)["languages"]
     rows = [{name: row[name] for name in _COLUMNS} for row in languages]
     show_table(

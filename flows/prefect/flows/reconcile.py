@@ -45,7 +45,7 @@ START_SECS = 180
 
 @flow(name="reconcile", flow_run_name="reconcile")
 def reconcile() -> None:
-    """Restart crashed flow runs, stop jobs of cancelled or suspended ones, report orphaned jobs."""
+    """Restart crashed flow runs, stop jobs of cancelled or suspended runs, report orphaned jobs."""
     look(read_operators().storage)
 
 
@@ -87,8 +87,8 @@ def settle(record: Record, flow_run: FlowRun | None) -> None:
                 leave(*left)
             end_flow_run(flow_run, need_record(record.job.path))
         return
-    # If both are false, a request to pause or cancel has not reached the job, and no follower
-    # repeats the request.
+    # With the intent to pause or cancel and no follower, the request has not reached the job, and
+    # nobody repeats the request.
     if record.intent == "run" or read_follower(record.job.path) is not None:
         if wants_jobs(flow_run) or not leave(*left):
             return
@@ -96,14 +96,14 @@ def settle(record: Record, flow_run: FlowRun | None) -> None:
             say("reconcile", f"{record.job.out}: the job lives, but no flow run follows it")
             emit_job_event("mswitch.job.orphaned", record)
             return
-    with contextlib.suppress(StopFollowing):  # the job still lives: the next round tries again
+    with contextlib.suppress(StopFollowing):  # the job still lives: the next round follows it again
         follow(record.job, launcher, on_poll=follow_once)
         say("reconcile", f"{record.job.out}: the job has ended, as its flow run was told to")
         emit_job_event("mswitch.job.stopped", record)
 
 
 def find_lost_flow_runs() -> list[FlowRun]:
-    """Return the flow runs that crashed, or whose worker died before it started the process."""
+    """Return the flow runs that crashed, or whose worker died before it started their process."""
     late = datetime.datetime.now(datetime.UTC) - datetime.timedelta(seconds=START_SECS)
     return [
         run
@@ -120,7 +120,7 @@ def _read_flow_runs(*kinds: StateType) -> list[FlowRun]:
 
 
 def revive(flow_run: FlowRun, records: Sequence[Record]) -> None:
-    """Restart a flow run, unless a person ended a job of it or a process still follows its jobs.
+    """Restart a flow run, unless a person ended one of its jobs or a process follows them.
 
     Jobs that it paused itself do not count: after a Resume, some of them may still be paused.
     """
@@ -145,7 +145,7 @@ def start_again(flow_run: FlowRun) -> None:
             client.set_flow_run_state(flow_run.id, Failed(message=message), force=True)
             return
         say("reconcile", f"{flow_run.name} crashed: restarting it")
-        # This frees its places in the work pool and in the deployment's concurrency limit.
+        # The state frees the run's places in the work pool and the deployment's concurrency limit.
         client.set_flow_run_state(flow_run.id, Crashed(message="No process was started."))
         client.set_flow_run_state(flow_run.id, AwaitingRetry(), force=True)
 

@@ -33,7 +33,7 @@ from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.outputs import MARKER
 from mswitch.pipelines.progress import say
 
-#: `reconcile`, every two minutes, will not restart a run that has been Crashed for longer.
+#: `reconcile`, every two minutes, will not restart a run that was Crashed for longer than this.
 CRASHED_SECS = 1800
 #: Value of the field `begin_with` that means the previous pair.
 PREVIOUS = "{previous}"
@@ -100,7 +100,7 @@ def refresh(settings: RefreshSettings) -> str | None:
 
 @step("preflight")
 def check_vocabulary_stays(settings: RefreshSettings) -> None:
-    """Refuse to begin a pair with another pair if the new examples would have a new vocabulary."""
+    """Refuse to begin a pair from another pair if the new examples would have a new vocabulary."""
     if {settings.examples_deployment, settings.pair_deployment} & {*NONE}:
         return
     pair = _read_parameters(settings.pair_deployment) | settings.pair_parameters
@@ -128,7 +128,7 @@ def _need_deployment(deployment: str) -> Iterator[None]:
 
 
 def find_previous_pair(storage: Path, template: str, name: str) -> str:
-    """Return the last finished pair whose name sorts before this one's; empty if there is none.
+    """Return the last finished pair whose name sorts before `name`; empty if there is none.
 
     Names of dates and dumps sort by time.
 
@@ -188,7 +188,7 @@ def _starts_again(state: State) -> bool:
 
 
 def _obey(client: Any) -> None:
-    """Raise Pause if this flow run is suspended; the run that it waits for continues."""
+    """Raise Pause if this flow run is suspended. The child run that it awaits continues."""
     own = UUID(this_flow_run.id)
     state = lift_time_limit(client, own, client.read_flow_run(own).state)
     if state is not None and state.is_paused():
