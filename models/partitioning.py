@@ -21,7 +21,7 @@ from mswitch.pipelines.errors import UserError
 AXES = ("data", "expert", "model")
 BATCH_AXES = ("data", "expert")
 
-#: Mesh axes that a logical axis is sharded over, if they divide it.
+#: For each logical axis, the mesh axes that shard it, if they divide its size.
 RULES: Mapping[str, tuple[str, ...]] = {
     "layers": (),
     "expert": ("expert",),
@@ -134,11 +134,11 @@ def check_divisible(model: ModelConfig, config: TrainConfig, groups: Groups) -> 
 
 
 def shard_parameter(axes: Sequence[str], shape: Sequence[int], mesh: Mesh) -> PartitionSpec:
-    """Shard each dimension of a parameter over the mesh axes that its name prefers."""
+    """Shard each dimension of a parameter over mesh axes in `RULES` that are free and divide it."""
     if int(np.prod(shape)) < MIN_SHARDED_VALUES:
         return PartitionSpec()
-    # Dimensions that prefer fewer mesh axes choose first, so that the width does not take the axis
-    # `expert`.
+    # Shard dimensions with fewer mesh axes in `RULES` first. Otherwise the width would take the
+    # axis `expert`.
     order = sorted(range(len(axes)), key=lambda dimension: len(RULES[axes[dimension]]))
     taken: set[str] = set()
     chosen: list[tuple[str, ...] | None] = [None] * len(axes)

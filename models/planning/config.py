@@ -44,7 +44,7 @@ class PlanConfig:
 
     @property
     def lengths(self) -> tuple[int, int]:
-        """Positions of a sequence in encoder and decoder."""
+        """Length of a sequence in the encoder, and length in the decoder."""
         return self.inputs_length, self.targets_length
 
     def allows(self, name: str, value: int | Remat) -> bool:

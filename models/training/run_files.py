@@ -87,7 +87,7 @@ class RunFiles:
             yield
 
     def check(self) -> None:
-        """Check that this process may still write."""
+        """Check that this process may still write to the run."""
 
     def refresh(self, *, metrics: bool = False, predictions: bool = False) -> None:
         """Download new files of the run, except checkpoints and TensorBoard events."""
@@ -119,7 +119,7 @@ class RunFiles:
 
     @contextlib.contextmanager
     def checkpoint(self, step: int, part: str = PARAMETERS) -> Iterator[None]:
-        """Keep a part of a checkpoint in `directory` while the body runs; "" means all parts."""
+        """Keep a part of a checkpoint in `directory` during a `with` block; "" means all parts."""
         del step, part
         yield
 
@@ -198,7 +198,7 @@ class BucketFiles(WorkingCopy, RunFiles):
             self._lease.check()
 
     def publish(self, *names: str) -> None:
-        """Upload files, several at a time."""
+        """Upload files in parallel."""
         self._send(names, objects.upload)
 
     def _send(self, names: Iterable[str], send: Callable[[Path, str], None]) -> None:
@@ -277,7 +277,7 @@ class BucketFiles(WorkingCopy, RunFiles):
 
 
 def _create(path: Path, url: str) -> None:
-    """Upload a file of a checkpoint, but replace none.
+    """Upload a file of a checkpoint, unless the bucket already has a file of this name.
 
     If this machine stalls, the lease may expire between its check and the upload.
     """

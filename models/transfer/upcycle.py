@@ -182,7 +182,7 @@ def _calibrate(
     seen: Batches,
     held_out: Batches,
 ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """Make the sparse model's parameters; measure its gates and, on `held_out`, both losses."""
+    """Make the sparse parameters; measure gates, and the losses of both models on `held_out`."""
     measure = _make_measurer(sparse)
     parameters = expand_to_sparse(dense_parameters, sparse)
     gates = np.full(len(list_sparse_layers(sparse.config)), 1 / sparse.config.experts)
