@@ -165,7 +165,7 @@ CHANGEABLE = (
     "init_scale",
     "dropout_rate",
 )
-#: Changeable settings that leave a model's parameters as they are.
+#: Settings in `CHANGEABLE` that do not change a model's parameters.
 TUNABLE = (
     *(name for name in OF_EXPERTS if name not in ("routing", "router_init")),
     "dropout_rate",

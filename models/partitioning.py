@@ -166,7 +166,7 @@ def shard_parameter(axes: Sequence[str], shape: Sequence[int], mesh: Mesh) -> Pa
 
 
 def constrain_batch(x: jax.Array, mesh: Mesh | None) -> jax.Array:
-    """Constrain the first axis of an array to be sharded over data x expert."""
+    """Constrain the first axis of an array to be sharded over `data` and `expert`."""
     if mesh is None:
         return x
     spec = PartitionSpec(BATCH_AXES, *[None] * (x.ndim - 1))
@@ -174,7 +174,7 @@ def constrain_batch(x: jax.Array, mesh: Mesh | None) -> jax.Array:
 
 
 def put_batch(batch: Mapping[str, np.ndarray], mesh: Mesh | None) -> dict[str, jax.Array]:
-    """Copy a batch to the device, or shard its rows over data x expert.
+    """Copy a batch to the device, or shard its rows over mesh axes `data` and `expert`.
 
     In a job of several processes, `batch` has the rows of `find_fed_part`.
     """

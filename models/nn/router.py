@@ -171,7 +171,7 @@ def hash_to_expert(ids: Int[Array, "*S"], experts: int) -> Int[Array, "*S"]:
 
 
 def _prefer_hash(key: PRNGKeyArray, shape: tuple[int, ...], dtype: jnp.dtype) -> Array:
-    """Make rows of logits: the hash's expert gets share `_FIRST_GATE`, the others equal shares."""
+    """Make logits: the hash's expert has probability `_FIRST_GATE`, all others are equal."""
     del key
     tokens, experts = shape
     chosen = jax.nn.one_hot(hash_to_expert(jnp.arange(tokens), experts), experts, dtype=dtype)

@@ -32,7 +32,7 @@ MASKED = -1e10
 #: Logit of positions beyond the last key: they get no weight even if all keys are masked.
 OUTSIDE = -3e38
 LANES, SUBLANES = 128, 8
-#: Bytes of on-chip memory that the compiler may use. On TPUs with less memory, it uses less.
+#: Bytes of on-chip memory that the compiler may use. It uses less on TPUs with less memory.
 VMEM_BYTES = 100 * 2**20
 
 
@@ -345,7 +345,7 @@ def _weights(
     head: int,
     start: Int[Array, ""],
 ) -> tuple[Float[Array, "K T"], Float[Array, "1 T"]]:
-    """Return a head's weights before they are divided by their sums, and the sums."""
+    """Return a head's attention weights before division by their sums, and these sums."""
     logits = _dot(k, q, (1, 1))
     if call.biased:
         logits += ref.window[head, _window_part(call, start), :]

@@ -8,7 +8,7 @@ from mswitch.pipelines.config_checks import Count, check_fields
 
 @dataclasses.dataclass(frozen=True)
 class PlanConfig:
-    """The batch to plan for, and fixed settings; the memory model chooses settings that are None.
+    """Batch and fixed settings of a plan; the memory model chooses any setting that is None.
 
     Attributes:
         batch_size: sequences per step, over all devices.

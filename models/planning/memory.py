@@ -82,7 +82,7 @@ class StepMemory:
 
 
 def count_state_memory(skeleton: Skeleton, train: TrainConfig) -> StateMemory:
-    """Count the bytes of parameters and moments on each device, with training's shardings."""
+    """Count the bytes of parameters and moments on each device, sharded as in training."""
     skeleton = dataclasses.replace(skeleton, mesh=AbstractMesh(train.mesh, AXES))
     state = skeleton.abstract_state(make_optimizer(train))
     return StateMemory(_count_device_bytes(state.parameters), _count_device_bytes(state.moments))

@@ -51,7 +51,7 @@ _CHECKPOINT = re.compile(rf"{CHECKPOINTS}/(0|[1-9][0-9]*)/(.+)")
 _DESCRIPTIONS = {METADATA, f"{PARAMETERS}/_METADATA", f"{OPTIMIZER}/_METADATA"}
 #: Files that every process writes, some with timestamps; only process 0 uploads them.
 _COMMON = re.compile(r"_.+|\..+|commit_success\.txt")
-#: Name of the stage that locks each part of a run, for messages about the lease.
+#: For each part of a run, the stage that locks this part, as messages about the lease name it.
 _STAGES = {"": "train", EVALUATION: "evaluate", PREDICTIONS: "predict"}
 
 
@@ -259,7 +259,7 @@ class BucketFiles(WorkingCopy, RunFiles):
         return self._saver.submit(upload).result
 
     def prune(self, kept: Collection[int]) -> Collection[int]:
-        """Remove older checkpoints from the bucket; on this machine, keep only the newest."""
+        """Remove older checkpoints from the bucket; keep only the newest one on this machine."""
         for old in sorted(self._steps)[:-1] if self._is_first else ():
             if old not in kept:
                 self.check()

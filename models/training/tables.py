@@ -1,4 +1,4 @@
-"""Write the tables of a run as Parquet, each with the settings that it was made with."""
+"""Write the tables of a run as Parquet, each table with its settings."""
 
 import json
 from typing import Any
