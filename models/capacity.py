@@ -26,7 +26,7 @@ class Groups(NamedTuple):
 
     @property
     def separable(self) -> int:
-        """Largest number of equal parts of the batch, each with whole groups of both stacks."""
+        """Largest number of equal parts of the batch that split no group of either stack."""
         return math.gcd(self.encoder, self.decoder)
 
     def divide(self, parts: int) -> "Groups":

@@ -165,7 +165,7 @@ CHANGEABLE = (
     "init_scale",
     "dropout_rate",
 )
-#: Changeable settings that leave a model's parameters as they are.
+#: Settings in `CHANGEABLE` that do not change a model's parameters.
 TUNABLE = (
     *(name for name in OF_EXPERTS if name not in ("routing", "router_init")),
     "dropout_rate",
@@ -196,11 +196,11 @@ def _make_fields(names: Sequence[str]) -> type[Any]:
 
 
 class ModelChanges(_make_fields(CHANGEABLE), _Changes):
-    """A run's changes to its preset: any of `CHANGEABLE`; None keeps the preset's value."""
+    """A run's new values for fields in `CHANGEABLE`; None keeps the preset's value."""
 
 
 class TuningChanges(_make_fields(TUNABLE), _Changes):
-    """A fine-tuning's changes: any of `TUNABLE`; None takes T5's recipe or keeps the old value.
+    """A fine-tuning's new values for fields in `TUNABLE`; None means T5's recipe or no change.
 
     T5's recipe is dropout of 0.1, and of 0.4 within experts (Switch Transformers, table 4).
     """
@@ -314,7 +314,7 @@ class TrainConfig:
 
     @property
     def rows(self) -> int:
-        """Rows of a batch."""
+        """Number of rows in a batch."""
         return self.batch_size // self.row_examples
 
     @property
@@ -426,7 +426,7 @@ class EvaluateConfig:
                 raise UserError(f"--steps {part}: give a step, a range such as 1000-5000, or last")
 
     def choose_steps(self, kept: Sequence[int], place: str) -> list[int]:
-        """Return the kept steps of a run that `steps` names; all by default."""
+        """Return the kept steps that `steps` names, or by default all kept steps."""
         chosen = set[int]() if self.steps else {*kept}
         for part in self.steps.split(",") if self.steps else ():
             first, _, last = part.strip().replace("last", str(kept[-1])).partition("-")

@@ -13,7 +13,7 @@ def check_devices() -> None:
     """Check that JAX can compute at all; call it only after joining a job."""
     try:
         jax.devices()
-    except (RuntimeError, AssertionError) as error:  # AssertionError: a platform has no plugin
+    except (RuntimeError, AssertionError) as error:  # AssertionError if a plugin is missing
         if "DEADLINE_EXCEEDED" in str(error):
             raise  # another process of the job did not join
         reason = str(error).strip().splitlines()[0] if str(error).strip() else "it has no plugin"

@@ -21,7 +21,7 @@ from mswitch.pipelines.errors import UserError
 AXES = ("data", "expert", "model")
 BATCH_AXES = ("data", "expert")
 
-#: Mesh axes that a logical axis is sharded over, if they divide it.
+#: For each logical axis, the mesh axes that shard it, if they divide its size.
 RULES: Mapping[str, tuple[str, ...]] = {
     "layers": (),
     "expert": ("expert",),
@@ -134,11 +134,11 @@ def check_divisible(model: ModelConfig, config: TrainConfig, groups: Groups) -> 
 
 
 def shard_parameter(axes: Sequence[str], shape: Sequence[int], mesh: Mesh) -> PartitionSpec:
-    """Shard each dimension of a parameter over the mesh axes that its name prefers."""
+    """Shard each dimension of a parameter over mesh axes in `RULES` that are free and divide it."""
     if int(np.prod(shape)) < MIN_SHARDED_VALUES:
         return PartitionSpec()
-    # Dimensions that prefer fewer mesh axes choose first, so that the width does not take the axis
-    # `expert`.
+    # Shard dimensions with fewer mesh axes in `RULES` first. Otherwise the width would take the
+    # axis `expert`.
     order = sorted(range(len(axes)), key=lambda dimension: len(RULES[axes[dimension]]))
     taken: set[str] = set()
     chosen: list[tuple[str, ...] | None] = [None] * len(axes)
@@ -166,7 +166,7 @@ def shard_parameter(axes: Sequence[str], shape: Sequence[int], mesh: Mesh) -> Pa
 
 
 def constrain_batch(x: jax.Array, mesh: Mesh | None) -> jax.Array:
-    """Constrain the first axis of an array to be sharded over data x expert."""
+    """Constrain the first axis of an array to be sharded over `data` and `expert`."""
     if mesh is None:
         return x
     spec = PartitionSpec(BATCH_AXES, *[None] * (x.ndim - 1))
@@ -174,7 +174,7 @@ def constrain_batch(x: jax.Array, mesh: Mesh | None) -> jax.Array:
 
 
 def put_batch(batch: Mapping[str, np.ndarray], mesh: Mesh | None) -> dict[str, jax.Array]:
-    """Copy a batch to the device, or shard its rows over data x expert.
+    """Copy a batch to the device, or shard its rows over mesh axes `data` and `expert`.
 
     In a job of several processes, `batch` has the rows of `find_fed_part`.
     """

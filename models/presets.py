@@ -11,8 +11,8 @@ from mswitch.models.config import ModelConfig
 from mswitch.pipelines.errors import UserError
 
 _SWITCH = {"init_scale": 0.1, "sparse_every": 2}
-#: Width, feed-forward width, heads and layers of each stack: sizes of mT5, which T5 1.1 and Switch
-#: models share, and of Switch-C.
+#: Width, feed-forward width, heads and layers of each stack. mT5, T5 1.1 and Switch models share
+#: these sizes; `c` is Switch-C.
 _SIZES = {
     "small": (512, 1024, 6, 8),
     "base": (768, 2048, 12, 12),
@@ -47,7 +47,7 @@ def _scale(
     return dataclasses.replace(model, **sizes, **changes)
 
 
-#: T5 1.0 without its sizes.
+#: Settings that all sizes of T5 1.0 share.
 _T5 = ModelConfig(vocabulary_size=32_128, activation="relu", tied_embeddings=True)
 #: T5 1.0 Base; Switch-Base has the same layers.
 _T5_BASE = _scale(_T5, 768, 3072, 12, 12)
@@ -131,7 +131,7 @@ def _make_mswitch() -> dict[str, Preset]:
 
 
 def _make_switch() -> dict[str, Preset]:
-    """Make the English models of the paper's Table 9, but Switch-Base as released (ReLU 3072).
+    """Make the English models of the paper's Table 9; Switch-Base uses ReLU (3072), as released.
 
     Table 9 lists Switch-XXL with 64 experts and 395B parameters. With its other columns, 64 experts
     make 202B parameters; 128, as in the released configuration, make 395B. The preset has 64.
@@ -160,7 +160,7 @@ def _make_switch() -> dict[str, Preset]:
 
 
 def _make_t5() -> dict[str, Preset]:
-    """Make T5 1.0 (ReLU, tied logits), T5 1.1 (GEGLU, untied), and Switch models' dense twins.
+    """Make T5 1.0 (ReLU, tied logits), T5 1.1 (GEGLU, untied), and Switch models without experts.
 
     Figures from Switch Transformers' Table 9 are for twins, which differ from `switch-*` only in
     experts: `t5-base` from `switch-base-*`, `t5-large-geglu` from `switch-large`, `t5-xxl` from

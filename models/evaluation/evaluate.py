@@ -128,7 +128,7 @@ def evaluate_run(
     """
     train = together(lambda: adapt_training(described, config))
     batches = together(lambda: open_batches(train.batch_size))
-    # Blocks run one after another, which costs no time on a single CPU device.
+    # Blocks of tokens run one after another, which costs no time on a single CPU device.
     one_cpu = train.devices == 1 and jax.default_backend() == "cpu"
     dispatch = config.dispatch or ("blocks" if one_cpu else "queues")
     settings = {
@@ -252,7 +252,7 @@ def _write_step(
     routing: pa.Table | None,
     settings: dict[str, Any],
 ) -> None:
-    # Write the evaluation last, because its file shows that the step is done.
+    # Write the evaluation last, because its file shows that the step is complete.
     for part, content in {"routing": routing, EVALUATION: table}.items():
         if content is not None:
             name = f"{part}/{step}.parquet"

@@ -212,7 +212,7 @@ class Evaluator:
         batch: dict[str, np.ndarray],
         capacities: tuple[int, int] | None,
     ) -> tuple[EvaluationResult, tuple[int, int] | None]:
-        """Evaluate a batch; raise `capacities` until no token is dropped, and also return them."""
+        """Evaluate a batch; raise and return `capacities`, so that no token is dropped."""
         rows, inputs_length = batch["encoder_input_tokens"].shape
         targets_length = batch["decoder_target_tokens"].shape[1]
         fed = slice(*(part * rows // self._parts for part in (self._part, self._part + 1)))
@@ -229,7 +229,8 @@ class Evaluator:
             capacities = self._choose_first_capacity(encoder), self._choose_first_capacity(decoder)
         result = self._run(parameters, arrays, groups, capacities)
         while capacities is not None and not self._in_blocks and result.dropped:
-            # If fewer tokens are dropped, later layers get other inputs, and their peaks may rise.
+            # If fewer tokens are dropped, later layers get other inputs, and their experts may get
+            # more tokens.
             capacities = (
                 fit_capacity(capacities[0], int(result.peaks[0]), encoder),
                 fit_capacity(capacities[1], int(result.peaks[1]), decoder),

@@ -30,13 +30,13 @@ def restore_tokens(inputs: np.ndarray, targets: np.ndarray, sentinels: int) -> n
     # A denoiser's id occurs only in inputs and does not begin a span.
     begins = (both >= sentinels) & np.isin(both, targets)
     spans = 2 * np.concatenate([np.cumsum(part) for part in np.split(begins, [len(inputs)])])
-    spans[len(inputs) :] -= 1  # target span k comes before the input text after sentinel k
+    spans[len(inputs) :] -= 1  # put target span k before the input text that follows sentinel k
     kept = (both > EOS_ID) & (both < sentinels)
     return both[kept][np.argsort(spans[kept], kind="stable")]
 
 
 def sign(tokens: np.ndarray) -> np.ndarray:
-    """Return the signature (uint32) of a part; a document's signature is its parts' minimum."""
+    """Return the signature (uint32) of a part; a document's signature is the minimum over parts."""
     ended = np.append(tokens, EOS_ID).astype(np.uint64)
     hashes = np.uint64(0)
     for column in np.lib.stride_tricks.sliding_window_view(ended, min(SHINGLE, len(ended))).T:

@@ -36,7 +36,7 @@ Decode = Callable[[Parameters, Int[Array, "B M"]], Outputs]
 
 
 class LayerCache(NamedTuple):
-    """Keys and values of one decoder layer: T positions of the output, M of the input.
+    """Keys and values of a decoder layer, for T output positions and M input positions.
 
     Positions are last, since products of a single query read them in that order. Otherwise each
     step would first copy the whole cache.
@@ -48,11 +48,11 @@ class LayerCache(NamedTuple):
     memory_values: Float[Array, "B H K M"]
 
     def attended(self) -> tuple[Float[Array, "B T H K"], Float[Array, "B T H K"]]:
-        """Return keys and values of the output, with positions as the second axis."""
+        """Return the output's keys and values, with positions as the second axis."""
         return _positions_second(self.keys), _positions_second(self.values)
 
     def attended_memory(self) -> tuple[Float[Array, "B M H K"], Float[Array, "B M H K"]]:
-        """Return keys and values of the input, with positions as the second axis."""
+        """Return the input's keys and values, with positions as the second axis."""
         return _positions_second(self.memory_keys), _positions_second(self.memory_values)
 
 
@@ -204,7 +204,7 @@ def make_decoder(skeleton: Skeleton, length: int, *, pieces: int | None = None) 
 
 
 def find_likeliest(logits: Float[Array, "B V"]) -> Int[Array, " B"]:
-    """Return the first largest entry of each row, like `argmax`.
+    """Return the id of the first largest logit in each row, like `argmax`.
 
     XLA's CPU backend does not vectorise `argmax`: it takes ten times as long, a fifth of
     mT5-Small's decoding.

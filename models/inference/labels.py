@@ -24,7 +24,7 @@ MAX_LOGITS = 1 << 26
 
 
 class PrefixTree(NamedTuple):
-    """All prefixes of some token sequences; a prefix comes after its own prefixes.
+    """All prefixes of some token sequences; a prefix comes before its extensions.
 
     Attributes:
         tokens: the last token of each prefix; 0 for the empty one, which is the first.

@@ -223,7 +223,7 @@ class Predictor:
         name = f"{stem}.parquet"
         fix = "--limit, --beams, --alpha, --dtype, or other examples): remove it to predict again"
         reused = is_written(self.files, name, _SETTINGS, self.settings, fix)
-        # Record the read only after the checks above, which do not read the test split.
+        # Record a read of the test split only now: the checks above do not read it.
         noted_reads = {"test_reads": self.record_test_read(step, again)} if split == "test" else {}
         if reused:
             table = pq.read_table(self.run / name)

@@ -52,7 +52,7 @@ class RelativePositionBias(nnx.Module):
     def __call__(
         self, length: int, mask: Array | KernelMask | None = None
     ) -> Float[Array, "1 H L L"] | Float[Array, "H diagonals"]:
-        """Return the bias to add to the attention logits, in the form that this mask needs.
+        """Return the bias of attention logits: per diagonal for the kernel, else per query and key.
 
         It is float32, because its gradient sums over all logits.
         """
@@ -147,7 +147,7 @@ class Attention(nnx.Module):
     def _drop(
         self, values: Float[Array, "B K J"], key: PRNGKeyArray | None
     ) -> Float[Array, "B K J"]:
-        """Drop values instead of weights, which is equivalent: all queries drop the same keys."""
+        """Drop values; dropping weights is equivalent, because all queries drop the same keys."""
         if key is None or self.dropout_rate == 0.0:
             return values
         per_head = self._split_heads(values)

@@ -111,7 +111,7 @@ class Block(nnx.Module):
 
 
 class Period(nnx.Module):
-    """The blocks that a stack repeats; at most the last is sparse. `how` is for all of them."""
+    """The blocks that a stack repeats. At most the last block is sparse; all blocks get `how`."""
 
     def __init__(self, config: ModelConfig, **how: Any):
         last = config.period - 1

@@ -28,7 +28,7 @@ DROPLESS = 0
 #: Minimum and maximum number of rows in a block. Each block loads its expert's kernels again, so
 #: blocks below the minimum save no time. Above the maximum, computing takes longer than loading.
 MIN_BLOCK, MAX_BLOCK = 8, 128
-#: Maximum size of a grouped product's tile on a TPU, in rows and in each width of a kernel.
+#: Maximum tile of a grouped product on a TPU: number of rows, and each width of a kernel.
 ROW_TILE, WIDTH_TILE = 512, 1024
 
 _TOKENS = PartitionSpec(BATCH_AXES, None, None)
@@ -43,10 +43,11 @@ def _take_rows(
     index: Int[Array, " M"],
     inverse: Int[Array, " N"],
 ) -> Float[Array, "M D"]:
-    """Take rows `index` of `x`; an index out of range gives zeros, or with `clip` any row.
+    """Take rows `index` of `x`.
 
-    Zeros cost an extra write. A row is taken at most once. `inverse` maps rows of `x` to rows of
-    the result, so the gradient is a gather by `inverse`, not a scatter.
+    An index out of range gives zeros with `fill`, any row with `clip`. Zeros cost an extra write.
+    A row is taken at most once. `inverse` maps rows of `x` to rows of the result, so the gradient
+    is a gather by `inverse`, not a scatter.
     """
     del inverse
     return x.at[index].get(mode=mode, fill_value=0)
@@ -103,7 +104,7 @@ def combine(
 def dispatch_sharded(
     tokens: Array, slot: Array, experts: int, capacity: int, mesh: Mesh | None
 ) -> Float[Array, "*N E R D"]:
-    """Dispatch tokens on a mesh; the result's first axis indexes N senders of mesh axis `expert`.
+    """Dispatch tokens on a mesh; the result's first axis is the sender's place on axis `expert`.
 
     Each sender has the rows of its groups. Experts are sharded over `expert`, rows over `data`.
     """
@@ -135,7 +136,7 @@ def combine_sharded(
 
 
 def choose_block_rows(tokens: int, experts: int) -> int:
-    """Return the number of rows in a block, a power of two.
+    """Return the number of rows in a block of tokens, a power of two.
 
     Above `MIN_BLOCK` rows, empty rows are at most half as many as tokens. In blocks of fewer than
     `MIN_BLOCK` rows, kernels would cost more than rows.
@@ -182,7 +183,7 @@ def compute_groups(
     *,
     interpret: bool = False,
 ) -> Float[Array, "G S D"]:
-    """Apply each token's expert to the token; Megablox multiplies the sorted rows by each kernel.
+    """Sort tokens by expert, and apply each token's expert with Megablox.
 
     On a TPU this reads and writes less memory than blocks do.
 
@@ -336,7 +337,7 @@ class SwitchFeedForward(nnx.Module):
     def _drop(
         self, hidden: Float[Array, "*N E R F"], capacity: int, key: PRNGKeyArray | None
     ) -> Float[Array, "*N E R F"]:
-        """Apply dropout by expert and ordered group; every mesh then drops the same values."""
+        """Order values by expert and group before dropout: all meshes then drop the same values."""
         if key is None or self.config.expert_dropout_rate == 0.0:
             return hidden
         experts, _, width = hidden.shape[-3:]

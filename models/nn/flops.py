@@ -30,7 +30,7 @@ def count_attention_flops(
 
 
 def count_sparse_layer_flops(config: ModelConfig, batch_size: int, length: int, groups: int) -> int:
-    """Count the forward FLOPs of a Switch layer: of its router, and of all slots, filled or not."""
+    """Count the forward FLOPs of a Switch layer's router and slots, including empty slots."""
     positions = batch_size * length
     capacity = expert_capacity(config.capacity_factor, positions // groups, config.experts)
     slots = groups * config.experts * capacity

@@ -26,7 +26,7 @@ NORM_EPSILON = 1e-6
 def fan_in_init(
     scale: float, distribution: Literal["truncated_normal", "normal"], experts: bool = False
 ) -> Initializer:
-    """Make an initializer of variance `scale / fan_in`; with `experts`, `fan_in` omits axis 0.
+    """Make an initializer of variance `scale / fan_in`; `experts` excludes axis 0 from `fan_in`.
 
     The distribution is `truncated_normal` (resampled beyond two standard deviations) or `normal`.
     T5X draws feed-forward kernels from the first, attention kernels from the second.

@@ -76,7 +76,10 @@ def _compute_each_loss(logits: Array, targets: Array) -> tuple[Array, Array]:
 
 
 def _compute_in_chunks(losses: Callable[..., Losses], chunks: int, *arrays: Array) -> Losses:
-    """Compute `losses` of arrays [B, T, ...] in `chunks` parts, and again in the backward pass."""
+    """Compute `losses` of arrays [B, T, ...] in `chunks` parts along T.
+
+    The backward pass computes the losses again.
+    """
     batch, length = arrays[0].shape[:2]
     chunks = min(chunks, length)
     if chunks == 1:
@@ -116,7 +119,7 @@ def compute_balance_loss(
     if scope == "global":
         total = jnp.maximum(tokens.sum(), 1.0)
         return experts * (counts.sum(axis=0) * mass.sum(axis=0)).sum() / jnp.square(total)
-    # Average over groups, so that the losses of microbatches with whole groups add up to the
+    # Average over groups. If microbatches have whole groups, their losses then add up to the
     # batch's loss.
     in_group = jnp.maximum(tokens, 1.0)[:, None]
     fraction, mean_probability = counts / in_group, mass / in_group

@@ -149,7 +149,7 @@ class Router(nnx.Module):
 
 @jax.custom_vjp
 def _project(x: Float[Array, "G S D"], kernel: Float[Array, "D E"]) -> Float[Array, "G S E"]:
-    """Multiply in three bfloat16 passes; gradients use one pass, as for other kernels on a TPU."""
+    """Multiply in three bfloat16 passes; compute gradients in one pass, a TPU's default."""
     return jnp.einsum("gsd,de->gse", x, kernel, precision="high")
 
 
@@ -171,7 +171,7 @@ def hash_to_expert(ids: Int[Array, "*S"], experts: int) -> Int[Array, "*S"]:
 
 
 def _prefer_hash(key: PRNGKeyArray, shape: tuple[int, ...], dtype: jnp.dtype) -> Array:
-    """Make rows of logits: the hash's expert gets share `_FIRST_GATE`, the others equal shares."""
+    """Make logits: the hash's expert has probability `_FIRST_GATE`, all others are equal."""
     del key
     tokens, experts = shape
     chosen = jax.nn.one_hot(hash_to_expert(jnp.arange(tokens), experts), experts, dtype=dtype)
@@ -181,7 +181,7 @@ def _prefer_hash(key: PRNGKeyArray, shape: tuple[int, ...], dtype: jnp.dtype) ->
 def look_up(
     table: Float[Array, "V E"], ids: Int[Array, "G S"], mesh: Mesh | None
 ) -> Float[Array, "G S E"]:
-    """Return the table's rows `ids`.
+    """Return the rows of a table at the indices `ids`.
 
     Groups of `ids` are sharded over data x expert, the table's columns over `expert`. Each device
     looks up its columns for the tokens of all devices along `expert`. Then `all_to_all` brings
@@ -266,7 +266,7 @@ def _take_slots(
 def queue_positions(
     expert: Int[Array, "G S"], experts: int
 ) -> tuple[Int[Array, "G S"], Int[Array, "G E"]]:
-    """Count, for each token, earlier tokens of its group and expert; count each expert's tokens.
+    """Return each token's place in the queue of its group and expert, and each queue's length.
 
     Tokens are counted in blocks. A running sum for every token and expert would be written and read
     as often as the logits. An expert of -1 is not counted.

@@ -95,7 +95,7 @@ def attend_by_kernel(
     *,
     heads: int,
 ) -> Float[Array, "B Q J"]:
-    """Compute `t5_attention` with rows sharded over data x expert, heads over model."""
+    """Compute `t5_attention` with rows sharded over `data` and `expert`, and heads over `model`."""
     heads //= 1 if mask.mesh is None else mask.mesh.shape["model"]
     how = {"heads": heads, "causal": mask.causal, "options": mask.options}
     attend = functools.partial(t5_attention, **how)

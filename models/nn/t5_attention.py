@@ -32,13 +32,13 @@ MASKED = -1e10
 #: Logit of positions beyond the last key: they get no weight even if all keys are masked.
 OUTSIDE = -3e38
 LANES, SUBLANES = 128, 8
-#: Bytes of on-chip memory that the compiler may use. On TPUs with less memory, it uses less.
+#: Bytes of on-chip memory that the compiler may use. It uses less on TPUs with less memory.
 VMEM_BYTES = 100 * 2**20
 
 
 @dataclasses.dataclass(frozen=True)
 class KernelOptions:
-    """Options of the kernel on a kind of device.
+    """Options of the attention kernel, which depend on the kind of device.
 
     Attributes:
         tile_values: largest number of logits of a head at a time, keys times queries.
@@ -67,13 +67,13 @@ class _Call:
 
     @property
     def joined(self) -> int:
-        """Number of heads in a grid step: all, or the fewest that fill a multiple of 128 lanes."""
+        """Number of heads in a grid step: all heads, or the fewest that fill n x 128 lanes."""
         counts = (count for count in range(1, self.heads) if self.heads % count == 0)
         return next((count for count in counts if count * self.width % LANES == 0), self.heads)
 
     @property
     def lanes(self) -> list[slice]:
-        """Lanes of each head in a grid step."""
+        """Slices of the lanes, one per head of a grid step."""
         return [slice(head * self.width, (head + 1) * self.width) for head in range(self.joined)]
 
     @property
@@ -90,7 +90,7 @@ class _Call:
 
     @property
     def tile(self) -> int:
-        """Number of queries at a time: a multiple of 128 that divides `padded_queries`."""
+        """Number of queries in a tile: a multiple of 128 that divides `padded_queries`."""
         most = max(self.options.tile_values // self.padded_keys, LANES)
         sizes = range(LANES, self.padded_queries + 1, LANES)
         return max(size for size in sizes if self.padded_queries % size == 0 and size <= most)
@@ -119,7 +119,7 @@ def padded(length: int) -> int:
 
 
 def diagonal_distances(queries: int, keys: int) -> Int[np.ndarray, " diagonals"]:
-    """Return each diagonal's distance, query minus key, in the order of `t5_attention`."""
+    """Return query minus key for each diagonal, in the order that `t5_attention` expects."""
     return np.arange(padded(queries) + padded(keys)) - padded(keys)
 
 
@@ -154,7 +154,7 @@ def t5_attention(
     call = _Call(*sizes, **masked, biased=diagonals is not None, options=options)
 
     def pad(segments: Array) -> Array:
-        """Pad with keys of an example that no query belongs to."""
+        """Pad with -1, so that no real query attends to the padding."""
         beyond = padded(segments.shape[1]) - segments.shape[1]
         segments = segments.astype(jnp.int32)
         return jnp.pad(segments, ((0, 0), (0, beyond)), constant_values=-1)[:, None]
@@ -213,7 +213,7 @@ def _run(
     scratch: Mapping[str, jax.ShapeDtypeStruct],
     cost: pl.CostEstimate,
 ) -> dict[str, Array]:
-    """Run a kernel over heads, then over rows of the batch; the kernel gets its arrays by name."""
+    """Run a kernel on every row of the batch for each group of heads; pass arrays by name."""
     names = (*inputs, *results, *scratch)
 
     def block(name: str) -> pl.BlockSpec:
@@ -326,7 +326,7 @@ def _column(row: Int[Array, "1 N"]) -> Int[Array, "N 1"]:
 def _allowed(
     call: _Call, ref: types.SimpleNamespace, keys: Int[Array, "K 1"], start: Int[Array, ""]
 ) -> Array:
-    """Return whether the queries of a tile see each key, [K, T]."""
+    """Return whether each query of a tile may attend to each key: Booleans [K, T]."""
     queries = pl.ds(start, call.tile)
     allowed = keys == ref.query_segments[0, :, queries] if call.packed else keys > 0
     shape = (call.padded_keys, call.tile)
@@ -345,7 +345,7 @@ def _weights(
     head: int,
     start: Int[Array, ""],
 ) -> tuple[Float[Array, "K T"], Float[Array, "1 T"]]:
-    """Return a head's weights before they are divided by their sums, and the sums."""
+    """Return a head's attention weights before division by their sums, and these sums."""
     logits = _dot(k, q, (1, 1))
     if call.biased:
         logits += ref.window[head, _window_part(call, start), :]
@@ -356,14 +356,14 @@ def _weights(
 
 
 def _window_part(call: _Call, start: Int[Array, ""]) -> slice | pl.Slice:
-    """Return the window's rows for a tile's bias: later tiles have rows with lower numbers."""
+    """Return the rows of the window that hold a tile's bias; later tiles use earlier rows."""
     first = pl.multiple_of(call.padded_queries - call.tile - start, LANES)
     return pl.ds(first, call.padded_keys)
 
 
-# Filling the window: window[y, c] = diagonals[c - y + window_rows], with y = 128 i + 8 j + r. For
-# each j, sublane r holds all diagonals rolled by 8 j + r lanes. All rows with this j are then in
-# whole registers.
+# The window is filled as window[y, c] = diagonals[c - y + window_rows], with y = 128 i + 8 j + r.
+# For each j, sublane r holds all diagonals rolled by 8 j + r lanes. So whole registers hold all
+# rows with this j.
 
 
 def _fill_window_at_first_row(call: _Call, ref: types.SimpleNamespace) -> None:
@@ -392,7 +392,7 @@ def _fill_window_at_first_row(call: _Call, ref: types.SimpleNamespace) -> None:
 
 
 def _sum_window_at_last_row(call: _Call, ref: types.SimpleNamespace) -> None:
-    """Sum the bias's gradient along the window's diagonals, which reverses filling the window."""
+    """Sum the bias's gradient along the diagonals of its window."""
     if not call.biased:
         return
 

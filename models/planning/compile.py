@@ -115,7 +115,7 @@ def lower_step(request: CompileRequest, devices: list[Any]) -> Any:
 
 
 def describe_devices(topology: Topology) -> list[Any]:
-    """Return JAX's descriptions of the devices of an absent topology."""
+    """Return JAX's descriptions of the devices of a topology; the devices may be absent."""
     from jax.experimental import topologies
 
     if topology.chip.gpu:

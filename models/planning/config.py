@@ -8,7 +8,7 @@ from mswitch.pipelines.config_checks import Count, check_fields
 
 @dataclasses.dataclass(frozen=True)
 class PlanConfig:
-    """The batch to plan for, and fixed settings; the memory model chooses settings that are None.
+    """Batch and fixed settings of a plan; the memory model chooses any setting that is None.
 
     Attributes:
         batch_size: sequences per step, over all devices.
@@ -44,7 +44,7 @@ class PlanConfig:
 
     @property
     def lengths(self) -> tuple[int, int]:
-        """Positions of a sequence in encoder and decoder."""
+        """Length of a sequence in the encoder, and length in the decoder."""
         return self.inputs_length, self.targets_length
 
     def allows(self, name: str, value: int | Remat) -> bool:

@@ -16,7 +16,7 @@ from mswitch.models.planning.products import list_products
 from mswitch.models.planning.topology import Topology, share_between_hosts
 from mswitch.models.planning.traffic import count_bytes
 
-#: For each collective, the bytes that one device of a ring of n sends, per byte of the result.
+#: Bytes that each device in a ring of n devices sends per byte of a collective's result.
 _SENT = {
     "all-gather": lambda n: (n - 1) / n,
     "all-reduce": lambda n: 2 * (n - 1) / n,
@@ -108,7 +108,10 @@ def _count_collectives(
 
 
 def _count_result_bytes(collective: Instruction) -> int:
-    """Return a collective's result bytes; a `-start` may list operands first and scalars last."""
+    """Return the bytes of a collective's result.
+
+    A `-start` instruction may list operands before the result, and scalars after it.
+    """
     arrays = [array for array in collective.arrays if array.shape]
     if len(arrays) > len(collective.operands):
         arrays = arrays[len(collective.operands) :]
@@ -152,7 +155,7 @@ def _arrange(shape: str, order: str | None) -> np.ndarray:
 
 
 def compute_roofline(costs: Mapping[str, Any], chip: Chip) -> dict[str, float]:
-    """Estimate how many seconds each resource of a device is busy at peak rate; nothing is run.
+    """Estimate, without a run, how many seconds each resource of a device is busy at peak rate.
 
     Matrix products count once per pass; all links of a device are in use. A step takes longer than
     the longest of these times, even if they overlapped perfectly. `costs` are a program's `Costs`

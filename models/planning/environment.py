@@ -1,4 +1,4 @@
-"""Run the compiler in a Python that has it: this one, or a separate environment's."""
+"""Run the compiler in this Python, or in a separate environment that has the compiler."""
 
 import dataclasses
 import importlib.util

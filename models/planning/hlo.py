@@ -159,7 +159,7 @@ class Module:
         }
 
     def list_runs(self) -> Iterator[tuple[str, int]]:
-        """Yield (name, number of runs) for each call of a computation; begin with the entry."""
+        """Yield (computation's name, number of runs) for each call, beginning with the entry."""
         pending = [(self.entry, 1)]
         while pending:
             name, times = pending.pop()

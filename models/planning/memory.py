@@ -21,7 +21,7 @@ from mswitch.models.training.state import Skeleton
 #: Numbers of bfloat16 arrays that scanned layers keep for the backward pass. Arrays of feed-forward
 #: width hold projections and their product. For each layer of a block, arrays of the model's width
 #: hold the residual stream and its normalised values. Arrays as wide as all heads hold queries,
-#: keys, values and their sums. Keys and values of the inputs are counted in addition.
+#: keys, values and their sums. Keys and values of the inputs are counted separately.
 FEED_FORWARD_KEPT = {"geglu": 3, "relu": 2}
 ENCODER_KEPT, DECODER_KEPT = 2 * 2, 3 * 2
 ENCODER_PROJECTIONS, DECODER_PROJECTIONS = 4, 6
@@ -35,9 +35,9 @@ ATTENTION_KEPT_BYTES = 4 + 2
 QUEUE_KEPT_BYTES = 2
 ROUTER_INPUT_KEPT_BYTES = 2 * 4
 ROUTER_KEPT_BYTES = 2 * 4
-#: Bytes at the peak per value of the logits, and per value of the vocabulary's table, which is
-#: gathered from all devices. Programs for TPUs hold one float32 array of logits and one of the
-#: table. Programs for GPUs also write the gradients of both.
+#: Bytes at the peak per value of the logits, and per value of the embedding table. Each device
+#: gathers this table from all devices. Programs for TPUs hold logits and table once, in float32.
+#: Programs for GPUs also write the gradients of both.
 LOGITS_BYTES = {"tpu": 4, "gpu": 8}
 GATHERED_TABLE_BYTES = {"tpu": 4, "gpu": 8}
 #: Largest predicted share of a device's memory at which a setting is tried: steps took up to 11 %
@@ -82,7 +82,7 @@ class StepMemory:
 
 
 def count_state_memory(skeleton: Skeleton, train: TrainConfig) -> StateMemory:
-    """Count the bytes of parameters and moments on each device, with training's shardings."""
+    """Count the bytes of parameters and moments on each device, sharded as in training."""
     skeleton = dataclasses.replace(skeleton, mesh=AbstractMesh(train.mesh, AXES))
     state = skeleton.abstract_state(make_optimizer(train))
     return StateMemory(_count_device_bytes(state.parameters), _count_device_bytes(state.moments))

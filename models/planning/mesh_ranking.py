@@ -178,7 +178,7 @@ def _estimate_secs(
     collectives = (
         ("all-gather", others * wire, shards, width),
         ("all-gather", experts * wire, train.data_parallel, width * train.expert_parallel),
-        ("all-to-all", dispatched, train.expert_parallel, width),  # in a dense model by one device
+        ("all-to-all", dispatched, train.expert_parallel, width),  # dense models send nothing
         ("all-reduce", reduced, width, 1),
     )
     sending = sum(_estimate_sending_secs(topology, *collective) for collective in collectives)

@@ -134,7 +134,7 @@ def _replace_known(config: T, values: Mapping[str, Any]) -> T:
 
 
 def compute_ratios(plan: Mapping[str, Any], baseline: Mapping[str, Any]) -> dict[str, float | None]:
-    """Return parameters, FLOPs and step time as multiples of another plan's; None if unknown."""
+    """Divide a plan's parameters, FLOPs and step time by the baseline's; None if one is unknown."""
     names = ("parameters", "flops_per_token", "estimated_step_secs")
     values = {name: (plan[name], baseline[name]) for name in names}
     return {

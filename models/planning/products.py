@@ -113,7 +113,7 @@ def count_convolution_flops(convolution: Instruction, computation: Computation) 
 def _count_valid_positions(
     *, out: int, size: int, window: int, stride: int, low: int, dilation: int, window_dilation: int
 ) -> int:
-    """Count the pairs of output and window positions at which the input has a value."""
+    """Count the pairs of output and window positions that read a value, not padding or a gap."""
     last = (size - 1) * dilation
     valid = 0
     for tap in range(window):

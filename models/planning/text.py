@@ -44,7 +44,7 @@ def format_plan(plan: dict[str, Any]) -> str:
 
 
 def format_pair(pair: dict[str, Any]) -> str:
-    """Format two plans, and the costs of one as multiples of the other's."""
+    """Format two plans, and the ratios between their costs."""
     plan, baseline, ratios = pair["plan"], pair["pair"], pair["ratios"]
     secs = ratios["estimated_step_secs"]
     lines = [

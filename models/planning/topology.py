@@ -30,7 +30,7 @@ class Topology:
 
     @property
     def linked(self) -> int:
-        """Number of devices that fast links join: all of a slice, or the GPUs of a host."""
+        """Number of devices that fast links join: all devices of a slice, or the GPUs of a host."""
         return self.shape[0] if self.chip.gpu else self.devices
 
     @property

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from mswitch.models.planning.hlo import Computation, Instruction, Module
 from mswitch.models.planning.products import read_estimate
 
-#: Instructions that move nothing: names for memory, or calls whose contents are counted separately.
+#: Instructions that move no data: they name memory, or call code that is counted separately.
 _FREE = frozenset(
     (
         "",
@@ -92,7 +92,7 @@ def _pair_parameters(fusion: Instruction, inside: Computation) -> Iterator[tuple
 
 
 def _count_bytes_read(module: Module, inside: Computation, value: Instruction) -> int:
-    """Count the bytes that a fused computation reads of a value; if sliced, count only slices."""
+    """Count the bytes of a value that a fused computation reads: all, or only slices."""
     total = 0
     for user in inside.values():
         if value.name not in user.operands:

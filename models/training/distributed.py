@@ -231,5 +231,5 @@ def _gather(value: Any) -> list[Any]:
 
 
 def _format_for_user(error: Exception) -> str:
-    """Return the text of an error for users; empty for a defect."""
+    """Return the text of an error for users, or "" if the error is a defect of mswitch."""
     return str(as_user_error(error) or "")

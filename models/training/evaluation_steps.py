@@ -5,8 +5,8 @@ from collections.abc import Sequence
 
 from mswitch.models.config import TrainConfig
 
-#: Ratio of a run's last step to its first evaluated step. A larger speed-up is only known to
-#: exceed this ratio.
+#: Ratio of a run's last step to its first evaluated step. A speed-up above this ratio cannot be
+#: measured, only bounded from below.
 SPAN = 64
 
 

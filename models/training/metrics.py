@@ -85,13 +85,13 @@ def _replace_infinite(value: Any) -> Any:
 
 
 def select_written(step: int, metrics: Mapping[str, Any]) -> dict[str, Any]:
-    """Select the metrics that a step records, so that only these are copied from the device."""
+    """Select the metrics that a step records, so that no other metrics leave the device."""
     matrices = step == 1 or step % MATRICES_EVERY == 0
     return {name: value for name, value in metrics.items() if matrices or value.ndim < 2}
 
 
 class MetricsWriter:
-    """Writes metrics.jsonl and TensorBoard events of one run after a given step.
+    """Writes metrics.jsonl and TensorBoard events of one run, for steps after `step`.
 
     Attributes:
         history: metrics of the last `recent` steps before.

@@ -17,7 +17,8 @@ from jaxtyping import Array, Float, Int
 
 from mswitch.models.config import Schedule, TrainConfig
 
-#: Decay of the mean square; Optax's default, 0.999, remembers a spike for a thousand steps.
+#: Decay of the mean squared gradient. With Optax's default, 0.999, a spike acts for
+#: a thousand steps.
 SQUARE_DECAY = 0.95
 #: Logical axes over which statistics are never averaged.
 STACKED_AXES = ("layers", "expert")

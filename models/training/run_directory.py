@@ -21,7 +21,7 @@ from mswitch.pipelines.outputs import (
 )
 from mswitch.pipelines.progress import say
 
-if TYPE_CHECKING:  # it imports SentencePiece, which code that reads a run seldom needs
+if TYPE_CHECKING:  # this import loads SentencePiece, which readers of a run seldom need
     from mswitch.pipelines.vocabulary.model import VocabularyModel
 
 CONFIG = "config.json"
@@ -146,7 +146,7 @@ def _find_last_step(out: Path, planned_end: int) -> int:
 
 
 def _list_horizons(before: Mapping[str, Any], steps: int) -> tuple[int, ...]:
-    """Return the last steps that earlier plans of a run had, if they are below `steps`."""
+    """Return the last step of each earlier plan of a run, if this last step is below `steps`."""
     ends = (*before.get("horizons", ()), before["train"].get("steps", steps))
     return tuple(end for end in ends if end < steps)
 
@@ -258,9 +258,10 @@ def check_vocabulary(
     manifest: Mapping[str, Any],
     advice: str = BUILD_EXAMPLES,
 ) -> None:
-    """Check that a run has the vocabulary of examples; an imported run only needs a row per piece.
+    """Check that a run and examples have the same vocabulary.
 
-    `place` and `manifest` are those of the examples; `advice` is what to do otherwise.
+    An imported run only needs an embedding per piece. `place` and `manifest` are those of the
+    examples; `advice` is what to do otherwise.
     """
     rows, trained_on = described["model"]["vocabulary_size"], described["examples"]
     size = manifest["vocabulary_size"]
@@ -276,7 +277,7 @@ def check_vocabulary(
 def check_model_file(
     run: str | Path, described: Mapping[str, Any], vocabulary: "VocabularyModel"
 ) -> None:
-    """Check that a run has this vocabulary; an imported run only needs a row per piece."""
+    """Check that a run has this vocabulary; an imported run only needs an embedding per piece."""
     sizes = {"vocabulary_size": vocabulary.size, "vocabulary_sha256": vocabulary.model_sha256}
     advice = "give the vocabulary that the model was trained with"
     check_vocabulary(run, described, vocabulary.path, sizes, advice)

@@ -51,7 +51,7 @@ _CHECKPOINT = re.compile(rf"{CHECKPOINTS}/(0|[1-9][0-9]*)/(.+)")
 _DESCRIPTIONS = {METADATA, f"{PARAMETERS}/_METADATA", f"{OPTIMIZER}/_METADATA"}
 #: Files that every process writes, some with timestamps; only process 0 uploads them.
 _COMMON = re.compile(r"_.+|\..+|commit_success\.txt")
-#: Name of the stage that locks each part of a run, for messages about the lease.
+#: For each part of a run, the stage that locks this part, as messages about the lease name it.
 _STAGES = {"": "train", EVALUATION: "evaluate", PREDICTIONS: "predict"}
 
 
@@ -87,7 +87,7 @@ class RunFiles:
             yield
 
     def check(self) -> None:
-        """Check that this process may still write."""
+        """Check that this process may still write to the run."""
 
     def refresh(self, *, metrics: bool = False, predictions: bool = False) -> None:
         """Download new files of the run, except checkpoints and TensorBoard events."""
@@ -119,7 +119,7 @@ class RunFiles:
 
     @contextlib.contextmanager
     def checkpoint(self, step: int, part: str = PARAMETERS) -> Iterator[None]:
-        """Keep a part of a checkpoint in `directory` while the body runs; "" means all parts."""
+        """Keep a part of a checkpoint in `directory` during a `with` block; "" means all parts."""
         del step, part
         yield
 
@@ -198,7 +198,7 @@ class BucketFiles(WorkingCopy, RunFiles):
             self._lease.check()
 
     def publish(self, *names: str) -> None:
-        """Upload files, several at a time."""
+        """Upload files in parallel."""
         self._send(names, objects.upload)
 
     def _send(self, names: Iterable[str], send: Callable[[Path, str], None]) -> None:
@@ -259,7 +259,7 @@ class BucketFiles(WorkingCopy, RunFiles):
         return self._saver.submit(upload).result
 
     def prune(self, kept: Collection[int]) -> Collection[int]:
-        """Remove older checkpoints from the bucket; on this machine, keep only the newest."""
+        """Remove older checkpoints from the bucket; keep only the newest one on this machine."""
         for old in sorted(self._steps)[:-1] if self._is_first else ():
             if old not in kept:
                 self.check()
@@ -277,7 +277,7 @@ class BucketFiles(WorkingCopy, RunFiles):
 
 
 def _create(path: Path, url: str) -> None:
-    """Upload a file of a checkpoint, but replace none.
+    """Upload a file of a checkpoint, unless the bucket already has a file of this name.
 
     If this machine stalls, the lease may expire between its check and the upload.
     """

@@ -139,7 +139,7 @@ def make_train_step(
         return TrainState(parameters, moments, state.step + 1), metrics
 
     shardings = skeleton.state_shardings(optimizer)
-    # Metrics are replicated on every device, so that each of several processes can read them.
+    # Metrics are replicated on every device, so that every process can read them.
     return jax.jit(
         train_step,
         donate_argnums=0,

@@ -1,4 +1,4 @@
-"""Write the tables of a run as Parquet, each with the settings that it was made with."""
+"""Write the tables of a run as Parquet, each table with its settings."""
 
 import json
 from typing import Any
@@ -28,7 +28,7 @@ def write_table(
 
 
 def is_written(files: RunFiles, name: str, key: bytes, settings: dict[str, Any], fix: str) -> bool:
-    """Return whether a table exists; refuse one that was made with other settings.
+    """Return whether a table exists; refuse a table that was made with other settings.
 
     Args:
         files: its run.
@@ -42,7 +42,7 @@ def is_written(files: RunFiles, name: str, key: bytes, settings: dict[str, Any],
         return False
     try:
         stored = json.loads((pq.read_schema(path).metadata or {}).get(key, b"{}"))
-    except (OSError, ValueError) as error:  # these include PyArrow's errors
+    except (OSError, ValueError) as error:  # both include errors of PyArrow
         raise UserError(
             f"{place} is damaged ({str(error).splitlines()[0]}): remove it, and it is made again"
         ) from error

@@ -44,7 +44,7 @@ class LossParts(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Teaching:
-    """A teacher without parameter values, and the weight of its predictions.
+    """A teacher without parameter values, and its predictions' weight in the loss.
 
     Attributes:
         skeleton: its model, on the student's mesh; it draws nothing at random and drops no token.
@@ -57,7 +57,7 @@ class Teaching:
     temperature: float
 
     def head(self, parameters: Parameters, batch: Batch) -> Head:
-        """Compute the hidden states of a batch, with the kernel that makes logits of them."""
+        """Compute a batch's hidden states; return them with the kernel that computes logits."""
         rows = batch["encoder_input_tokens"].shape[0]
         how = {"groups": Groups(rows, rows), "capacities": (DROPLESS, DROPLESS)}
         with self.skeleton.matmul_precision():
@@ -132,7 +132,7 @@ def compute_batch_loss(
 
 
 def scale_per_sequence(batch: Batch) -> Float[Array, "B T"]:
-    """Scale a batch's loss weights to add up to 1 over each target sequence, packed or not."""
+    """Scale a batch's loss weights to add up to 1 in each target sequence, even in packed rows."""
     weights, segments = batch["decoder_loss_weights"], batch.get("decoder_segment_ids")
     if segments is None:
         in_sequence = weights.sum(axis=-1, keepdims=True)

@@ -67,7 +67,7 @@ class WorkingCopy:
         )
 
     def download(self, names: Iterable[str]) -> None:
-        """Download files, several at a time."""
+        """Download files in parallel."""
 
         def download(name: str) -> None:
             path = self.directory / name

@@ -39,7 +39,8 @@ from mswitch.tasks.batches.multitask import open_task_mixture
 from mswitch.tasks.batches.training import TaskBatches
 
 PAPER = DistillConfig()
-#: Settings that may differ if the student begins with the teacher's parameters.
+#: Settings of student and teacher that may differ even if the student begins with the teacher's
+#: parameters.
 _FREE = {"vocabulary_size", "experts", "sparse_every", "init_scale", *TUNABLE, *OF_EXPERTS}
 
 

@@ -53,8 +53,8 @@ from mswitch.tasks.batches.validation import ValidationBatches
 STAGE = "upcycle"
 #: Maximum increase of the loss from the dense model to the new sparse model, in nats per token.
 MAX_JUMP = 0.05
-#: Number of rounds that measure gates. Gates depend on earlier layers, so a round applies the
-#: factors of the previous round.
+#: Number of rounds that measure gates. Gates depend on earlier layers, so each round divides
+#: the layers' outputs by the previous round's gates.
 _ROUNDS = 2
 _LOSSES = ("dense_loss", "loss")
 
@@ -182,7 +182,7 @@ def _calibrate(
     seen: Batches,
     held_out: Batches,
 ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """Make the sparse model's parameters; measure its gates and, on `held_out`, both losses."""
+    """Make the sparse parameters; measure gates, and the losses of both models on `held_out`."""
     measure = _make_measurer(sparse)
     parameters = expand_to_sparse(dense_parameters, sparse)
     gates = np.full(len(list_sparse_layers(sparse.config)), 1 / sparse.config.experts)
@@ -229,7 +229,7 @@ def expand_to_sparse(dense: Parameters, skeleton: Skeleton) -> dict[str, np.ndar
 def scale_outputs(
     parameters: Mapping[str, np.ndarray], model: ModelConfig, factors: np.ndarray
 ) -> dict[str, np.ndarray]:
-    """Multiply the output of each sparse layer by its factor."""
+    """Multiply the output of each sparse layer by the layer's factor."""
     changed = dict(parameters)
     for prefix, factor in zip(list_sparse_layers(model), factors, strict=True):
         changed[f"{prefix}wo"] = parameters[f"{prefix}wo"] * np.float32(factor)
