@@ -54,7 +54,7 @@ def run_training(
 
     with contextlib.ExitStack() as stack:
         stack.callback(checkpoints.wait)
-        recorder = stack.enter_context(contextlib.closing(Recorder(plan, batches, out, start)))
+        recorder = stack.enter_context(Recorder(plan, batches, out, start))
         upcoming = stack.enter_context(contextlib.closing(make_ahead(load, range(start, steps))))
         if start == steps:  # the run was killed before it was marked finished
             checkpoints.prune()
@@ -154,8 +154,10 @@ class Recorder:
 
         self.watch = LossWatch(plan.train.loss_spike, on_first(open_writer))
 
-    def close(self) -> None:
-        """Close the records."""
+    def __enter__(self) -> "Recorder":
+        return self
+
+    def __exit__(self, *_: object) -> None:
         if self._writer is not None:
             self._writer.close()
 
