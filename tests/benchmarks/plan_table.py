@@ -96,7 +96,7 @@ REMAT = {"none": "", "attention": " a", "layers": " r"}
 ATTENTION = {"kernel": "", "xla": " x"}
 WORK_COLUMNS = (
     *("preset", "slice", "FLOPs", "ratio", "all-gather, all-reduce, all-to-all (GiB)"),
-    *("compute s", "memory s", "network s", "CPU s to compile"),
+    *("compute s", "memory s", "network s"),
 )
 
 
@@ -135,7 +135,6 @@ def work_row(plan: Mapping[str, Any]) -> tuple[str, ...]:
         f"{plan['flops_ratio']:.3f}",
         ", ".join(f"{size:.2f}" for size in sent),
         *(f"{secs:.2g}" for secs in times),
-        f"{plan['compile_cpu_secs']:.0f}",
     )
 
 
