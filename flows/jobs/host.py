@@ -36,13 +36,13 @@ def main(lock: int, codes_file: Path, command: list[str]) -> None:
     os.killpg(0, signal.SIGKILL)
 
 
-def run_command(command: list[str], keep: list[int], asking_signal: int = signal.SIGTERM) -> int:
+def run_command(command: list[str], keep: list[int], stop_signal: int = signal.SIGTERM) -> int:
     """Run a command with a lifeline and return its exit code, 128 + n for signal n.
 
     Args:
         command: the program and its arguments.
         keep: file descriptors that the command inherits.
-        asking_signal: the signal to this process that makes it send SIGTERM to the command.
+        stop_signal: the signal to this process that makes it send SIGTERM to the command.
     """
     asked, unsent = [], [signal.SIGTERM]
     process: subprocess.Popen[bytes] | None = None
@@ -53,9 +53,9 @@ def run_command(command: list[str], keep: list[int], asking_signal: int = signal
         if process is not None and unsent:
             process.send_signal(unsent.pop())
 
-    # If `asking_signal` is another signal, Slurm sends SIGTERM to the command too.
+    # If `stop_signal` is another signal, Slurm sends SIGTERM to the command too.
     signal.signal(signal.SIGTERM, lambda *_: None)
-    signal.signal(asking_signal, pass_on)
+    signal.signal(stop_signal, pass_on)
     environment = {**os.environ, lifeline.VARIABLE: "group"}
     process = subprocess.Popen(command, stdin=subprocess.PIPE, env=environment, pass_fds=keep)
     if asked:

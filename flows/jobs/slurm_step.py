@@ -53,7 +53,7 @@ def run_task(prefix: str, command: list[str]) -> int:
         os.kill(os.getpid(), signal.SIGUSR1)
 
     threading.Thread(target=look, daemon=True).start()
-    code = run_command(command, keep=[], asking_signal=signal.SIGUSR1)
+    code = run_command(command, keep=[], stop_signal=signal.SIGUSR1)
     write_code(file, code)
     return code
 

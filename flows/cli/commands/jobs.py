@@ -225,26 +225,26 @@ def logs(out: Out, *, follow: Annotated[bool, Parameter(alias="-f", negative="")
         time.sleep(1)
 
 
-@app.command(name="pause")
-def hold(out: Out, *, json: Json = False) -> int:
+@app.command
+def pause(out: Out, *, json: Json = False) -> int:
     """Let a job save and end; `mswitch jobs resume` continues it.
 
     After two minutes it is killed. This command waits until all its processes have ended.
 
         mswitch jobs pause run
     """
-    return _withdraw(out, "pause", json)
+    return _leave(out, "pause", json)
 
 
-@app.command(name="cancel")
-def drop(out: Out, *, json: Json = False) -> int:
+@app.command
+def cancel(out: Out, *, json: Json = False) -> int:
     """Let a job save and end, and do not start it again. Its output stays.
 
     After two minutes it is killed. This command waits until all its processes have ended.
 
         mswitch jobs cancel run
     """
-    return _withdraw(out, "cancel", json)
+    return _leave(out, "cancel", json)
 
 
 @app.command
@@ -347,7 +347,7 @@ def _follow(place: Path, wait: bool, json: bool) -> int:
     return _finish(place, state, json)
 
 
-def _withdraw(out: Path, how: doors.Ending, json: bool) -> int:
+def _leave(out: Path, how: doors.Ending, json: bool) -> int:
     record = need_record(out)
     # Use the record's launcher, so that an error in operators.toml cannot keep a job running.
     job, launcher = record.job, make_launcher(record.launcher)
