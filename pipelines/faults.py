@@ -25,9 +25,9 @@ MODERN_POINTS = _list_points(
 )
 #: Fault points that only supervised examples pass, between reading rows and writing shards.
 SUPERVISED_POINTS = _list_points("examples", "after_rows")
-#: Fault points of a training whose run is in a bucket.
+#: Fault points that a training passes only if it writes to a bucket.
 BUCKET_POINTS = _list_points("train", "during_upload after_upload")
-#: Fault points of a training that is extended.
+#: Fault points that a training passes only if it continues a finished run with more steps.
 EXTENSION_POINTS = _list_points("train", "after_reopening")
 #: Fault points of a process that follows a job (`mswitch.flows.jobs`).
 LAUNCH_POINTS = _list_points(

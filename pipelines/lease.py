@@ -138,7 +138,8 @@ class FollowedLease(Lease):
         super().__init__(directory)
         self.key = key
         self._seen = time.monotonic()
-        # The time since the holder's last renewal is at most the time between two renewals.
+        # The holder renews the lease every `LEASE_SECS / 4`. So the lease, valid just now, lasts
+        # for at least `LEASE_SECS / 2` without another renewal.
         self._until = self._seen + LEASE_SECS / 2
 
     def keep(self) -> None:

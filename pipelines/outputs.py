@@ -288,9 +288,9 @@ class StagedOutput:
         return full
 
     def _remove_leftovers(self) -> None:
-        """Remove what unfinished runs left beside the published output."""
-        # Keep staged changes to a published corpus, because a change may be ready to publish. The
-        # names of staged changes have two hashes.
+        """Remove directories of unfinished runs beside the published output."""
+        # This pattern has one hash. Directories with unfinished changes to a corpus have two hashes
+        # in their names. Keep these directories, because a change may be ready to publish.
         for leftover in self.out.parent.glob(f".{glob.escape(self.out.name)}.partial-{_ANY_HASH}"):
             shutil.rmtree(leftover)
 

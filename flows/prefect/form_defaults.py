@@ -343,8 +343,9 @@ class ReportSettings(_Settings):
     config: ReportConfig = ReportConfig()  # noqa: RUF009
 
 
-#: Settings of each flow by deployment. The flow's parameter `defaults` is the deployment's name.
-#: mswitch changes single fields of a group. Prefect's server would replace the whole group.
+#: Default settings: for each class of settings, by name. A flow's parameter `defaults` is such a
+#: name. Prefect's server does not store these settings, because it would replace a whole group of
+#: fields if a user gives one field of the group.
 DEFAULTS: Mapping[type, Mapping[str, Any]] = {
     CorpusSettings: {
         "sample": CorpusSettings(),

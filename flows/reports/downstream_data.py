@@ -190,7 +190,11 @@ def _run(seeds: Sequence[TunedRun], name: str) -> dict[str, Any]:
 
 
 def _chain(origin: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    """Return a run's origin and, nested in it, all earlier origins, without paths."""
+    """Return the fields of `origin` that a page shows; paths are left out.
+
+    `origin` describes the run that another run began with. The result describes in its own field
+    `origin` the run before that.
+    """
     if origin is None:
         return None
     kept = {key: origin.get(key) for key in ("preset", "config_hash", "step", "keep_moments")}

@@ -27,7 +27,8 @@ TOLERANCE = 1e-12
 LEVEL = 0.05
 #: Holm's method is used only if skewness thickens the tail of Student's t by at most this factor.
 MOST_BY_SKEWNESS = 2.0
-#: With few seeds, Holm's method needs a large t. Above this limit, the method is not used.
+#: Holm's method is used only if the t that it first requires over seeds is at most this number. If
+#: seeds are few, the required t is larger.
 MOST_ERRORS = 10.0
 #: Factor on a skewness that was estimated from a small number of documents (docs/decisions/0043).
 HIDDEN_SKEWNESS = 6.0
@@ -227,10 +228,11 @@ def holm_rejections(p_values: Sequence[float]) -> np.ndarray:
 def clear_after_holm(deltas: Sequence[Estimate], seeds: int = 1) -> tuple[int | None, int | None]:
     """Count better and worse languages by Holm's method; None if the method cannot be used.
 
-    It cannot if seeds are so few that their t is above `MOST_ERRORS` standard errors, nor if
-    differences are skewed. If g is a mean's skewness, the tail of Student's t beyond z on the other
-    side is too thick by exp(|g| z^3 / 3) (Wang, "Limit theorems for self-normalized large
-    deviation", 2005). At the first z of Holm's method, this factor may be `MOST_BY_SKEWNESS`.
+    The method cannot be used if seeds are so few that the t that it first requires is above
+    `MOST_ERRORS`. It also cannot be used if differences are too skewed. If g is a mean's skewness,
+    the tail of Student's t beyond z on the other side is too thick by exp(|g| z^3 / 3) (Wang,
+    "Limit theorems for self-normalized large deviation", 2005). At the first z of Holm's method,
+    this factor may be at most `MOST_BY_SKEWNESS`.
     """
     tail = LEVEL / len(deltas) / 2
     if seeds > 1 and -stdtrit(seeds - 1, tail) > MOST_ERRORS:

@@ -205,7 +205,7 @@ def _check_pieces(model: ModelConfig, skeleton: Skeleton) -> None:
 
 
 def find_tensor_shape(piece: Piece, skeleton: Skeleton) -> tuple[int, ...]:
-    """Return the shape of a piece's tensor in Hugging Face's files."""
+    """Return the shape of the Hugging Face tensor that `piece` describes."""
     shape = skeleton.shapes[piece.parameter].shape[len(piece.index) :]
     return shape[::-1] if piece.transposed else shape
 

@@ -26,13 +26,13 @@ if TYPE_CHECKING:  # this import loads SentencePiece, which readers of a run sel
 
 CONFIG = "config.json"
 CHECKPOINTS = "checkpoints"
-#: Names in a checkpoint: the file that marks it as complete, and its two parts. A model needs only
-#: the parameters.
+#: Names in a checkpoint: the file that marks the checkpoint as complete, the parameters, and the
+#: state of the optimizer. A model needs only the parameters.
 METADATA = "_CHECKPOINT_METADATA"
 PARAMETERS = "parameters"
 OPTIMIZER = "optimizer"
-#: Names in a run: the directory of predictions for tasks, and the file with the step that was best
-#: on validation.
+#: Names in a run directory: the directory of predictions, and the file with the number of the step
+#: whose checkpoint was best on validation data.
 PREDICTIONS = "predictions"
 SELECTED = "selected.json"
 #: File beside a task's predictions: how often its test split was read.

@@ -31,7 +31,7 @@ from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.outputs import read_manifest, write_atomically
 from mswitch.pipelines.progress import Progress, say
 
-#: Language whose limits are known.
+#: Language that already has limits. From these limits, the limits of other languages are derived.
 ENGLISH = "en"
 #: Maximum number of documents of a language to read, shard by shard.
 MOST_DOCUMENTS = 50_000

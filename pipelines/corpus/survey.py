@@ -64,7 +64,7 @@ class HeavyHitters:
         self._counts: collections.Counter[str] = collections.Counter()
 
     def add(self, counts: Mapping[str, int]) -> None:
-        """Add counts of names."""
+        """Add `counts`: the number of further occurrences of each name."""
         self._counts.update(counts)
         if len(self._counts) > self.capacity:
             # Agarwal et al. 2012, Mergeable summaries: if there are more counts than the capacity,

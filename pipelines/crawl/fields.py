@@ -84,7 +84,7 @@ class Reading(NamedTuple):
         for form in PUBLISHED:
             if form.marks <= present and not (form.only and present - form.marks):
                 own = {part for part in form.fields if self.fields[part] == STANDARD_FIELDS[part]}
-                # Keep the standard fields, because other rows of the file may have them.
+                # Other rows of the file may have the standard fields, so look for these fields too.
                 paths = {
                     part: tuple(dict.fromkeys((*form.fields[part], *STANDARD_FIELDS[part])))
                     for part in own

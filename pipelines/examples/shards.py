@@ -218,8 +218,8 @@ def make_validation_records(
             enumerate(segments[: config.validation_segments]), range(len(kinds))
         )
         for (number, segment), kind in chosen:
-            # Each kind of corruption counts as another epoch. So the first kind has the same masks
-            # as if it were the only kind.
+            # Masks depend on the key. The key has the kind's number in place of the epoch, so each
+            # kind of corruption has other masks. Kind 0 has the masks of a directory with one kind.
             key = ExampleKey(config.seed, stream, number, epoch=kind)
             inputs, targets, mask = _corrupt(segment, key, vocabulary, kinds[kind])
             counts.add_example(inputs, targets)

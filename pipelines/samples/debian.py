@@ -221,7 +221,7 @@ def _render_manual_page(compressed: bytes) -> bytes:
         return b""
     if not unpacker.eof or source.startswith(b".so "):
         return b""
-    # In an empty directory, a page cannot include files.
+    # Run mandoc in an empty directory, so that the manual page cannot include other files.
     with tempfile.TemporaryDirectory() as empty:
         return subprocess.run(
             ["mandoc", "-T", "html", "-K", "utf-8"],

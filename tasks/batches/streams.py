@@ -67,12 +67,12 @@ class Stream:
         return self._rows[row]
 
     def segment(self, epoch: int, record: int) -> Segment:
-        """Read a record as a segment that is not corrupted yet."""
+        """Read a record that stores a segment without span corruption."""
         [tokens] = self._read(record, ("targets",))
         return tokens, ExampleKey(self._seed, self._key, record, epoch), self._number
 
     def example(self, record: int) -> Example:
-        """Read a record that is already an example, corrupted or supervised."""
+        """Read a record that stores a complete example: inputs and targets."""
         inputs, targets = self._read(record, ("inputs", "targets"))
         if self._rows is not None and not self._rows.suit(record, inputs.size, targets.size):
             raise UserError(

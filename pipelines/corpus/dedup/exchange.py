@@ -62,9 +62,9 @@ def group_shards(
 
 
 def write_groups(work: WorkDirectory, groups: Sequence[Group], known: Mapping[str, Any]) -> str:
-    """Write a file with the groups and known keys for all exchanges; return its path.
+    """Write a file with `groups` and `known`, which all exchanges read; return its path.
 
-    In the job itself, they could be too large.
+    Workers read this file, because the groups could be too large for the job that is sent to them.
 
     Args:
         work: the work directory.
