@@ -11,9 +11,9 @@ def _list_points(stage: str, moments: str) -> tuple[str, ...]:
     return tuple(f"{stage}.{moment}" for moment in moments.split())
 
 
-#: Moments of `mswitch.pipelines.outputs.StagedOutput.publish`, in any stage.
+#: Moments in `mswitch.pipelines.outputs.StagedOutput.publish`, the same for each stage.
 _PUBLICATION = "before_marker before_publish after_publish"
-#: Fault points of changes to a corpus: a crawl is added, or pages are removed.
+#: Fault points that a command passes if it adds a crawl to a corpus or removes pages from it.
 CHANGE_POINTS = _list_points(
     "corpus", "after_deciding_change during_change before_change after_change"
 )

@@ -27,7 +27,7 @@ from mswitch.pipelines.objects import BucketError, ChangedError, read_version, r
 from mswitch.pipelines.progress import say
 
 LEASE = "_LEASE.json"
-#: Seconds that a lease lasts without renewal. It is renewed four times in this time.
+#: Seconds that a lease lasts without renewal. Its holder renews it four times in this time.
 LEASE_SECS = 60.0
 
 
@@ -97,8 +97,8 @@ class Lease:
         try:
             self._version = replace_version(self.url, data, self._version)
         except ChangedError:
-            # The client may have repeated a request whose answer was lost. Then the stored data is
-            # ours.
+            # The client may have repeated a request whose answer was lost. Then the object has the
+            # data of this write.
             stored = read_version(self.url)
             if stored is None or stored[0] != data:
                 self._until = 0.0

@@ -50,7 +50,7 @@ class Parameters:
 
     Attributes:
         settings: the settings of that flow.
-        given: parameters of it that this flow sets.
+        given: parameters of the other flow that this flow sets.
     """
 
     settings: type

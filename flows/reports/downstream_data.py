@@ -219,7 +219,7 @@ def _list_cautions(
     languages_with_interval: int,
     average: Mapping[str, Any],
 ) -> list[str]:
-    """Return plain reasons for caution with the figures of a page.
+    """Return sentences that say why a reader should not trust a page's figures too much.
 
     Args:
         models: the runs of each model; models after the second began with random parameters.
@@ -292,7 +292,6 @@ def _list_cautions(
 
 
 def _describe_speed_up(data: Mapping[str, Any], names: tuple[str, str]) -> str:
-    """Say the downstream step speed-up in a sentence."""
     baseline, candidate = names
     value = data["step_speedup"]
     subject = f"Downstream step speed-up of {candidate} over {baseline}"
@@ -308,7 +307,7 @@ def _describe_speed_up(data: Mapping[str, Any], names: tuple[str, str]) -> str:
 
 
 def to_csv(data: Mapping[str, Any]) -> str:
-    """Format a line for each language, way of decoding and metric; a missing value is empty."""
+    """Return CSV with a line for each language, decoding and metric; missing values are empty."""
     scratch = (f"scratch_{number}" for number in range(1, len(data["runs"]) - 1))
     roles = ["baseline", "candidate", *scratch, "difference"]
     lines = []

@@ -144,7 +144,7 @@ def _place(file: storage.FileStatus, directory: str) -> dict[str, Any]:
     return {
         "name": _shown(name.partition("/")[2] or name or path),
         "path": _shown(path),
-        # Without the dot a browser may take a directory's name for a scheme.
+        # Without `./`, a browser would read the part before a colon as a URL scheme.
         "href": "./" + urllib.parse.quote(os.fsencode(path)),
         "date": written.strftime("%Y-%m-%dT%H:%M:%SZ"),
     }

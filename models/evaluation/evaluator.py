@@ -1,7 +1,7 @@
 """Run a checkpoint over the validation batches, on one device or the devices of a job.
 
-Routing drops nothing: the capacity grows until every token has a slot. So a sequence's loss depends
-neither on the rest of its batch nor on how the batch is sharded.
+No token is dropped: the experts' capacity grows until every token has a slot. So a sequence's loss
+depends neither on the rest of its batch nor on how the batch is sharded.
 """
 
 import collections

@@ -77,7 +77,11 @@ class Reading(NamedTuple):
     form: str = ""
 
     def recognize(self, names: Iterable[str]) -> "Reading":
-        """Return settings for fields `names`; use `PUBLISHED` for parts that no user mapped."""
+        """Return settings for a file with fields `names`.
+
+        If the fields are those of a corpus in `PUBLISHED`, find the parts of a page in its fields,
+        except parts that the user mapped.
+        """
         # A path such as `a.b.c` shows that there are objects `a` and `a.b`.
         outer = (itertools.accumulate(name.split("."), "{}.{}".format) for name in names)
         present = set(itertools.chain.from_iterable(outer))

@@ -35,7 +35,7 @@ def normalize_lines(utf8: bytes, drop_metadata_lines: bool = True) -> bytes:
 
 
 def is_source(utf8: bytes) -> bool:
-    """Return whether text is HTML or script instead of the prose it should show."""
+    """Return whether a text is a page's source code (HTML or script) instead of prose."""
     least, count = max(_MIN_SIGNS, _SCRIPT_SHARE * len(utf8)), utf8.count
     if len(utf8) - len(utf8.translate(None, _SIGNS)) < least:  # true for nearly every text
         return False

@@ -159,8 +159,8 @@ def make_training_records(
 ) -> Iterator[bytes]:
     """Join the documents, cut them into segments, and yield the segments' records, permuted.
 
-    A record has `targets` (at most raw_length tokens) and `document_starts`, the positions in it at
-    which a document begins. A finished record has `inputs` and `targets`.
+    A record has `targets` (at most raw_length tokens) and `document_starts`, the positions in
+    `targets` at which a document begins. With `config.finished`, it has `inputs` and `targets`.
     """
     documents = tokenise(shard.corpus_shard, vocabulary, counts, rehydration)
     if rehydration:

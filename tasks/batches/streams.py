@@ -1,4 +1,7 @@
-"""Endless streams of training examples, one for each leaf of a mixture, addressed by position."""
+"""Endless streams of training examples, addressed by position.
+
+Each leaf of a mixture has a stream. A leaf is a language, or a language of a task.
+"""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -62,7 +65,7 @@ class Stream:
         self.order = RecordOrder(rows, seed, key, block)
 
     def records(self, row: int) -> Sequence[int]:
-        """Return the records of a planned row."""
+        """Return the numbers of the records that share a row."""
         assert self._rows is not None
         return self._rows[row]
 

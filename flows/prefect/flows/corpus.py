@@ -85,7 +85,7 @@ def _fetch_dump(
         return ()
     words = ("sample", "common-crawl", f"--dump={dump}", f"--segments={settings.segments}")
     words += (f"--format={settings.format}", f"--base-url={operators.common_crawl}")
-    # The crawl's name has format and segments: other corpora may use other parts of the dump.
+    # The directory's name has format and segments, because corpora may use other parts of the dump.
     crawls = f"{dump}.{settings.format}-{settings.segments}"
     crawl = download_crawl(words, crawls, read_build_options(place), operators, launcher)
     return (f"{crawl}/{settings.format}/*.gz",)
