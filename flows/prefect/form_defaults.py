@@ -343,9 +343,9 @@ class ReportSettings(_Settings):
     config: ReportConfig = ReportConfig()  # noqa: RUF009
 
 
-#: Default settings: for each class of settings, by name. A flow's parameter `defaults` is such a
-#: name. Prefect's server does not store these settings, because it would replace a whole group of
-#: fields if a user gives one field of the group.
+#: Default settings of flows, by class of settings and by name. Parameter `defaults` of a flow is
+#: such a name. Deployments store no group of fields, because Prefect's server would replace the
+#: whole stored group if a run sets one field of the group.
 DEFAULTS: Mapping[type, Mapping[str, Any]] = {
     CorpusSettings: {
         "sample": CorpusSettings(),

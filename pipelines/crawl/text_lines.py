@@ -12,9 +12,9 @@ _LETTERS = np.frombuffer(b"".join(_METADATA_PREFIXES), np.uint8)
 _BOUNDS = np.cumsum([0, *map(len, _METADATA_PREFIXES)])
 _NEWLINE, _RETURN = b"\n\r"
 _SPACE = np.array([chr(code).isspace() for code in range(128)])
-#: `is_source` counts signs of HTML or script, such as "<" and "{". A text with fewer than
-#: `_MIN_SIGNS` signs is prose. A text is source if its share of signs is at least `_MARKUP_SHARE`.
-#: The share `_SCRIPT_SHARE` is enough if half of the text is in lines that end like script.
+#: `is_source` counts the signs of HTML or script in a text, such as "<" and "{". With fewer signs
+#: than `_MIN_SIGNS`, a text is prose. If at least `_MARKUP_SHARE` of its bytes are signs, it is
+#: source code. If half of the text is in lines that end like script, `_SCRIPT_SHARE` is enough.
 _MIN_SIGNS, _MARKUP_SHARE, _SCRIPT_SHARE = 20, 0.05, 0.02
 _SIGNS, _SCRIPT_ENDS = b"<>{};=", (b";", b"{", b"}", b">")
 #: A byte continues a character in UTF-8 if its bits in `_MARK` equal `_WITHIN`.
