@@ -11,9 +11,9 @@ def _list_points(stage: str, moments: str) -> tuple[str, ...]:
     return tuple(f"{stage}.{moment}" for moment in moments.split())
 
 
-#: Moments of `mswitch.pipelines.outputs.StagedOutput.publish`, in any stage.
+#: Moments in `mswitch.pipelines.outputs.StagedOutput.publish`, the same for each stage.
 _PUBLICATION = "before_marker before_publish after_publish"
-#: Fault points of changes to a corpus: a crawl is added, or pages are removed.
+#: Fault points that a command passes if it adds a crawl to a corpus or removes pages from it.
 CHANGE_POINTS = _list_points(
     "corpus", "after_deciding_change during_change before_change after_change"
 )
@@ -25,9 +25,9 @@ MODERN_POINTS = _list_points(
 )
 #: Fault points that only supervised examples pass, between reading rows and writing shards.
 SUPERVISED_POINTS = _list_points("examples", "after_rows")
-#: Fault points of a training whose run is in a bucket.
+#: Fault points that a training passes only if it writes to a bucket.
 BUCKET_POINTS = _list_points("train", "during_upload after_upload")
-#: Fault points of a training that is extended.
+#: Fault points that a training passes only if it continues a finished run with more steps.
 EXTENSION_POINTS = _list_points("train", "after_reopening")
 #: Fault points of a process that follows a job (`mswitch.flows.jobs`).
 LAUNCH_POINTS = _list_points(

@@ -27,7 +27,7 @@ from mswitch.pipelines.objects import BucketError, ChangedError, read_version, r
 from mswitch.pipelines.progress import say
 
 LEASE = "_LEASE.json"
-#: Seconds that a lease lasts without renewal. It is renewed four times in this time.
+#: Seconds that a lease lasts without renewal. Its holder renews it four times in this time.
 LEASE_SECS = 60.0
 
 
@@ -97,8 +97,8 @@ class Lease:
         try:
             self._version = replace_version(self.url, data, self._version)
         except ChangedError:
-            # The client may have repeated a request whose answer was lost. Then the stored data is
-            # ours.
+            # The client may have repeated a request whose answer was lost. Then the object has the
+            # data of this write.
             stored = read_version(self.url)
             if stored is None or stored[0] != data:
                 self._until = 0.0
@@ -138,7 +138,8 @@ class FollowedLease(Lease):
         super().__init__(directory)
         self.key = key
         self._seen = time.monotonic()
-        # The time since the holder's last renewal is at most the time between two renewals.
+        # The holder renews the lease every `LEASE_SECS / 4`. So the lease, valid just now, lasts
+        # for at least `LEASE_SECS / 2` without another renewal.
         self._until = self._seen + LEASE_SECS / 2
 
     def keep(self) -> None:

@@ -32,8 +32,8 @@ PRELOAD = [
     "mswitch.pipelines.corpus.warm_up",
 ]
 
-#: Workers older than this are replaced before the next list. Their allocators keep freed memory in
-#: pieces that are seldom suitable for the next list.
+#: Worker processes older than this are replaced before the next list of tasks. The free memory of
+#: an old process is fragmented, so the next list can seldom use this memory.
 _RENEW_SECS = 8.0
 
 

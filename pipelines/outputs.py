@@ -38,8 +38,8 @@ _DIRECTORIES = {
 }
 #: File with the settings of an unfinished output.
 CLAIM = "_BUILDING.json"
-#: Maximum number of changed settings of a table to name; if there are more, only the table is
-#: named.
+#: Maximum number of changed settings of a table that an error names. If more settings changed, the
+#: error names only the table.
 _MOST_NAMED = 3
 #: Glob that matches a result of `config_hash`.
 _ANY_HASH = "[0-9a-f]" * 16
@@ -193,7 +193,6 @@ def is_output(out: str | Path, names: Set[str], stage: str, config: Mapping[str,
             "empty values"
         ]
         tables = collections.Counter(name.partition(".")[0] for name in changed_names)
-        # Name a table with many changes instead of listing them.
         many = {table for table, count in tables.items() if count > _MOST_NAMED}
         pairs = [(name, name.partition(".")[0]) for name in changed_names]
         changed = ", ".join(dict.fromkeys(top if top in many else name for name, top in pairs))
@@ -288,9 +287,9 @@ class StagedOutput:
         return full
 
     def _remove_leftovers(self) -> None:
-        """Remove what unfinished runs left beside the published output."""
-        # Keep staged changes to a published corpus, because a change may be ready to publish. The
-        # names of staged changes have two hashes.
+        """Remove directories of unfinished runs beside the published output."""
+        # This pattern has one hash. Directories with unfinished changes to a corpus have two hashes
+        # in their names. Keep these directories, because a change may be ready to publish.
         for leftover in self.out.parent.glob(f".{glob.escape(self.out.name)}.partial-{_ANY_HASH}"):
             shutil.rmtree(leftover)
 
@@ -323,7 +322,7 @@ class RemoteOutput:
             if storage.exists(storage.join(self.out, name))
         }
         if not names:
-            # Look for two files. A single file may be the lease of a writer that ended and left
+            # Look for two files, because the first may be the lease of a writer that ended and left
             # nothing else.
             anything = storage.match(storage.join(self.out, "**"), limit=2)
             names.update(file.path for file in anything if storage.get_name(file.path) != LEASE)

@@ -50,7 +50,7 @@ class Parameters:
 
     Attributes:
         settings: the settings of that flow.
-        given: parameters of it that this flow sets.
+        given: parameters of the other flow that this flow sets.
     """
 
     settings: type
@@ -343,8 +343,9 @@ class ReportSettings(_Settings):
     config: ReportConfig = ReportConfig()  # noqa: RUF009
 
 
-#: Settings of each flow by deployment. The flow's parameter `defaults` is the deployment's name.
-#: mswitch changes single fields of a group. Prefect's server would replace the whole group.
+#: Default settings of flows, by class of settings and by name. Parameter `defaults` of a flow is
+#: such a name. Deployments store no group of fields, because Prefect's server would replace the
+#: whole stored group if a run sets one field of the group.
 DEFAULTS: Mapping[type, Mapping[str, Any]] = {
     CorpusSettings: {
         "sample": CorpusSettings(),

@@ -190,7 +190,11 @@ def _run(seeds: Sequence[TunedRun], name: str) -> dict[str, Any]:
 
 
 def _chain(origin: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    """Return a run's origin and, nested in it, all earlier origins, without paths."""
+    """Return the fields of `origin` that a page shows; paths are left out.
+
+    `origin` describes the run that another run began with. The result describes in its own field
+    `origin` the run before that.
+    """
     if origin is None:
         return None
     kept = {key: origin.get(key) for key in ("preset", "config_hash", "step", "keep_moments")}
@@ -215,7 +219,7 @@ def _list_cautions(
     languages_with_interval: int,
     average: Mapping[str, Any],
 ) -> list[str]:
-    """Return plain reasons for caution with the figures of a page.
+    """Return sentences that say why a reader should not trust a page's figures too much.
 
     Args:
         models: the runs of each model; models after the second began with random parameters.
@@ -288,7 +292,6 @@ def _list_cautions(
 
 
 def _describe_speed_up(data: Mapping[str, Any], names: tuple[str, str]) -> str:
-    """Say the downstream step speed-up in a sentence."""
     baseline, candidate = names
     value = data["step_speedup"]
     subject = f"Downstream step speed-up of {candidate} over {baseline}"
@@ -304,7 +307,7 @@ def _describe_speed_up(data: Mapping[str, Any], names: tuple[str, str]) -> str:
 
 
 def to_csv(data: Mapping[str, Any]) -> str:
-    """Format a line for each language, way of decoding and metric; a missing value is empty."""
+    """Return CSV with a line for each language, decoding and metric; missing values are empty."""
     scratch = (f"scratch_{number}" for number in range(1, len(data["runs"]) - 1))
     roles = ["baseline", "candidate", *scratch, "difference"]
     lines = []

@@ -89,7 +89,8 @@ def _rows(
             # For deep nesting, `from_json` raises a ValueError; the json module does not.
             content = from_json(storage.read_bytes(file.path), allow_inf_nan=False)
             if "candidates" in content:
-                return None  # the index lists each candidate's own report
+                # This file compares several candidates. Each candidate's report has its own row.
+                return None
             row = {**_place(file, directory), **describe(content)}
             return row, show(row)
         except _NOT_OURS as error:
@@ -143,7 +144,7 @@ def _place(file: storage.FileStatus, directory: str) -> dict[str, Any]:
     return {
         "name": _shown(name.partition("/")[2] or name or path),
         "path": _shown(path),
-        # Without the dot a browser may take a directory's name for a scheme.
+        # Without `./`, a browser would read the part before a colon as a URL scheme.
         "href": "./" + urllib.parse.quote(os.fsencode(path)),
         "date": written.strftime("%Y-%m-%dT%H:%M:%SZ"),
     }

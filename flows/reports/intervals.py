@@ -1,9 +1,9 @@
 """Estimates with their intervals: bootstraps, Student's t over documents and seeds, and Holm.
 
-Documents are resampled, the same for all models, steps and seeds. A draw of the change by other
-seeds is added to a resampled curve, which is a mean over seeds. Seeds are few, so draws are widened
-until percentiles are Student's. Variances of documents and seeds then add, and so do the squares of
-both margins, as in `margin` (docs/decisions/0043).
+Documents are resampled, the same for all models, steps and seeds. A resampled curve is a mean over
+seeds. To each such curve, a random change is added, as other seeds would cause. Seeds are few, so
+changes are enlarged until percentiles are those of Student's t. Variances of documents and seeds
+then add, and so do the squares of both margins, as in `margin` (docs/decisions/0043).
 """
 
 import dataclasses
@@ -27,7 +27,8 @@ TOLERANCE = 1e-12
 LEVEL = 0.05
 #: Holm's method is used only if skewness thickens the tail of Student's t by at most this factor.
 MOST_BY_SKEWNESS = 2.0
-#: With few seeds, Holm's method needs a large t. Above this limit, the method is not used.
+#: Holm's method is used only if the t that it first requires over seeds is at most this number. If
+#: seeds are few, the required t is larger.
 MOST_ERRORS = 10.0
 #: Factor on a skewness that was estimated from a small number of documents (docs/decisions/0043).
 HIDDEN_SKEWNESS = 6.0
@@ -131,9 +132,9 @@ def spread_documents(
 def draw_seeds(of_seeds: np.ndarray, config: ReportConfig) -> np.ndarray:
     """Draw the change that other seeds would make in a mean over seeds.
 
-    A draw is normal with the standard error over seeds; times `widening(K - 1)`, percentiles of a
-    mean are Student's. Draw r has the same weights of seeds for every mean, because a lucky seed is
-    lucky in all languages.
+    Draws have a normal distribution, whose standard deviation is the standard error over seeds. If
+    draws are multiplied by `widening(K - 1)`, percentiles of a mean are those of Student's t. Draw
+    r has the same weights of seeds for every mean, because a lucky seed is lucky in all languages.
 
     Args:
         of_seeds: [K, ...] a figure or a curve of each seed.
@@ -170,9 +171,9 @@ def margin(errors: Sequence[tuple[float, float]], tail: float) -> float:
     """Return the half-width of an interval that leaves out `tail` on each side.
 
     Each of `errors`, a standard error and its degrees of freedom, has its own t; the margins add
-    in quadrature. Degrees of freedom by Welch and Satterthwaite would give much too small margins
-    far out: two seeds that agree by luck have a tiny variance, and the freedom is then that of the
-    documents (docs/decisions/0024).
+    in quadrature. With degrees of freedom by Welch and Satterthwaite, margins would be much too
+    small if `tail` is small. Two seeds that agree by chance have a tiny variance, so the degrees of
+    freedom would be those of the documents (docs/decisions/0024).
     """
     return math.hypot(
         *(float(stdtrit(freedom, tail)) * error for error, freedom in errors if error > 0)
@@ -227,10 +228,11 @@ def holm_rejections(p_values: Sequence[float]) -> np.ndarray:
 def clear_after_holm(deltas: Sequence[Estimate], seeds: int = 1) -> tuple[int | None, int | None]:
     """Count better and worse languages by Holm's method; None if the method cannot be used.
 
-    It cannot if seeds are so few that their t is above `MOST_ERRORS` standard errors, nor if
-    differences are skewed. If g is a mean's skewness, the tail of Student's t beyond z on the other
-    side is too thick by exp(|g| z^3 / 3) (Wang, "Limit theorems for self-normalized large
-    deviation", 2005). At the first z of Holm's method, this factor may be `MOST_BY_SKEWNESS`.
+    The method cannot be used if seeds are so few that the t that it first requires is above
+    `MOST_ERRORS`. It also cannot be used if differences are too skewed. If g is a mean's skewness,
+    the tail of Student's t beyond z on the other side is too thick by exp(|g| z^3 / 3) (Wang,
+    "Limit theorems for self-normalized large deviation", 2005). At the first z of Holm's method,
+    this factor may be at most `MOST_BY_SKEWNESS`.
     """
     tail = LEVEL / len(deltas) / 2
     if seeds > 1 and -stdtrit(seeds - 1, tail) > MOST_ERRORS:
@@ -273,9 +275,10 @@ def counts_by_chance(
 ) -> np.ndarray:
     """Draw the number of languages clearly better, or worse, if models differ in no language.
 
-    A draw has an error over documents for each language, and errors of seeds with the covariance
-    over languages of the given seeds, because a lucky seed is lucky in all languages. Their scale
-    is drawn too, because few seeds leave it uncertain. The report's intervals decide what is clear.
+    A draw has an error over documents and an error over seeds for each language. Errors over seeds
+    have the covariance over languages of the given seeds, because a lucky seed is lucky in all
+    languages. The scale of these errors is drawn too, because few seeds do not determine the scale
+    well. A language is clear if its interval, computed as in the report, excludes zero.
 
     Args:
         deltas: the differences of all languages.

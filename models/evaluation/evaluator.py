@@ -1,7 +1,7 @@
 """Run a checkpoint over the validation batches, on one device or the devices of a job.
 
-Routing drops nothing: the capacity grows until every token has a slot. So a sequence's loss depends
-neither on the rest of its batch nor on how the batch is sharded.
+No token is dropped: the experts' capacity grows until every token has a slot. So a sequence's loss
+depends neither on the rest of its batch nor on how the batch is sharded.
 """
 
 import collections
@@ -212,7 +212,10 @@ class Evaluator:
         batch: dict[str, np.ndarray],
         capacities: tuple[int, int] | None,
     ) -> tuple[EvaluationResult, tuple[int, int] | None]:
-        """Evaluate a batch; raise and return `capacities`, so that no token is dropped."""
+        """Evaluate a batch; while experts drop tokens, repeat it with larger capacities.
+
+        Return the result and the last capacities, with which the next batch can begin.
+        """
         rows, inputs_length = batch["encoder_input_tokens"].shape
         targets_length = batch["decoder_target_tokens"].shape[1]
         fed = slice(*(part * rows // self._parts for part in (self._part, self._part + 1)))

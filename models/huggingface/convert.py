@@ -1,7 +1,7 @@
 """Convert a Hugging Face directory to a run (`import_hf`), and back (`export_hf`).
 
-An imported run has one checkpoint, at step 0, and can be evaluated and exported like any other. The
-values do not change: float32 imported and exported is the same to the bit.
+An imported run has one checkpoint, at step 0, and can be evaluated and exported like any other run.
+If a float32 model is imported and exported, its values are the same to the bit.
 """
 
 from collections.abc import Mapping
@@ -45,7 +45,7 @@ from mswitch.pipelines.vocabulary.model import VocabularyModel, open_vocabulary
 MAX_SHARD_BYTES = 5_000_000_000
 #: Name of an imported model that is not a preset.
 IMPORTED = "imported"
-#: Training settings of an imported run: its parameters are exact, so it is evaluated exactly.
+#: Training settings of an imported run: float32, so that evaluation does not round parameters.
 _TRAIN = TrainConfig(dtype="float32")
 
 
@@ -205,7 +205,7 @@ def _check_pieces(model: ModelConfig, skeleton: Skeleton) -> None:
 
 
 def find_tensor_shape(piece: Piece, skeleton: Skeleton) -> tuple[int, ...]:
-    """Return the shape of a piece's tensor in Hugging Face's files."""
+    """Return the shape of the Hugging Face tensor that `piece` describes."""
     shape = skeleton.shapes[piece.parameter].shape[len(piece.index) :]
     return shape[::-1] if piece.transposed else shape
 

@@ -23,8 +23,8 @@ _PATTERNS = {part: re.compile(pattern) for part, pattern in PARTS.items()}
 def name_parts(module: Module, computation: Computation) -> dict[str, str]:
     """Map instructions' names to parts of the step; instructions without a part are absent.
 
-    Instructions without a known function, such as slices of a loop, get the part of their largest
-    operand, else of their largest user.
+    If an instruction has no known function, such as a slice in a loop, it gets the part of its
+    largest operand that has a part. If no operand has a part, it gets the part of its largest user.
     """
     parts = {
         name: part

@@ -30,7 +30,8 @@ from mswitch.pipelines.progress import say
 
 T = TypeVar("T")
 
-#: Text in the error of a process that waited for a failed process, whose error is reported first.
+#: Text in the error of a process that waited for another process. If an error without this text
+#: exists too, the job reports that error, because it is the cause.
 WAITED = "gave up waiting for another process"
 #: Seconds that a finished process waits for the others to finish.
 _LEAVING_SECS = 60
@@ -195,7 +196,8 @@ def on_first(make: Callable[[], T]) -> T:
 def together(make: Callable[[], T]) -> T:
     """Call `make` in every process; if any raises a UserError, raise a JobError in all processes.
 
-    It reports the first error; errors from waiting for another process come last.
+    The JobError has the text of the first error that does not come from waiting for another
+    process. If all errors come from waiting, it has the text of the first.
     """
     if jax.process_count() == 1:
         return make()

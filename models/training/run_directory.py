@@ -26,13 +26,13 @@ if TYPE_CHECKING:  # this import loads SentencePiece, which readers of a run sel
 
 CONFIG = "config.json"
 CHECKPOINTS = "checkpoints"
-#: Names in a checkpoint: the file that marks it as complete, and its two parts. A model needs only
-#: the parameters.
+#: Names in a checkpoint: the file that marks the checkpoint as complete, the parameters, and the
+#: state of the optimizer. A model needs only the parameters.
 METADATA = "_CHECKPOINT_METADATA"
 PARAMETERS = "parameters"
 OPTIMIZER = "optimizer"
-#: Names in a run: the directory of predictions for tasks, and the file with the step that was best
-#: on validation.
+#: Names in a run directory: the directory of predictions, and the file with the number of the step
+#: whose checkpoint was best on validation data.
 PREDICTIONS = "predictions"
 SELECTED = "selected.json"
 #: File beside a task's predictions: how often its test split was read.
@@ -60,10 +60,10 @@ class Claim(NamedTuple):
 def claim_run(out: Path, plan: RunPlan) -> Claim:
     """Check that `out` is new, holds this run, or holds a run that this run continues.
 
-    No step depends on a later one, so a longer run continues a shorter one. There are two
-    exceptions: rates of languages that depend on the number of steps (`max_epochs`), and a learning
-    rate that has begun to decay. A shorter run continues a longer one if that has not trained
-    further, and has kept the same checkpoints.
+    No step depends on a later step, so a run can continue with more steps than planned. There are
+    two exceptions: rates of languages that depend on the number of steps (`max_epochs`), and a
+    learning rate that has begun to decay. A run can also continue with fewer steps, if it has not
+    trained further and has kept the checkpoints of the shorter run.
     """
     if not out.exists():
         return Claim()
@@ -260,8 +260,8 @@ def check_vocabulary(
 ) -> None:
     """Check that a run and examples have the same vocabulary.
 
-    An imported run only needs an embedding per piece. `place` and `manifest` are those of the
-    examples; `advice` is what to do otherwise.
+    An imported run only needs an embedding for each piece of the vocabulary. `place` and `manifest`
+    belong to the examples. The error contains `advice`, which says what to do.
     """
     rows, trained_on = described["model"]["vocabulary_size"], described["examples"]
     size = manifest["vocabulary_size"]
@@ -277,7 +277,7 @@ def check_vocabulary(
 def check_model_file(
     run: str | Path, described: Mapping[str, Any], vocabulary: "VocabularyModel"
 ) -> None:
-    """Check that a run has this vocabulary; an imported run only needs an embedding per piece."""
+    """Check that a run has the vocabulary of a model file, as `check_vocabulary` does."""
     sizes = {"vocabulary_size": vocabulary.size, "vocabulary_sha256": vocabulary.model_sha256}
     advice = "give the vocabulary that the model was trained with"
     check_vocabulary(run, described, vocabulary.path, sizes, advice)

@@ -191,7 +191,10 @@ def unroll(parameters: Mapping[str, Array]) -> Parameters:
 
 
 def find_dense_name(name: str, period: int) -> str:
-    """Return a dense model's name for parameter `name` of a sparse model; both are unscanned."""
+    """Convert the name of a sparse model's parameter to its name in a dense model.
+
+    Both names are for models without `scan_layers`.
+    """
     stack, repeated, rest = name.partition(".periods.")
     if not repeated:
         return name

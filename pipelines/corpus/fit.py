@@ -31,7 +31,7 @@ from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.outputs import read_manifest, write_atomically
 from mswitch.pipelines.progress import Progress, say
 
-#: Language whose limits are known.
+#: Language that already has limits. From these limits, the limits of other languages are derived.
 ENGLISH = "en"
 #: Maximum number of documents of a language to read, shard by shard.
 MOST_DOCUMENTS = 50_000
@@ -57,8 +57,8 @@ _JOINERS = "\u200c\u200d"
 #: Minimum number of documents in a group of cluster sizes; in a smaller group, a share may be due
 #: to chance.
 _FEWEST_OF_SIZE = 100
-#: By chance, one in 1,000 tests exceeds this chi squared (one degree of freedom). There is a test
-#: for each cluster size.
+#: Value of chi squared (one degree of freedom) that one in 1,000 tests exceeds by chance. There is
+#: a test for each cluster size.
 _CERTAIN = 10.83
 
 #: Number of documents that the report page shows of each reason.
@@ -215,10 +215,11 @@ def _format_csv(rows: Iterable[Sequence[Any]]) -> str:
 def fit_weights(sizes: np.ndarray, dropped: np.ndarray, most: int) -> list[tuple[int, int]]:
     """Return weights of a language's documents by the size of their cluster.
 
-    The weight of a size depends on the share of its documents that the filter drops. It is 1 if
-    this share is at least the language's, `most` if it is 0, and proportional between. Neighbouring
-    sizes form one group if a test sees no difference between their shares. (Penedo et al. 2025,
-    section 4.5, give `most` to the size with the smallest share, however small the difference.)
+    The weight of a cluster size depends on the share of its documents that the filter drops. The
+    weight is 1 if this share is at least the share in the whole language. The weight is `most` if
+    no document is dropped, and proportional between. Neighbouring sizes form one group if a test
+    sees no difference between their shares. (Penedo et al. 2025, section 4.5, give `most` to the
+    size with the smallest share, however small the difference.)
 
     Args:
         sizes: pages in the cluster of each document, [documents].
@@ -405,8 +406,8 @@ def _fit_on_crawl(
 ) -> dict[str, tuple[float, float]]:
     """Return limits that are as many standard deviations from the mean as the English limits.
 
-    None is stricter than the limit for all. Otherwise, if a crawl's English repeats itself much,
-    the limits of languages that repeat less would be too strict.
+    No limit is stricter than the limit for all languages. Otherwise, if a crawl's English text
+    repeats itself much, limits of languages whose text repeats itself less would be too strict.
     """
     fitted = {}
     for name in _DEVIATIONS:

@@ -2,8 +2,8 @@
 
 No crawl is read and nothing is deduplicated. Rules with new settings judge the documents again,
 from stored labels and columns if these are enough. For a rule after all deduplication, the result
-equals a build from the crawl. A rule before it may drop a page whose twin would have stayed in such
-a build. No rule brings a page back.
+equals a build from the crawl. A rule before a deduplication may drop a page of which a build from
+the crawl would keep a duplicate. No rule brings a page back.
 """
 
 import collections

@@ -29,14 +29,14 @@ def resolve_columns(
     *,
     grows: bool = False,
 ) -> CorpusConfig:
-    """Return settings whose `keep` names each column with its kind.
+    """Return settings in which `keep` lists all columns to keep, each as `PATH=KIND`.
 
     Args:
-        config: settings whose `keep` a person gave.
-        files: input, some of which is looked into.
+        config: settings with the user's `keep`, which may be `all` or paths without a kind.
+        files: input files; some are read to find the kinds of columns.
         source: the corpus that a build reads or adds to, or "".
         known: the columns that this corpus keeps.
-        grows: whether the build adds to it: all its columns are kept.
+        grows: whether the build adds to this corpus; all columns of the corpus are then kept.
     """
     labels = [path for path in (config.language_from or "").split(",") if path]
     wanted = [*labels, *(config.keep or ())]

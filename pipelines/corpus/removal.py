@@ -1,12 +1,14 @@
 """Removes pages from a finished corpus on request.
 
 Their documents leave the shards, the samples of dropped pages, the statistics and the data card.
-Their deduplication keys stay: a later crawl cannot bring back the page, nor a twin if lines or
-near-duplicates have keys. `removals/` has a record of each removal: date, basis, counts, and the
-requested entries as keyed hashes. A record has no text and no name.
+Their deduplication keys stay, so a later crawl cannot bring back the page. If lines or
+near-duplicates have keys, a later crawl cannot bring back a duplicate of the page either.
+`removals/` has a record of each removal: date, basis, counts, and the requested entries as keyed
+hashes. A record has no text and no name.
 
-This is a change of the corpus (`change`), not a rebuild without the page. Lines that other pages
-lost to it, and near-duplicates that it represented, do not return. Ids and splits stay.
+A removal changes the corpus (`change`), and does not rebuild it without the page. Lines that other
+pages lost because the removed page had them do not return. Near-duplicates that the removed page
+represented do not return either. Ids and splits stay.
 """
 
 import collections

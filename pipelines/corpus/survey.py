@@ -26,7 +26,7 @@ from mswitch.pipelines.progress import Progress
 
 SCORE_BINS = 100
 SITES_SHOWN = 20
-#: Maximum number of distinct sites of a language for exact counts.
+#: If a language has more distinct sites than this, counts of its sites are not exact.
 SITE_CAPACITY = 1 << 16
 #: Maximum bytes of text per language in which letters are counted.
 SCRIPT_SAMPLE_BYTES = 4 << 20
@@ -64,11 +64,11 @@ class HeavyHitters:
         self._counts: collections.Counter[str] = collections.Counter()
 
     def add(self, counts: Mapping[str, int]) -> None:
-        """Add counts of names."""
+        """Add `counts`: the number of further occurrences of each name."""
         self._counts.update(counts)
         if len(self._counts) > self.capacity:
-            # Agarwal et al. 2012, Mergeable summaries: if there are more counts than the capacity,
-            # subtract the largest surplus count from all counts.
+            # Sort the counts, and subtract the first count beyond the capacity from all counts
+            # (Agarwal et al. 2012, Mergeable summaries).
             excess = sorted(self._counts.values(), reverse=True)[self.capacity]
             self.error += excess
             self._counts = collections.Counter(

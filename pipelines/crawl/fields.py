@@ -77,14 +77,18 @@ class Reading(NamedTuple):
     form: str = ""
 
     def recognize(self, names: Iterable[str]) -> "Reading":
-        """Return settings for fields `names`; use `PUBLISHED` for parts that no user mapped."""
+        """Return settings for a file with fields `names`.
+
+        If the fields are those of a corpus in `PUBLISHED`, find the parts of a page in its fields,
+        except parts that the user mapped.
+        """
         # A path such as `a.b.c` shows that there are objects `a` and `a.b`.
         outer = (itertools.accumulate(name.split("."), "{}.{}".format) for name in names)
         present = set(itertools.chain.from_iterable(outer))
         for form in PUBLISHED:
             if form.marks <= present and not (form.only and present - form.marks):
                 own = {part for part in form.fields if self.fields[part] == STANDARD_FIELDS[part]}
-                # Keep the standard fields, because other rows of the file may have them.
+                # Other rows of the file may have the standard fields, so look for these fields too.
                 paths = {
                     part: tuple(dict.fromkeys((*form.fields[part], *STANDARD_FIELDS[part])))
                     for part in own

@@ -58,8 +58,8 @@ def extract_html(response: bytes, max_bytes: int, reserved: Reserved | None) -> 
     fields = [line.partition(":") for line in head.decode("latin-1").lower().split("\n")[1:]]
     pairs = [(name.strip(), value.strip()) for name, _, value in fields]
     headers = dict(reversed(pairs))  # if a header is repeated, its first value counts
-    # As in browsers, the last of several types counts. But the text after a comma is not always a
-    # type.
+    # The header may have several types, separated by commas. As in browsers, the last type counts.
+    # Text without a slash is not a type.
     stated = headers.get("content-type", "text/html")
     types = [part.partition(";")[0].strip(" \t\"'") for part in stated.split(",")]
     media_type = next((t for t in reversed(types) if "/" in t and t != "*/*"), types[0])

@@ -12,9 +12,9 @@ _LETTERS = np.frombuffer(b"".join(_METADATA_PREFIXES), np.uint8)
 _BOUNDS = np.cumsum([0, *map(len, _METADATA_PREFIXES)])
 _NEWLINE, _RETURN = b"\n\r"
 _SPACE = np.array([chr(code).isspace() for code in range(128)])
-#: Text is source code of a page if it has at least `_MIN_SIGNS` signs of markup and script, and
-#: these signs are at least `_MARKUP_SHARE` of its bytes. A share of `_SCRIPT_SHARE` is enough if
-#: half of the text is in lines that end like lines of a script.
+#: `is_source` counts the signs of HTML or script in a text, such as "<" and "{". With fewer signs
+#: than `_MIN_SIGNS`, a text is prose. If at least `_MARKUP_SHARE` of its bytes are signs, it is
+#: source code. If half of the text is in lines that end like script, `_SCRIPT_SHARE` is enough.
 _MIN_SIGNS, _MARKUP_SHARE, _SCRIPT_SHARE = 20, 0.05, 0.02
 _SIGNS, _SCRIPT_ENDS = b"<>{};=", (b";", b"{", b"}", b">")
 #: A byte continues a character in UTF-8 if its bits in `_MARK` equal `_WITHIN`.
@@ -35,7 +35,7 @@ def normalize_lines(utf8: bytes, drop_metadata_lines: bool = True) -> bytes:
 
 
 def is_source(utf8: bytes) -> bool:
-    """Return whether text is HTML or script instead of the prose it should show."""
+    """Return whether a text is a page's source code (HTML or script) instead of prose."""
     least, count = max(_MIN_SIGNS, _SCRIPT_SHARE * len(utf8)), utf8.count
     if len(utf8) - len(utf8.translate(None, _SIGNS)) < least:  # true for nearly every text
         return False

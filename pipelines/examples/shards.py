@@ -159,8 +159,8 @@ def make_training_records(
 ) -> Iterator[bytes]:
     """Join the documents, cut them into segments, and yield the segments' records, permuted.
 
-    A record has `targets` (at most raw_length tokens) and `document_starts`, the positions in it at
-    which a document begins. A finished record has `inputs` and `targets`.
+    A record has `targets` (at most raw_length tokens) and `document_starts`, the positions in
+    `targets` at which a document begins. With `config.finished`, it has `inputs` and `targets`.
     """
     documents = tokenise(shard.corpus_shard, vocabulary, counts, rehydration)
     if rehydration:
@@ -218,8 +218,8 @@ def make_validation_records(
             enumerate(segments[: config.validation_segments]), range(len(kinds))
         )
         for (number, segment), kind in chosen:
-            # Each kind of corruption counts as another epoch. So the first kind has the same masks
-            # as if it were the only kind.
+            # Masks depend on the key. The key has the kind's number in place of the epoch, so each
+            # kind of corruption has other masks. Kind 0 has the masks of a directory with one kind.
             key = ExampleKey(config.seed, stream, number, epoch=kind)
             inputs, targets, mask = _corrupt(segment, key, vocabulary, kinds[kind])
             counts.add_example(inputs, targets)

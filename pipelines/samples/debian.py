@@ -2,8 +2,8 @@
 
 Packages are untrusted: archives are read as streams, regular files only, and nothing is unpacked or
 run. HTML files, GNOME's Mallard pages and manual pages become WARC responses; message catalogues
-(MediaWiki's JSON) become WET records. The language in a URL comes from file names; the corpus
-identifies it itself.
+(MediaWiki's JSON) become WET records. The language in a page's URL comes from the file's name. A
+corpus build does not use this language, but identifies the language of the text.
 """
 
 import hashlib
@@ -221,7 +221,7 @@ def _render_manual_page(compressed: bytes) -> bytes:
         return b""
     if not unpacker.eof or source.startswith(b".so "):
         return b""
-    # In an empty directory, a page cannot include files.
+    # Run mandoc in an empty directory, so that the manual page cannot include other files.
     with tempfile.TemporaryDirectory() as empty:
         return subprocess.run(
             ["mandoc", "-T", "html", "-K", "utf-8"],

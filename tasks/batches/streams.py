@@ -1,4 +1,7 @@
-"""Endless streams of training examples, one for each leaf of a mixture, addressed by position."""
+"""Endless streams of training examples, addressed by position.
+
+Each leaf of a mixture has a stream. A leaf is a language, or a language of a task.
+"""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -62,17 +65,17 @@ class Stream:
         self.order = RecordOrder(rows, seed, key, block)
 
     def records(self, row: int) -> Sequence[int]:
-        """Return the records of a planned row."""
+        """Return the numbers of the records that share a row."""
         assert self._rows is not None
         return self._rows[row]
 
     def segment(self, epoch: int, record: int) -> Segment:
-        """Read a record as a segment that is not corrupted yet."""
+        """Read a record that stores a segment without span corruption."""
         [tokens] = self._read(record, ("targets",))
         return tokens, ExampleKey(self._seed, self._key, record, epoch), self._number
 
     def example(self, record: int) -> Example:
-        """Read a record that is already an example, corrupted or supervised."""
+        """Read a record that stores a complete example: inputs and targets."""
         inputs, targets = self._read(record, ("inputs", "targets"))
         if self._rows is not None and not self._rows.suit(record, inputs.size, targets.size):
             raise UserError(

@@ -105,7 +105,9 @@ def wsc(example: Example, true_alone: bool) -> Iterator[Row]:
     words = text.split(" ")
     if words[place] == word:
         text = " ".join([*words[:place], f"*{word}*", *words[place + 1 :]])
-    else:  # the index is wrong in two texts, which T5 corrects by hand
+    else:
+        # Two texts of the data set have a wrong `span2_index`. In these texts, T5's code marks the
+        # pronoun by the same replacements.
         text = text.replace("Good for him,", "Good for *him* ,").replace("use it ,", "use *it* ,")
         text = text.rstrip()
     label = int(example["label"])

@@ -85,7 +85,7 @@ def _fetch_dump(
         return ()
     words = ("sample", "common-crawl", f"--dump={dump}", f"--segments={settings.segments}")
     words += (f"--format={settings.format}", f"--base-url={operators.common_crawl}")
-    # The crawl's name has format and segments: other corpora may use other parts of the dump.
+    # The directory's name has format and segments, because corpora may use other parts of the dump.
     crawls = f"{dump}.{settings.format}-{settings.segments}"
     crawl = download_crawl(words, crawls, read_build_options(place), operators, launcher)
     return (f"{crawl}/{settings.format}/*.gz",)
@@ -229,7 +229,8 @@ def make_build_job(
 def show_statistics(job: Job) -> None:
     """Write and show the page of a corpus; for a corpus in a bucket, show only its languages."""
     key, title = make_key("corpus", job.path.name), f"Statistics of {job.path.name}"
-    if isinstance(job.out, str):  # a page would read all shards from the bucket
+    if isinstance(job.out, str):
+        # `write_page` would read every shard of the corpus from the bucket, so show a table.
         rows = sum_languages(load_stats(job.out))
         rows = [{name: row[name] for name in row if name != "dropped"} for row in rows]
         show_table(key, rows, f"{title} in {job.out}")

@@ -62,14 +62,14 @@ def group_shards(
 
 
 def write_groups(work: WorkDirectory, groups: Sequence[Group], known: Mapping[str, Any]) -> str:
-    """Write a file with the groups and known keys for all exchanges; return its path.
+    """Write a file with `groups` and `known`, which all exchanges read; return its path.
 
-    In the job itself, they could be too large.
+    Workers read this file, because the groups could be too large for the job that is sent to them.
 
     Args:
         work: the work directory.
         groups: the groups of shards.
-        known: by `Dedup.kind`, files of keys of the corpus to add to, which win over all others.
+        known: files with keys of the corpus to add to, by `Dedup.kind`; these keys always win.
     """
     rows = [[group.shards.start, group.shards.stop, group.pages, group.lines] for group in groups]
     shared = {"groups": rows, "known": dict(known)}
@@ -132,7 +132,7 @@ class Exchange:
         raise NotImplementedError
 
     def count_shuffled_bytes(self, known_keys: int) -> int:
-        """Return the number of exchanged bytes, with `known_keys` keys of the existing corpus."""
+        """Return how many bytes groups exchange; the existing corpus has `known_keys` keys."""
         raise NotImplementedError
 
     @property
@@ -153,7 +153,7 @@ class Exchange:
         return Tasks(f"{self.name} {title}", function, range(count), self.directory(title))
 
     def notes(self, title: str, name: str, count: int) -> int:
-        """Return the sum of the number `name` in the notes of a list's tasks."""
+        """Return the sum of the numbers `name` that the tasks of a list noted."""
         return sum(note[name] for note in self.tasks(title, None, count).read())
 
     def find_pages_before(self, group: Group) -> np.ndarray:
@@ -171,9 +171,9 @@ class Exchange:
                     yield file.read_row_group(number, columns=list(columns))
 
     def read_bucket(self, number: int) -> tuple[list[np.ndarray], list[np.ndarray]]:
-        """Return a bucket's known keys, and its keys of each group.
+        """Return a bucket's keys of the existing corpus, and its keys of each group.
 
-        Ranks and page of a known key are zeros, so that it wins.
+        Ranks and page of a key of the existing corpus are zeros, so that this key wins.
         """
         width = self.step.width
         files = _read_groups(self.shared)[1].get(self.step.kind, ())

@@ -191,7 +191,8 @@ class BadWords(ListRule):
         return [] if all_dropped else [*was]
 
     def prepare(self, directory: str) -> dict[str, Any]:
-        # `--badwords` sets the directory, so the recipe on a worker lacks it.
+        # Option `--badwords` sets field `badwords` only in this process. A worker loads the recipe
+        # without the option, so pass the field's value to the worker.
         return {**super().prepare(directory), "badwords": self.badwords}
 
     def load(self) -> WordLists:

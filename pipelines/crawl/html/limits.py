@@ -58,11 +58,11 @@ MAX_COST = 25_000_000
 # Cost of a token, of a formatting element that is reconstructed, and of an attribute of such
 # an element.
 _TOKEN_COST, _FORMATTING_COST, _ATTRIBUTE_COST = 50, 90, 10
-# Number of comparisons of attributes per unit of cost. Each attribute is compared with all earlier
-# attributes.
+# Number of comparisons of two attributes per unit of cost. The parser compares each attribute of a
+# tag with all earlier attributes of the tag.
 _COMPARISONS = 16
-# Maximum number of inner elements that an outer element's end tag closes too. The end tags of
-# these inner elements are optional.
+# An end tag may close inner elements too, such as </ul> an open <li>. If there are more than this
+# number of inner elements, the outer element counts as open.
 _MOST_IMPLIED = 4
 # Maximum number of equal formatting elements that are reconstructed ("Noah's Ark clause").
 _MOST_EQUAL = 3
