@@ -394,9 +394,10 @@ def test_of_equal_steps_the_earliest_is_chosen(copy, tasks, monkeypatch):
 
 
 @pytest.mark.training
-def test_killed_before_it_is_written_it_is_written_by_the_next(copy, tasks):
+def test_killed_while_it_is_written_it_is_written_by_the_next(copy, tasks):
     words = ("predict", "--run", copy, "--step", "3", "--split", "test", "--limit", "3")
-    end(start_mswitch(*words, MSWITCH_FAULT="predict.before_rename"), -signal.SIGKILL)
+    for point in ("predict.before_rename", "predict.after_rename"):
+        end(start_mswitch(*words, MSWITCH_FAULT=point), -signal.SIGKILL)
     config = PredictConfig(limit=3)
     found = predict(copy, None, "test", config, step=3)
     assert found["test_reads"] == 1
