@@ -1,4 +1,4 @@
-"""The package's tables: whole rows, and an order that constants follow."""
+"""The package's tables: whole rows, and blocks of scripts that do not overlap."""
 
 import csv
 from pathlib import Path
@@ -8,9 +8,7 @@ import pytest
 
 from mswitch import pipelines
 from mswitch.pipelines.corpus.rules.text_script import SCRIPTS
-from mswitch.pipelines.crawl.html import elements
 from mswitch.pipelines.languages import list_code_points
-from mswitch.pipelines.own_tables import read_own_table
 
 TABLES = sorted(Path(pipelines.__file__).resolve().parent.glob("**/*.csv"))
 
@@ -21,13 +19,6 @@ def test_every_row_has_a_cell_for_each_column(path):
     assert len(set(head)) == len(head)
     assert rows
     assert {len(row) for row in rows} == {len(head)}
-
-
-def test_properties_of_elements_are_in_the_order_of_their_table():
-    for row in read_own_table("html_elements.csv"):
-        for name in row["names"].split() if row["kind"] else ():
-            kind = elements.KIND[elements._NAMES.index(name)]
-            assert kind & getattr(elements, row["kind"].upper())
 
 
 def test_blocks_of_scripts_do_not_overlap():

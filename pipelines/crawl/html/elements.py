@@ -8,16 +8,50 @@ from collections.abc import Iterable
 import numpy as np
 
 from mswitch.pipelines.compiled import compiled
-from mswitch.pipelines.own_tables import read_own_table
 
-# Properties of elements, in the order of html_elements.csv, which explains the properties.
+# Properties of elements.
 PARAGRAPH, ITEM, TERM, OPTION, GROUP, CELL, ROW, ROWS = (1 << bit for bit in range(8))
 HEADING, LINK, VOID, VOID_IN_HTML, RAW, FORMATTING = (1 << bit for bit in range(8, 14))
 ENDS_P, SPECIAL, FOREIGN, BREAKS_OUT, HOLDS_HTML, MERGED = (1 << bit for bit in range(14, 20))
 _IMPLIED = PARAGRAPH | ITEM | TERM | OPTION | GROUP
 _KINDS = {
-    1 << bit if row["kind"] else 0: row["names"]
-    for bit, row in enumerate(read_own_table("html_elements.csv"))
+    PARAGRAPH: "p",
+    ITEM: "li",
+    TERM: "dd dt",
+    OPTION: "option",
+    GROUP: "optgroup",
+    CELL: "td th",
+    ROW: "tr",
+    ROWS: "tbody thead tfoot caption colgroup",
+    HEADING: "h1 h2 h3 h4 h5 h6",
+    LINK: "a",
+    # Elements that have no content or occur once. The elements of the next kind may nest within
+    # SVG.
+    VOID: "br embed hr img meta head body",
+    VOID_IN_HTML: "area base basefont bgsound col frame input keygen link param source track wbr"
+    " html",
+    # Elements that contain only text, up to their end tag.
+    RAW: "script style textarea title xmp iframe noembed noframes",
+    # The parser may open these elements again after another element ends.
+    FORMATTING: "a b big code em font i nobr s small strike strong tt u",
+    # Elements whose start tag closes a paragraph.
+    ENDS_P: "address article aside blockquote center details dialog dir div dl fieldset figcaption"
+    " figure footer form h1 h2 h3 h4 h5 h6 header hgroup hr li listing main menu nav ol p plaintext"
+    " pre search section summary table ul dd dt xmp",
+    # Elements whose end tag also closes inner elements with omitted end tags.
+    SPECIAL: "address article aside blockquote button caption center dd details dir div dl dt"
+    " fieldset figcaption figure footer header hgroup li listing main menu nav ol pre search"
+    " section select summary table tbody td tfoot th thead tr ul",
+    FOREIGN: "svg math",
+    # Start tags that end SVG and MathML (font only with some attributes). `HOLDS_HTML`:
+    # elements that may contain HTML within SVG and MathML.
+    BREAKS_OUT: "b big blockquote body br center code dd div dl dt em embed font h1 h2 h3 h4 h5 h6"
+    " head hr i img li listing menu meta nobr ol p pre ruby s small span strong strike sub sup"
+    " table tt u ul var",
+    HOLDS_HTML: "annotation-xml desc foreignobject mi mn mo ms mtext",
+    # If the tag of such an element is repeated, the element gets its attributes.
+    MERGED: "html body",
+    0: "frameset",
 }
 _NAMES = sorted({name for names in _KINDS.values() for name in names.split()})
 UNKNOWN = len(_NAMES)
