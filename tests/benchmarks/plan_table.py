@@ -165,7 +165,7 @@ def pair_row(pair: tuple[Mapping[str, Any], Mapping[str, Any]]) -> tuple[str, ..
         f"{dense['preset']}, {sparse['preset']}",
         dense["topology"],
         "; ".join(row[2] for row in rows),
-        ", ".join(row[6] for row in rows),
+        ", ".join(row[MEMORY_COLUMNS.index("peak")] for row in rows),
         ", ".join(f"{plan['parameters'] / 1e9:.4g}B" for plan in pair),
         ", ".join(f"{plan['flops_per_token']:.3g}" for plan in pair),
         f"{found['flops_per_token']:.2f}",
