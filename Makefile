@@ -257,7 +257,8 @@ requirements: $(READY)  ## Pin again what pyproject.toml asks for
 	grep -E '^uv==' requirements.txt | sed 's/ .*//' | $$compile - --output-file requirements-setup.txt && \
 	for extra in plan plan-gpu; do \
 		sed -n "s/^$$extra = \[\(.*\)\].*/\1,annotated-types,flax,jax,jaxtyping/p" pyproject.toml | tr -d '" ' | tr , '\n' | \
-			$$compile - --constraint requirements.txt --output-file requirements-$$extra.txt || exit 1; done && \
+			$$compile - --constraint requirements.txt --no-emit-package nvidia-cublas-cu12 \
+			--output-file requirements-$$extra.txt || exit 1; done && \
 	echo apache-flink-libraries==$(FLINK) | $$compile - --no-deps --output-file requirements-flink.txt && \
 	$$compile tests/benchmarks/peers.in --output-file tests/benchmarks/peers.txt && \
 	$$compile tests/card/peers.in --constraint requirements.txt --output-file tests/card/peers.txt && \

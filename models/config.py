@@ -26,7 +26,9 @@ Routing = Literal["learned", "token", "hash"]
 OptimizerName = Literal["adafactor", "adamw"]
 BadLossPolicy = Literal["stop", "skip"]
 Remat = Literal["none", "attention", "layers"]
-AttentionChoice = Literal["auto", "kernel", "xla"]
+AttentionChoice = Literal["auto", "kernel", "cudnn", "xla"]
+#: Kinds of attention that keep no attention weights for the backward pass.
+FUSED_ATTENTION = ("kernel", "cudnn")
 Schedule = Literal["rsqrt", "constant"]
 LossPer = Literal["token", "sequence"]
 Freeze = Literal["none", "experts", "non-experts"]
@@ -256,8 +258,9 @@ class TrainConfig:
             repeats anyway; or `layers`, a whole period of layers, for a third more FLOPs. On CPU
             `attention` needs `scan_layers`, or XLA undoes it.
         attention: how attention is computed in training and evaluation: `xla`; `kernel`, which
-            writes no logits to a TPU's memory; or `auto`, the kernel on TPUs v4, v5 and v6 for rows
-            of up to 2,048 positions and heads of 64 or 128. On CPU `kernel` is interpreted: slow.
+            writes no logits to a TPU's memory; `cudnn`, cuDNN's attention on NVIDIA GPUs, in
+            training only; or `auto`, the kernel on TPUs v4, v5 and v6 for rows of up to 2,048
+            positions and heads of 64 or 128. On CPU `kernel` is interpreted: slow.
         scan_layers: compile one period of layers and loop over it. The time to compile hardly
             depends on the model's depth; unrolled layers run faster on CPU.
         data_parallel: devices along the mesh axis `data`.
@@ -302,6 +305,8 @@ class TrainConfig:
             )
         if self.weight_decay and self.optimizer != "adamw":
             raise UserError("--weight-decay needs --optimizer adamw")
+        if self.attention == "cudnn" and self.dtype != "bfloat16":
+            raise UserError("--attention cudnn needs --dtype bfloat16")
         if self.decay > self.steps:
             raise UserError(
                 f"--decay {self.decay} is more than --steps {self.steps}: give a part of them"

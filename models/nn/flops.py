@@ -6,7 +6,7 @@ compiled for TPUs.
 """
 
 from mswitch.models.capacity import expert_capacity, group_batch
-from mswitch.models.config import ModelConfig, TrainConfig
+from mswitch.models.config import FUSED_ATTENTION, ModelConfig, TrainConfig
 
 #: The forward pass of a product is one product. Its backward pass is two products of this size, one
 #: per operand.
@@ -87,14 +87,14 @@ def count_recomputed_flops(
 ) -> int:
     """Count the matrix-product FLOPs that memory settings add to one training step.
 
-    Remat `layers` repeats the layers' forward pass. Remat `attention` and the attention kernel
+    Remat `layers` repeats the layers' forward pass. Remat `attention` and fused attention
     repeat the products of queries and keys. Several loss chunks repeat the logits.
     """
     logits = count_logits_flops(config, train.rows, targets_length)
     again = logits if train.loss_chunks > 1 else 0
     if train.remat == "layers":
         again += count_forward_flops(config, train.rows, inputs_length, targets_length) - logits
-    if train.remat == "attention" or train.attention == "kernel":
+    if train.remat == "attention" or train.attention in FUSED_ATTENTION:
         pairs = config.encoder_layers * inputs_length**2
         pairs += config.decoder_layers * targets_length * (targets_length + inputs_length)
         again += 2 * train.rows * config.joined_kv * pairs

@@ -1,17 +1,20 @@
-"""Choose how a model computes attention, and run the kernel on a mesh.
+"""Choose how a model computes attention, and run the kernel or cuDNN's attention on a mesh.
 
 Each device computes its own rows and heads.
 """
 
 import dataclasses
 import functools
+from typing import Literal
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Array, Float, Int
 
 from mswitch.models.config import AttentionChoice
-from mswitch.models.nn.t5_attention import KernelOptions, t5_attention
+from mswitch.models.nn.t5_attention import KernelOptions, padded, t5_attention
 from mswitch.models.partitioning import BATCH_AXES
 from mswitch.pipelines.errors import UserError
 
@@ -28,20 +31,20 @@ TPUS = {
 
 @dataclasses.dataclass(frozen=True)
 class KernelMask:
-    """Attention mask in the form that the kernel takes, with the kernel's options.
+    """Attention mask in the form that the kernel and cuDNN take, with the kernel's options.
 
     Attributes:
         keys: example of each key; without `queries`, 0 hides a key.
         queries: example of each query, which sees only the keys of its example.
         causal: whether a query sees no key after it.
-        options: options of the kernel.
+        options: options of the kernel, or `cudnn`.
         mesh: devices, or None for one.
     """
 
     keys: Int[Array, "B K"]
     queries: Int[Array, "B Q"] | None
     causal: bool
-    options: KernelOptions
+    options: KernelOptions | Literal["cudnn"]
     mesh: Mesh | None
 
 
@@ -53,8 +56,8 @@ def find_device_kind(mesh: Mesh | None) -> str:
 
 def choose_kernel(
     choice: AttentionChoice, width: int, lengths: tuple[int, int], kind: str
-) -> KernelOptions | None:
-    """Return the kernel's options for a kind of device, or None if XLA computes attention.
+) -> KernelOptions | Literal["cudnn"] | None:
+    """Return the kernel's options for a kind of device, `cudnn`, or None if XLA computes attention.
 
     Args:
         choice: `--attention`.
@@ -63,10 +66,17 @@ def choose_kernel(
         kind: JAX's name for the device.
 
     Raises:
-        UserError: `kernel` is chosen, but does not run on that device.
+        UserError: `kernel` or `cudnn` is chosen, but does not run on that device.
     """
     if choice == "xla":
         return None
+    if choice == "cudnn":
+        if not kind.startswith("NVIDIA") or width % 8 or width > 128:
+            raise UserError(
+                "--attention cudnn is for NVIDIA's GPUs and heads of 8, 16, ... or 128 values, not "
+                f"for {kind} and heads of {width}: give --attention auto"
+            )
+        return "cudnn"
     options = next((TPUS[name] for name in TPUS if kind.startswith(name)), None)
     if choice == "auto":
         fits = options is not None and width in WIDTHS and max(lengths) <= options.longest
@@ -86,6 +96,13 @@ def choose_kernel(
     return options
 
 
+def name_attention(chosen: KernelOptions | Literal["cudnn"] | None) -> AttentionChoice:
+    """Return the name of what `choose_kernel` returned."""
+    if isinstance(chosen, KernelOptions):
+        return "kernel"
+    return chosen or "xla"
+
+
 def attend_by_kernel(
     q: Float[Array, "B Q J"],
     k: Float[Array, "B K J"],
@@ -95,10 +112,13 @@ def attend_by_kernel(
     *,
     heads: int,
 ) -> Float[Array, "B Q J"]:
-    """Compute `t5_attention` with rows sharded over `data` and `expert`, and heads over `model`."""
+    """Compute attention with rows sharded over `data` and `expert`, and heads over `model`."""
     heads //= 1 if mask.mesh is None else mask.mesh.shape["model"]
-    how = {"heads": heads, "causal": mask.causal, "options": mask.options}
-    attend = functools.partial(t5_attention, **how)
+    if mask.options == "cudnn":
+        attend = functools.partial(attend_by_library, heads=heads, causal=mask.causal)
+    else:
+        how = {"heads": heads, "causal": mask.causal, "options": mask.options}
+        attend = functools.partial(t5_attention, **how)
     if mask.mesh is not None:
         wide, rows = PartitionSpec(BATCH_AXES, None, "model"), PartitionSpec(BATCH_AXES, None)
         attend = jax.shard_map(
@@ -109,3 +129,54 @@ def attend_by_kernel(
             check_vma=False,
         )
     return attend(q, k, v, diagonals, mask.keys, mask.queries)
+
+
+def attend_by_library(
+    q: Float[Array, "B Q J"],
+    k: Float[Array, "B K J"],
+    v: Float[Array, "B K J"],
+    diagonals: Float[Array, "H diagonals"] | None,
+    key_segments: Int[Array, "B K"],
+    query_segments: Int[Array, "B Q"] | None,
+    *,
+    heads: int,
+    causal: bool,
+    implementation: Literal["cudnn", "xla"] = "cudnn",
+) -> Float[Array, "B Q J"]:
+    """Compute attention by JAX's `dot_product_attention`; arguments as in `t5_attention`.
+
+    Without `query_segments`, hidden keys must come last. A row without keys sees its first key. The
+    bias is rounded to the type of `q`. In packed rows, bias and mask are one array, [B, H, Q, K].
+    """
+    rows, length, joined = q.shape
+    # In training, cuDNN takes only even numbers of positions. No real query sees an added key.
+    q, k, v, key_segments = map(_pad_to_even, (q, k, v, key_segments))
+    bias, mask, seen = None, None, None
+    if diagonals is not None:
+        places = np.subtract.outer(np.arange(q.shape[1]), np.arange(k.shape[1]))
+        bias = diagonals[:, places + padded(k.shape[1])][None].astype(q.dtype)
+    if query_segments is None:
+        seen = jnp.maximum(1, (key_segments != 0).sum(1))
+    else:
+        query_segments = _pad_to_even(query_segments)
+        mask = query_segments[:, None, :, None] == key_segments[:, None, None, :]
+    q, k, v = (y.reshape(*y.shape[:2], heads, -1) for y in (q, k, v))
+    attended = jax.nn.dot_product_attention(
+        q,
+        k,
+        v,
+        bias,
+        mask,
+        scale=1.0,
+        is_causal=causal,
+        key_value_seq_lengths=seen,
+        implementation=implementation,
+    )
+    return attended.reshape(rows, -1, joined)[:, :length]
+
+
+def _pad_to_even(values: Array) -> Array:
+    """Add a position of zeros if the number of positions, the second axis, is odd."""
+    return jnp.pad(
+        values, [(0, values.shape[1] % 2 if axis == 1 else 0) for axis in range(values.ndim)]
+    )

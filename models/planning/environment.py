@@ -41,7 +41,7 @@ class Compiler:
 
 COMPILERS = {
     "tpu": Compiler("libtpu", "plan", "1.4 GB", ENVIRONMENT),
-    "gpu": Compiler("jax_cuda12_plugin", "plan-gpu", "1.3 GB", GPU_ENVIRONMENT),
+    "gpu": Compiler("jax_cuda12_plugin", "plan-gpu", "2.5 GB", GPU_ENVIRONMENT),
 }
 
 

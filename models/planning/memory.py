@@ -13,7 +13,7 @@ import jax
 from jax.sharding import AbstractMesh
 
 from mswitch.models.capacity import expert_capacity, group_batch
-from mswitch.models.config import ModelConfig, TrainConfig
+from mswitch.models.config import FUSED_ATTENTION, ModelConfig, TrainConfig
 from mswitch.models.partitioning import AXES
 from mswitch.models.training.optimizer import make_optimizer
 from mswitch.models.training.state import Skeleton
@@ -187,9 +187,9 @@ def _count_block_kept(
 def _count_attention_weights(model: ModelConfig, train: TrainConfig, part: _Part) -> float:
     """Count the bytes of a block's attention weights, including a decoder's cross-attention.
 
-    The attention kernel writes no weights.
+    Fused attention keeps no weights.
     """
-    if train.attention == "kernel":
+    if train.attention in FUSED_ATTENTION:
         return 0.0
     keys, heads = part.length + part.memory_length, model.heads / train.model_parallel
     return part.tokens * keys * heads * ATTENTION_KEPT_BYTES

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import get_args
 
 from mswitch.models.capacity import group_batch
-from mswitch.models.config import ModelConfig, Remat, TrainConfig
+from mswitch.models.config import FUSED_ATTENTION, ModelConfig, Remat, TrainConfig
 from mswitch.models.nn.flops import count_recomputed_flops, count_training_step_flops
 from mswitch.models.partitioning import check_divisible
 from mswitch.models.planning.config import PlanConfig
@@ -140,8 +140,8 @@ def _list_memory_settings(
             continue
         for loss_chunks in chunks:
             for remat in get_args(Remat):
-                # The attention kernel keeps no weights, so remat `attention` would save no memory.
-                needless = remat == "attention" and config.attention == "kernel"
+                # Fused attention keeps no weights, so remat `attention` would save no memory.
+                needless = remat == "attention" and config.attention in FUSED_ATTENTION
                 if config.allows("remat", remat) and not (needless and config.remat is None):
                     yield dataclasses.replace(
                         mesh, microbatches=microbatches, loss_chunks=loss_chunks, remat=remat

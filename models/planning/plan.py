@@ -8,7 +8,7 @@ from mswitch.models.capacity import warn_of_small_groups
 from mswitch.models.config import AttentionChoice, ModelChanges, ModelConfig, TrainConfig
 from mswitch.models.hardware import GIB
 from mswitch.models.nn.flops import count_recomputed_flops, count_training_step_flops
-from mswitch.models.nn.sharded_attention import choose_kernel
+from mswitch.models.nn.sharded_attention import choose_kernel, name_attention
 from mswitch.models.partitioning import AXES
 from mswitch.models.planning.compile import CompileRequest, CompileResult
 from mswitch.models.planning.config import PlanConfig
@@ -76,7 +76,7 @@ def _choose_attention(
 ) -> AttentionChoice:
     gpu = topology.chip.gpu
     kind = gpu.name if gpu else f"TPU {topology.name.partition(':')[0]}"
-    return "kernel" if choose_kernel(config.attention, model.d_kv, config.lengths, kind) else "xla"
+    return name_attention(choose_kernel(config.attention, model.d_kv, config.lengths, kind))
 
 
 def make_pair(

@@ -32,6 +32,11 @@ def list_products(
     if estimate := read_estimate(instruction):
         yield estimate["flops"], 1
         return
+    if instruction.opcode == "custom-call" and instruction.target.startswith("__cudnn$fmha"):
+        q, k = (computation[name].arrays[0].shape for name in instruction.operands[:2])
+        products = 5 if "Backward" in instruction.target else 2
+        yield products * 2 * math.prod(q) * k[1], 1
+        return
     if instruction.opcode in _PRODUCTS:
         flops = _PRODUCTS[instruction.opcode](instruction, computation)
         named = re.search(r"operand_precision=\{(\w+)", instruction.attributes)

@@ -20,7 +20,7 @@ from mswitch.models.config import (
     TrainConfig,
     pad_vocabulary,
 )
-from mswitch.models.nn.sharded_attention import choose_kernel, find_device_kind
+from mswitch.models.nn.sharded_attention import choose_kernel, find_device_kind, name_attention
 from mswitch.models.partitioning import check_divisible, find_fed_part, make_mesh
 from mswitch.models.presets import preset as find_preset
 from mswitch.models.training.distributed import agree, membership, on_first, say_once, together
@@ -111,9 +111,9 @@ def train_prepared(
         together(lambda: check_divisible(plan.model, plan.train, groups))
         mesh, model = make_mesh(plan.train), plan.model
         way, kind = plan.train.attention, find_device_kind(mesh)
-        kernel = together(lambda: choose_kernel(way, model.d_kv, lengths, kind))
+        used = together(lambda: name_attention(choose_kernel(way, model.d_kv, lengths, kind)))
         # The whole model uses one kind of attention, whatever the lengths of its parts.
-        settled = dataclasses.replace(plan.train, attention=way if kernel else "xla")
+        settled = dataclasses.replace(plan.train, attention="xla" if used == "xla" else way)
         skeleton = Skeleton.build(model, settled, mesh)
         counts = count_parameters(skeleton)
         measured = {
@@ -122,7 +122,7 @@ def train_prepared(
             "flops_per_step": float(plan.flops_per_step(*lengths)),
             "tokens_per_step": plan.train.rows * sum(lengths),
             "device": kind,
-            "attention": "xla" if kernel is None else "kernel",
+            "attention": used,
         }
 
         def describe() -> None:

@@ -37,7 +37,9 @@ ROWS = (
 )
 GPU_ROWS = (
     ("mt5-base", "h100:8", ()),
+    ("mt5-base", "h100:8", ("--attention", "cudnn")),
     ("mswitch-base", "h100:8", ()),
+    ("mswitch-base", "h100:8", ("--attention", "cudnn")),
     ("mt5-xl", "h100:8", ()),
     ("mswitch-base", "h100:8x4", ()),
 )
@@ -91,9 +93,9 @@ MEMORY_COLUMNS = (
     *("preset", "slice", "mesh, microbatches", "loss chunks", "parameters"),
     *("peak", "available", "predicted"),
 )
-#: How a setting is marked by what it recomputes, and where XLA computes its attention.
+#: How a setting is marked by what it recomputes, and by its attention, unless it is the kernel.
 REMAT = {"none": "", "attention": " a", "layers": " r"}
-ATTENTION = {"kernel": "", "xla": " x"}
+ATTENTION = {"kernel": "", "xla": " x", "cudnn": " c"}
 WORK_COLUMNS = (
     *("preset", "slice", "FLOPs", "ratio", "all-gather, all-reduce, all-to-all (GiB)"),
     *("compute s", "memory s", "network s"),

@@ -1,4 +1,4 @@
-"""The kernel, interpreted on CPU, against attention in float64 and against XLA's.
+"""The kernel, interpreted on CPU, and JAX's function, against attention in float64.
 
 Pallas' interpreter fills what is read beyond an array's end with NaN, so that finite values show
 that all of it is masked. It is slow, so shapes are small: a tile has 128 queries in place of 512.
@@ -14,8 +14,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax.experimental import pallas as pl
 
+from mswitch.models.config import TrainConfig
 from mswitch.models.nn.attention import relative_position_buckets
-from mswitch.models.nn.sharded_attention import KernelMask, attend_by_kernel, choose_kernel
+from mswitch.models.nn.sharded_attention import (
+    KernelMask,
+    attend_by_kernel,
+    attend_by_library,
+    choose_kernel,
+    name_attention,
+)
 from mswitch.models.nn.t5_attention import LANES, MASKED, KernelOptions, diagonal_distances, padded
 from mswitch.pipelines.errors import UserError
 
@@ -35,6 +42,8 @@ class Case:
     biased: bool = True
     rows: int = 2
     seed: int = 0
+    #: JAX's function by XLA: what cuDNN gets, without cuDNN.
+    library: bool = False
 
     @property
     def options(self) -> KernelOptions:
@@ -62,8 +71,9 @@ class Case:
                 for length in (self.keys, self.queries)
             )
             return keys, keys if self.queries == self.keys else queries
-        real = np.arange(self.keys) < rng.integers(0, self.keys + 1, (self.rows, 1))
-        real[0] = False  # a row without any key
+        real = np.arange(self.keys) < rng.integers(self.library, self.keys + 1, (self.rows, 1))
+        if not self.library:
+            real[0] = False  # a row without any key
         return (real | self.causal).astype(np.int32), None
 
     def allowed(self) -> np.ndarray:
@@ -108,7 +118,11 @@ def by_kernel(case: Case, values: dict[str, np.ndarray], dtype: str) -> dict[str
             diagonals = table[:, at] if case.biased else None
             mask = KernelMask(keys, queries, case.causal, case.options, None)
             q, k, v = (x.reshape(*x.shape[:2], -1) for x in (q, k, v))
-            made = attend_by_kernel(q, k, v, mask, diagonals, heads=case.heads)
+            if case.library:
+                how = {"heads": case.heads, "causal": case.causal, "implementation": "xla"}
+                made = attend_by_library(q, k, v, diagonals, keys, queries, **how)
+            else:
+                made = attend_by_kernel(q, k, v, mask, diagonals, heads=case.heads)
             return made.reshape(*made.shape[:2], case.heads, case.width)
 
         out, pull = jax.vjp(attend, q, k, v, table)
@@ -139,6 +153,19 @@ def check(case: Case, dtype: str = "float32", most: float = 1e-6) -> None:
 
 def test_a_packed_causal_row_of_odd_length():
     check(Case(queries=37, keys=37, causal=True, packed=True))
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        Case(queries=37, keys=37),
+        Case(queries=37, keys=37, causal=True, packed=True),
+        Case(queries=29, keys=37, biased=False),
+    ],
+    ids=str,
+)
+def test_the_library_gets_the_same_bias_and_mask(case):
+    check(dataclasses.replace(case, library=True))
 
 
 @pytest.mark.slow
@@ -217,6 +244,7 @@ def test_what_is_read_beyond_the_end_of_an_array_is_not_a_number():
 def test_the_kernel_is_chosen_where_it_compiles(choice, kind, width, lengths, used):
     options = choose_kernel(choice, width, lengths, kind)
     assert (options is not None) == used
+    assert name_attention(options) == ("kernel" if used else "xla")
     assert options is None or options.interpret == (kind == "cpu")
 
 
@@ -225,3 +253,13 @@ def test_the_kernel_is_refused_where_it_does_not_run():
         choose_kernel("kernel", 64, (8, 8), "TPU v3")
     with pytest.raises(UserError, match="up to 1,024 positions on TPU v4, and there are 1,025"):
         choose_kernel("kernel", 64, (1025, 8), "TPU v4")
+
+
+def test_cudnn_is_for_gpus_and_bfloat16():
+    kind = "NVIDIA H100 80GB HBM3"
+    assert name_attention(choose_kernel("cudnn", 64, (8, 8), kind)) == "cudnn"
+    for width, device in ((64, "cpu"), (64, "TPU v5"), (12, kind), (256, kind)):
+        with pytest.raises(UserError, match=f"not for {device} and heads of {width}"):
+            choose_kernel("cudnn", width, (8, 8), device)
+    with pytest.raises(UserError, match="--attention cudnn needs --dtype bfloat16"):
+        TrainConfig(attention="cudnn", dtype="float32")

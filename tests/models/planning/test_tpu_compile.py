@@ -12,7 +12,7 @@ from processes import run_mswitch
 from mswitch.flows.chains.machine_settings import find_setting
 from mswitch.models.config import TrainConfig, pad_vocabulary
 from mswitch.models.hardware import GIB
-from mswitch.models.nn.flops import count_training_step_flops
+from mswitch.models.nn.flops import count_recomputed_flops, count_training_step_flops
 from mswitch.models.planning.compile import ENVIRONMENT, CompileRequest
 from mswitch.models.planning.environment import COMPILERS, ROOT, compile_elsewhere, find_python
 from mswitch.models.planning.parts import PARTS
@@ -55,6 +55,7 @@ def small(name: str, layers: int):
         ("mswitch-tiny", "v3:2x2", {"expert_parallel": 8}),
         ("mt5-tiny", "h100:4", {"data_parallel": 4}),
         ("mswitch-tiny", "h100:4x2", {"expert_parallel": 8}),
+        ("mt5-tiny", "h100:4", {"model_parallel": 4, "attention": "cudnn"}),
         ("mt5-tiny", "a100:2", {"data_parallel": 2}),
         ("mt5-tiny", "b200:2", {"model_parallel": 2}),
     ],
@@ -62,7 +63,7 @@ def small(name: str, layers: int):
 def test_a_step_compiles_fits_and_has_the_analytic_flops(name, topology, mesh):
     need_compiler(topology)
     model = small(name, layers=6)
-    train = TrainConfig(batch_size=ROWS, scan_layers=True, attention="xla", **mesh)
+    train = TrainConfig(batch_size=ROWS, scan_layers=True, **{"attention": "xla", **mesh})
     result = compile_elsewhere(CompileRequest(topology, model, train, INPUTS, TARGETS))
     assert result.fits
     assert result.costs is not None
@@ -70,6 +71,7 @@ def test_a_step_compiles_fits_and_has_the_analytic_flops(name, topology, mesh):
     where = parse_topology(topology)
     assert 0 < result.peak_bytes < where.chip.hbm_bytes
     analytic = count_training_step_flops(model, ROWS, INPUTS, TARGETS)
+    analytic += count_recomputed_flops(model, train, INPUTS, TARGETS)
     assert result.costs["flops"] * train.devices == pytest.approx(analytic, rel=0.01)
     sent = {kind for kind, one in result.costs["collectives"].items() if one["bytes"]}
     assert "all-reduce" in sent
