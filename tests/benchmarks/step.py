@@ -54,7 +54,7 @@ def main() -> None:
     model = preset(asked.preset).model
     where = f"{len(jax.devices())} x {device.device_kind}"
     rows = []
-    for way in ("kernel", "xla"):
+    for way in ("kernel", "cudnn", "xla"):
         try:
             choose_kernel(way, model.d_kv, lengths, device.device_kind)
         except UserError as error:
