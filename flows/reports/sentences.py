@@ -124,8 +124,8 @@ def caution(summary: Mapping[str, Any], tokens: float) -> list[str]:
     copies, documents = summary["near_duplicates"], summary["validation_documents"]
     if copies:
         reasons.append(
-            f"{copies:,} of {plural(documents, 'validation document')} are near-duplicates of "
-            "others in their language. In intervals, tests and minimum numbers of documents, each "
+            "Near-duplicates of other documents in their language: "
+            f"{copies:,} of {plural(documents, 'validation document')}. In intervals, tests and minimum numbers of documents, each "
             "cluster of near-duplicates counts once."
         )
     worsened = summary["languages_that_worsened"]

@@ -69,7 +69,7 @@ def test_near_duplicates_count_once_and_the_page_says_how_many(pair, tmp_path):
         pq.write_table(pa.concat_tables([table, copies]), path)
     doubled = make_report(pair, tmp_path / "doubled")
     assert doubled.report["summary"]["near_duplicates"] == 16
-    assert "16 of 32 validation documents are near-duplicates" in doubled.html
+    assert "in their language: 16 of 32 validation documents." in doubled.html
     assert limit not in doubled.html
     counts = ("documents", "target_tokens", "target_bytes", "near_duplicates")
     for lang, row in alone.by_lang().items():
