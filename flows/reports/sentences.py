@@ -125,8 +125,8 @@ def caution(summary: Mapping[str, Any], tokens: float) -> list[str]:
     if copies:
         reasons.append(
             "Near-duplicates of other documents in their language: "
-            f"{copies:,} of {plural(documents, 'validation document')}. In intervals, tests and minimum numbers of documents, each "
-            "cluster of near-duplicates counts once."
+            f"{copies:,} of {plural(documents, 'validation document')}. In intervals, tests and "
+            "minimum numbers of documents, each cluster of near-duplicates counts once."
         )
     worsened = summary["languages_that_worsened"]
     if worsened:
