@@ -23,6 +23,9 @@ _FREE = frozenset(
         "while",
     )
 )
+_COLLECTIVES = frozenset(
+    ("all-gather", "all-reduce", "all-to-all", "collective-permute", "reduce-scatter")
+)
 
 
 def count_bytes(module: Module, computation: Computation, instruction: Instruction) -> int:
@@ -101,6 +104,8 @@ def _count_bytes_read(module: Module, inside: Computation, value: Instruction) -
             total += user.bytes
         elif user.opcode == "dynamic-update-slice" and user.operands[0] == value.name:
             continue  # the update is written in place
+        elif user.opcode == "tuple" or (user.opcode in _COLLECTIVES and not user.is_root):
+            continue  # passed on in place
         elif user.opcode == "bitcast":
             total += _count_bytes_read(module, inside, user)
         elif user.opcode == "fusion":
@@ -118,10 +123,16 @@ def _count_bytes_read(module: Module, inside: Computation, value: Instruction) -
 def _count_bytes_written(module: Module, inside: Computation, root: Instruction) -> int:
     """Count the bytes that a fused computation writes.
 
-    An update in place writes only the update.
+    An update in place writes only the update. A collective that overlaps with fusions is in each of
+    them. Its data count only in the last fusion, whose root it is.
     """
     if root.opcode == "tuple":
-        return sum(_count_bytes_written(module, inside, inside[name]) for name in root.operands)
+        results = (inside[name] for name in root.operands)
+        return sum(
+            _count_bytes_written(module, inside, result)
+            for result in results
+            if result.opcode != "parameter" and result.opcode not in _COLLECTIVES
+        )
     if root.opcode == "bitcast":
         return _count_bytes_written(module, inside, inside[root.operands[0]])
     if root.opcode == "dynamic-update-slice":

@@ -162,6 +162,43 @@ def test_of_what_all_layers_share_only_the_layers_own_part_moves():
     assert count_costs(STACKED_HLO, TPU).memory_bytes == 2 * one_layer
 
 
+#: A gather overlaps with a product. The product's fusion passes on the gather's arrays.
+OVERLAPPED_HLO = """HloModule overlapped
+
+%product (x: f32[4,8], w: f32[8,8], part: f32[2,8], all: f32[8,8]) -> (f32[4,8], f32[8,8]) {
+  %x = f32[4,8]{1,0} parameter(0)
+  %w = f32[8,8]{1,0} parameter(1)
+  %part = f32[2,8]{1,0} parameter(2)
+  %all = f32[8,8]{1,0} parameter(3)
+  %y = f32[4,8]{1,0} convolution(%x, %w), dim_labels=bf_io->bf
+  %gathered = f32[8,8]{1,0} all-gather(%part), channel_id=1, replica_groups={{0,1,2,3}}
+  ROOT %both = (f32[4,8]{1,0}, f32[8,8]{1,0}, f32[8,8]{1,0}) tuple(%y, %all, %gathered)
+}
+
+%last (part.1: f32[2,8]) -> f32[8,8] {
+  %part.1 = f32[2,8]{1,0} parameter(0)
+  ROOT %gathered.1 = f32[8,8]{1,0} all-gather(%part.1), channel_id=1, replica_groups={{0,1,2,3}}
+}
+
+ENTRY %main (x.2: f32[4,8], w.2: f32[8,8], part.2: f32[2,8], all.2: f32[8,8]) -> f32[8,8] {
+  %x.2 = f32[4,8]{1,0} parameter(0)
+  %w.2 = f32[8,8]{1,0} parameter(1)
+  %part.2 = f32[2,8]{1,0} parameter(2)
+  %all.2 = f32[8,8]{1,0} parameter(3)
+  %fused = (f32[4,8]{1,0}, f32[8,8]{1,0}, f32[8,8]{1,0}) fusion(%x.2, %w.2, %part.2, %all.2), \
+kind=kOutput, calls=%product
+  ROOT %done = f32[8,8]{1,0} fusion(%part.2), kind=kCustom, calls=%last
+}
+"""
+
+
+def test_a_gather_counts_once_however_many_fusions_it_overlaps_with():
+    product, gather = 4 * (4 * 8 + 8 * 8 + 4 * 8), 4 * (2 * 8 + 8 * 8)
+    costs = count_costs(OVERLAPPED_HLO, TPU)
+    assert costs.memory_bytes == product + gather
+    assert costs.collectives["all-gather"]["count"] == 1
+
+
 def test_a_loop_that_cannot_be_read_is_an_error():
     text = TPU_HLO.replace("%n = s32[]{:T(256)} constant(12)", "%n = s32[]{:T(256)} add(%i, %i)")
     module = Module.parse(text)
