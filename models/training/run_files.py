@@ -47,8 +47,8 @@ TENSORBOARD = "tensorboard"
 EVALUATION = "eval"
 
 _CHECKPOINT = re.compile(rf"{CHECKPOINTS}/(0|[1-9][0-9]*)/(.+)")
-#: Files of every complete checkpoint. METADATA is uploaded last. If a process stalls before
-#: this upload, METADATA may appear much later.
+#: Files of every complete checkpoint. METADATA is uploaded last. If a process stalls before this
+#: upload, METADATA may appear much later.
 _DESCRIPTIONS = {METADATA, f"{PARAMETERS}/_METADATA", f"{OPTIMIZER}/_METADATA"}
 #: Files that every process writes, some with timestamps; only process 0 uploads them.
 _COMMON = re.compile(r"_.+|\..+|commit_success\.txt")
