@@ -26,7 +26,7 @@ class Groups(NamedTuple):
 
     @property
     def separable(self) -> int:
-        """Largest number of equal parts of the batch that split no group of either stack."""
+        """Largest number of equal batch parts that split no routing group in encoder or decoder."""
         return math.gcd(self.encoder, self.decoder)
 
     def divide(self, parts: int) -> "Groups":

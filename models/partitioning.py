@@ -84,7 +84,7 @@ def find_fed_part(mesh: Mesh | None) -> tuple[int, int]:
 
 
 def find_part(owners: np.ndarray, process: int) -> tuple[int, int]:
-    """Return what `find_fed_part` returns in `process`.
+    """Return the number of the batch part that `process` feeds, and the count of parts.
 
     `owners` [batch shards, model] contains each device's process.
     """

@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from apache_beam.runners.runner import PipelineResult
 
 _LABEL = "mswitch-build"
-#: The price of each of Dataflow's meters, and the number of the meter's units per priced unit.
+#: For each metric of Dataflow's resource use: the name of its price, and how many of its units make
+#: one priced unit (3600 seconds make one hour).
 _METERS = {
     "TotalVcpuTime": ("vcpu_hours", 3600),
     "TotalMemoryUsage": ("memory_gb_hours", 3600 * 1000),
@@ -135,7 +136,7 @@ def cancel_jobs(directory: str, options: "PipelineOptions") -> list[str]:
 
 
 class _Meter:
-    """Readings of the meters of all jobs of a build: a file for each job."""
+    """The resource use that Dataflow meters for a build's jobs, stored in a file for each job."""
 
     def __init__(self, service: "_Service", cost: Cost, directory: str):
         self.service, self.limit, self.directory = service, cost.max_cost_usd, directory
@@ -145,7 +146,7 @@ class _Meter:
     def watch(
         self, job_id: str, stopped: list[OverLimitError]
     ) -> contextlib.AbstractContextManager[None]:
-        """Read the meters of a job while the body waits for it, if the build has a limit.
+        """Read a job's metered use during a `with` block, if the cost of the build has a limit.
 
         `stopped` gets the error for which the job was cancelled.
         """
@@ -163,7 +164,7 @@ class _Meter:
         return contextlib.nullcontext() if self.limit is None else in_background(look)
 
     def read(self, job_id: str = "", *, ended: bool = False) -> None:
-        """Read the meters of a job, and of earlier jobs that no command has recorded as ended.
+        """Read and store the metered use of a job, and of earlier jobs not yet recorded as ended.
 
         Args:
             job_id: the job; cancelled if it is running and the build has cost its limit.

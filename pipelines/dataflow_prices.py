@@ -75,7 +75,7 @@ class Prices:
     rows: Mapping[tuple[str, str], list[tuple[float, ...]]]
 
     def foresee(self, phase: Phase, workers: int, end: int) -> dict[str, float]:
-        """Return the amounts that a job will use, by the names of their prices.
+        """Predict how much of each priced resource a job will use, by the name of its price.
 
         Args:
             phase: what the job needs.

@@ -76,7 +76,7 @@ class _Workers:
 
 
 _pools: list[_Workers] = []
-#: The note of this process, if it is a worker.
+#: In a worker process: the `_Note` on its current work. In other processes: empty.
 _notes: list[_Note] = []
 
 

@@ -288,8 +288,8 @@ class StagedOutput:
 
     def _remove_leftovers(self) -> None:
         """Remove directories of unfinished runs beside the published output."""
-        # This pattern has one hash. Directories with unfinished changes to a corpus have two hashes
-        # in their names. Keep these directories, because a change may be ready to publish.
+        # This pattern matches names with one hash value. The name of a directory with an unfinished
+        # change to a corpus has two. Keep this directory: its change may be ready to publish.
         for leftover in self.out.parent.glob(f".{glob.escape(self.out.name)}.partial-{_ANY_HASH}"):
             shutil.rmtree(leftover)
 

@@ -1,4 +1,4 @@
-"""Reads the tables of this package."""
+"""Reads CSV files that are part of the package `mswitch.pipelines`."""
 
 import csv
 import importlib.resources

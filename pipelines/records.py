@@ -100,12 +100,12 @@ class Rejected:
         object.__setattr__(self, "detail", self.detail[:DETAIL_CHARACTERS])
 
     def explained(self) -> "Rejected":
-        """Return the same rejection, with the detail that `find_detail` returns."""
+        """Return this rejection; the result of `find_detail`, if it exists, becomes its detail."""
         if self.find_detail is None:
             return self
         return dataclasses.replace(self, detail=self.find_detail(), find_detail=None)
 
 
 def reject_record(reason: str, source: str, detail: str = "", url: str = "") -> Rejected:
-    """Return the rejection of a record while its file is read."""
+    """Return a `Rejected` for a record that the reader of its file rejects."""
     return Rejected("read", reason, source, url, detail)

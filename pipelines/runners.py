@@ -97,7 +97,7 @@ def pipeline_options(
 
 
 def use_runner(runner: str, beam_options: Sequence[str] = (), cost: Cost = UNLIMITED) -> None:
-    """Before work begins, refuse options that a runner does not take; pass valid ones to storage.
+    """Check a runner's options before work begins; let `storage` access remote files with them.
 
     Args:
         runner: see `pipeline_options`.

@@ -103,7 +103,7 @@ def _check_examples(
     hashes = trained_on.get("tasks", {"": trained_on["config_hash"]}).values()
     known = {"config_hash": hashes, "vocabulary_sha256": [trained_on["vocabulary_sha256"]]}
     if manifest.get("validation_spans") == "bytes":
-        # Losses of documents are compared per byte, so other examples are allowed.
+        # Losses per byte are comparable, so the examples may differ from the training examples.
         del known["config_hash"]
     for key, values in known.items():
         if manifest[key] not in values:
@@ -128,14 +128,15 @@ def evaluate_run(
     """
     train = together(lambda: adapt_training(described, config))
     batches = together(lambda: open_batches(train.batch_size))
-    # Blocks of tokens run one after another, which costs no time on a single CPU device.
+    # With dispatch `blocks`, a device computes blocks of tokens one after another. A single CPU
+    # device loses no time by this order.
     one_cpu = train.devices == 1 and jax.default_backend() == "cpu"
     dispatch = config.dispatch or ("blocks" if one_cpu else "queues")
     settings = {
         "run": described["config_hash"],
         "dtype": train.dtype,
         "batch_size": train.batch_size,
-        # Losses per byte can come from other examples than the run's, so name the examples.
+        # For losses per byte, the examples may differ from the training examples: record them.
         **({"spans": "bytes", "examples": batches.config_hash} if batches.in_bytes else {}),
         **({"dispatch": dispatch} if described["model"]["experts"] else {}),
         **({"max_documents": config.max_documents} if config.max_documents else {}),

@@ -45,7 +45,7 @@ TEXT = ("encoder_input_tokens", "decoder_target_tokens")
 
 
 class EvaluationResult(NamedTuple):
-    """Sums per sequence, and whether all tokens had slots.
+    """Loss and number of tokens of each sequence, and the load of the experts.
 
     Attributes:
         nats: cross-entropy over the sequence's real target tokens.

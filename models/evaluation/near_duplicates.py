@@ -27,7 +27,7 @@ def restore_tokens(inputs: np.ndarray, targets: np.ndarray, sentinels: int) -> n
     Without sentinels, targets come before inputs.
     """
     both = np.concatenate([inputs, targets])
-    # A denoiser's id occurs only in inputs and does not begin a span.
+    # UL2's mode token is a sentinel that occurs only in inputs and does not begin a span.
     begins = (both >= sentinels) & np.isin(both, targets)
     spans = 2 * np.concatenate([np.cumsum(part) for part in np.split(begins, [len(inputs)])])
     spans[len(inputs) :] -= 1  # put target span k before the input text that follows sentinel k
@@ -36,7 +36,10 @@ def restore_tokens(inputs: np.ndarray, targets: np.ndarray, sentinels: int) -> n
 
 
 def sign(tokens: np.ndarray) -> np.ndarray:
-    """Return the signature (uint32) of a part; a document's signature is the minimum over parts."""
+    """Return the MinHash signature (uint32) of a part of a document.
+
+    A document's signature is the minimum of its parts' signatures, element by element.
+    """
     ended = np.append(tokens, EOS_ID).astype(np.uint64)
     hashes = np.uint64(0)
     for column in np.lib.stride_tricks.sliding_window_view(ended, min(SHINGLE, len(ended))).T:

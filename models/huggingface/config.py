@@ -163,8 +163,8 @@ def _read_sparse_part(
     _require(config, where, "dense_act_fn", "relu")
     _require(config, where, "router_bias", False)
     _require(config, where, "router_dtype", "float32")
-    # Hugging Face's class computes the distance between sparse layers from these numbers. It
-    # ignores *_sparse_step in the file.
+    # Hugging Face's class computes the distance between sparse layers from the number of
+    # layers and the number of sparse layers. It ignores *_sparse_step in config.json.
     steps = [
         layers // _read_number(config, where, name)
         for name, layers in (

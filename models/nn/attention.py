@@ -147,7 +147,10 @@ class Attention(nnx.Module):
     def _drop(
         self, values: Float[Array, "B K J"], key: PRNGKeyArray | None
     ) -> Float[Array, "B K J"]:
-        """Drop values; dropping weights is equivalent, because all queries drop the same keys."""
+        """Apply dropout to values instead of attention weights.
+
+        Both have the same effect, because all queries of a head drop the same keys.
+        """
         if key is None or self.dropout_rate == 0.0:
             return values
         per_head = self._split_heads(values)

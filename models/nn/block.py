@@ -111,7 +111,10 @@ class Block(nnx.Module):
 
 
 class Period(nnx.Module):
-    """The blocks that a stack repeats. At most the last block is sparse; all blocks get `how`."""
+    """A group of consecutive blocks, which an encoder or a decoder repeats.
+
+    At most the last block is sparse. `how` are further arguments of `Block`.
+    """
 
     def __init__(self, config: ModelConfig, **how: Any):
         last = config.period - 1

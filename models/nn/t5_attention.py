@@ -73,7 +73,7 @@ class _Call:
 
     @property
     def lanes(self) -> list[slice]:
-        """Slices of the lanes, one per head of a grid step."""
+        """Slice of the last axis (lanes) for each head that a grid step computes."""
         return [slice(head * self.width, (head + 1) * self.width) for head in range(self.joined)]
 
     @property
@@ -356,14 +356,14 @@ def _weights(
 
 
 def _window_part(call: _Call, start: Int[Array, ""]) -> slice | pl.Slice:
-    """Return the rows of the window that hold a tile's bias; later tiles use earlier rows."""
+    """Return the rows of `ref.window` that hold the position bias of the tile at query `start`."""
     first = pl.multiple_of(call.padded_queries - call.tile - start, LANES)
     return pl.ds(first, call.padded_keys)
 
 
-# The window is filled as window[y, c] = diagonals[c - y + window_rows], with y = 128 i + 8 j + r.
-# For each j, sublane r holds all diagonals rolled by 8 j + r lanes. So whole registers hold all
-# rows with this j.
+# Row y, column c of the window of the position bias is diagonals[c - y + window_rows]. The kernel
+# writes eight rows y = 128 i + 8 j + r at a time, r = 0 to 7. For each j, it rolls the diagonals by
+# 8 j + r lanes in sublane r. The rows of each i are then whole registers of the rolled diagonals.
 
 
 def _fill_window_at_first_row(call: _Call, ref: types.SimpleNamespace) -> None:

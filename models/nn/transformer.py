@@ -28,7 +28,7 @@ PADDING = 0
 
 
 def slice_periods(stacked: Period, count: int) -> list[Period]:
-    """Slice `count` periods out of the arrays that hold all of them."""
+    """Return `count` separate modules `Period` from one module with stacked parameters."""
     graph, parameters = nnx.split(stacked)
     return [
         nnx.merge(graph, jax.tree.map(lambda values, i=index: values[i], parameters))
@@ -37,7 +37,7 @@ def slice_periods(stacked: Period, count: int) -> list[Period]:
 
 
 class Stack(nnx.Module):
-    """An encoder or a decoder: its periods, their shared position bias, and the final norm.
+    """An encoder or a decoder: groups of blocks (`Period`), shared position bias, final norm.
 
     The same seed gives the same values, whether layers are scanned or not.
     """
@@ -77,7 +77,7 @@ class Stack(nnx.Module):
 
     @property
     def unrolled(self) -> Sequence[Period]:
-        """The periods as separate modules."""
+        """The groups of blocks (`Period`) as separate modules, even if layers are scanned."""
         if isinstance(self.periods, Period):
             return slice_periods(self.periods, self.count)
         return self.periods

@@ -243,7 +243,10 @@ def _find_closing_parenthesis(text: str) -> int:
 
 
 def _parse_frames(text: str) -> dict[int, tuple[str, ...]]:
-    """Read each stack's functions, innermost first, from tables that precede all computations."""
+    """Return the functions of each call stack in HLO text, innermost first, by the stack's number.
+
+    HLO text has tables of call stacks before all computations.
+    """
     tables: dict[str, dict[int, str]] = {}
     for title in ("FileNames", "FunctionNames", "FileLocations", "StackFrames"):
         match = re.search(rf"^{title}\n((?:\d+ .*\n)+)", text, re.MULTILINE)

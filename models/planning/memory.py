@@ -35,10 +35,12 @@ ATTENTION_KEPT_BYTES = 4 + 2
 QUEUE_KEPT_BYTES = 2
 ROUTER_INPUT_KEPT_BYTES = 2 * 4
 ROUTER_KEPT_BYTES = 2 * 4
-#: Bytes at the peak per value of the logits, and per value of the embedding table. Each device
-#: gathers this table from all devices. Programs for TPUs hold logits and table once, in float32.
-#: Programs for GPUs also write the gradients of both.
+#: Bytes of memory at the peak for each value of the logits. Programs for TPUs hold the logits once,
+#: in float32. Programs for GPUs also write their gradient.
 LOGITS_BYTES = {"tpu": 4, "gpu": 8}
+#: Bytes of memory at the peak for each value of the embedding table, which each device gathers from
+#: all devices. Programs for TPUs hold the table once, in float32. Programs for GPUs also write its
+#: gradient.
 GATHERED_TABLE_BYTES = {"tpu": 4, "gpu": 8}
 #: Largest predicted share of a device's memory at which a setting is tried: steps took up to 11 %
 #: more than predicted (docs/reference/tpu.md).
@@ -143,7 +145,7 @@ class _Part(NamedTuple):
 
 
 def _list_shares(model: ModelConfig, train: TrainConfig, inputs: int, targets: int) -> list[_Part]:
-    """Return a device's shares of a microbatch in encoder and decoder.
+    """Return one device's share of a microbatch, first in the encoder, then in the decoder.
 
     A sequence has `inputs` positions in the encoder and `targets` positions in the decoder.
     """
@@ -196,7 +198,7 @@ def _count_attention_weights(model: ModelConfig, train: TrainConfig, part: _Part
 
 
 def _count_period_weights(model: ModelConfig, train: TrainConfig) -> float:
-    """Count the parameters that a device gathers along the batch axes to run one period."""
+    """Count the parameters that a device gathers along the batch axes for a `Period` of blocks."""
     matrices = 3 if model.activation == "geglu" else 2
     feed_forward = matrices * model.d_model * model.d_ff
     attention = 2 * 4 * model.d_model * model.joined_kv

@@ -39,8 +39,8 @@ def name_parts(module: Module, computation: Computation) -> dict[str, str]:
     for instruction in computation.values():
         for operand in operands[instruction.name]:
             users[operand.name].append(instruction)
-    # Operands come before their users. So take parts from operands in this order, and parts from
-    # users in reverse order.
+    # Operands come before the instructions that use them. So a forward pass copies parts of the
+    # step from operands to users, and a backward pass copies parts from users to operands.
     for order, others in ((list, operands), (reversed, users)):
         for instruction in order(computation.values()):
             named = [other for other in others[instruction.name] if other.name in parts]

@@ -103,7 +103,7 @@ def _count_bytes_read(module: Module, inside: Computation, value: Instruction) -
         if user.opcode in ("dynamic-slice", "gather", "slice"):
             total += user.bytes
         elif user.opcode == "dynamic-update-slice" and user.operands[0] == value.name:
-            continue  # the update is written in place
+            continue  # an update in place does not read its array
         elif user.opcode == "tuple" or (user.opcode in _COLLECTIVES and not user.is_root):
             continue  # passed on in place
         elif user.opcode == "bitcast":

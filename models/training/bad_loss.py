@@ -15,8 +15,9 @@ import numpy as np
 from mswitch.models.config import BadLossPolicy
 from mswitch.models.training.distributed import JobError, say_once
 
-#: Maximum and minimum number of earlier losses that a loss is compared with.
+#: Maximum number of earlier losses that a loss is compared with.
 WINDOW_STEPS = 100
+#: Minimum number of earlier losses; with fewer losses, no loss counts as a spike.
 MIN_STEPS = 20
 #: Number of steps before the current one whose metrics a `LossWatch` needs.
 HISTORY_STEPS = WINDOW_STEPS + 1

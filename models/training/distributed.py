@@ -165,7 +165,7 @@ def meet(where: str) -> None:
 
 
 def meet_in_background(where: str) -> None:
-    """Wait like `meet`, but outside the thread that computes; use each name once."""
+    """Wait in a background thread until all processes call this; use each `where` only once."""
     get_barrier_sync_fn()(key=where, timeout_ms=_SENDING_SECS * 1000)
 
 

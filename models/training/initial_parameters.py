@@ -164,7 +164,7 @@ def make_teaching(plan: RunPlan, mesh: Mesh | None) -> Teaching | None:
 
 
 def _make_teacher_skeleton(teacher: Teacher, train: TrainConfig, mesh: Mesh | None) -> Skeleton:
-    """Return the teacher's model, stored as in the teacher's run and computed as in `train`."""
+    """Return the teacher's model: parameters as in its run, dtype and attention as in `train`."""
     settings = {"dtype": train.dtype, "attention": train.attention}
     settings |= {"remat": "none", "freeze": "none"}
     return Skeleton.build(teacher.model, dataclasses.replace(teacher.train, **settings), mesh)

@@ -276,7 +276,7 @@ def _apply_decay(rate: Array, step: Int[Array, ""], decay: int, end: int) -> Arr
 
 
 def find_moment_axes(moment: Moment, axes: Sequence[str]) -> tuple[tuple[str, ...], ...]:
-    """Return the logical axes of each array of a moment; `axes` are the parameter's."""
+    """Return the logical axes of an optimizer moment's arrays, given its parameter's `axes`."""
     if isinstance(moment, FactoredMoment):
         return tuple(axes[:-1]), (*axes[:-2], axes[-1])
     return (tuple(axes),) * len(moment)

@@ -207,7 +207,7 @@ def describe_run(
 
 
 def name_place(run: Path | None, place: str | Path) -> str:
-    """Return the name of a place in a run's files: a URL, or a path relative to the run.
+    """Return a path relative to the run, as the run's files record it; return a URL unchanged.
 
     The path is absolute if `run` is None, because the run is in a bucket.
     """

@@ -47,11 +47,12 @@ TENSORBOARD = "tensorboard"
 EVALUATION = "eval"
 
 _CHECKPOINT = re.compile(rf"{CHECKPOINTS}/(0|[1-9][0-9]*)/(.+)")
-#: Files of every complete checkpoint. METADATA comes last, or later still if a process stalled.
+#: Files of every complete checkpoint. METADATA is uploaded last. If a process stalls before this
+#: upload, METADATA may appear much later.
 _DESCRIPTIONS = {METADATA, f"{PARAMETERS}/_METADATA", f"{OPTIMIZER}/_METADATA"}
 #: Files that every process writes, some with timestamps; only process 0 uploads them.
 _COMMON = re.compile(r"_.+|\..+|commit_success\.txt")
-#: For each part of a run, the stage that locks this part, as messages about the lease name it.
+#: The stage that locks each part of a run; messages about the lease contain the stage's name.
 _STAGES = {"": "train", EVALUATION: "evaluate", PREDICTIONS: "predict"}
 
 
@@ -119,7 +120,7 @@ class RunFiles:
 
     @contextlib.contextmanager
     def checkpoint(self, step: int, part: str = PARAMETERS) -> Iterator[None]:
-        """Keep a part of a checkpoint in `directory` during a `with` block; "" means all parts."""
+        """Keep files of a checkpoint in `directory` during a `with` block: all if `part` is ""."""
         del step, part
         yield
 
@@ -172,7 +173,7 @@ class BucketFiles(WorkingCopy, RunFiles):
 
     @property
     def begun(self) -> bool:
-        """Whether the run was locked, which shows that the bucket works."""
+        """Whether `lock` has succeeded, which needs a working connection to the bucket."""
         return self._lease is not None
 
     def _download_newest(self) -> None:
@@ -210,7 +211,10 @@ class BucketFiles(WorkingCopy, RunFiles):
             list(pool.map(check_and_send, names))
 
     def reopen(self) -> None:
-        """Let the run continue; download its newest checkpoint, which `lock` did not download."""
+        """Let a finished run continue, and download its newest checkpoint.
+
+        If a run is finished, `lock` does not download a checkpoint.
+        """
         from mswitch.models.training.distributed import together
 
         super().reopen()

@@ -158,7 +158,7 @@ class Skeleton:
 def _trace_tree(
     config: ModelConfig, train: TrainConfig, mesh: Mesh | None
 ) -> tuple[Any, dict[str, Any], dict[str, Any], dict[str, Any]]:
-    """Trace a skeleton's graph, paths, shapes and axes.
+    """Return the module graph of a model, and the paths, shapes and axes of its parameters.
 
     Tracing takes a tenth to a third of a second.
     """

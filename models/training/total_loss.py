@@ -22,7 +22,7 @@ FEATURES = (
     "decoder_target_tokens",
     "decoder_loss_weights",
 )
-#: Additional feature of a batch if an evaluation counts bytes.
+#: Additional feature of a batch for losses per byte: 1 for sentinels and ends of targets, else 0.
 BORDERS = "decoder_border_weights"
 #: Additional features of a batch if rows are packed.
 SEGMENTS = ("encoder_segment_ids", "decoder_segment_ids")

@@ -41,7 +41,10 @@ class WorkingCopy:
     directory: Path
 
     def list_sizes(self, part: str = "") -> dict[str, int]:
-        """Return the sizes of the run's files by name, except names that point outside the copy."""
+        """Return the size of each file of the run in the bucket, by name.
+
+        Names with `..` are omitted: they would be outside the working copy.
+        """
         with objects.reaching(self.place):
             sizes = storage.file_sizes(storage.join(self.place, part) if part else self.place)
         return {name: size for name, size in sizes.items() if ".." not in name.split("/")}
@@ -78,7 +81,7 @@ class WorkingCopy:
             list(pool.map(download, names))
 
     def list_local(self, part: str) -> set[str]:
-        """Return the names of a part's files in the working copy."""
+        """Return the names of all files in the folder `part` of the working copy."""
         top = self.directory
         return {str(p.relative_to(top)) for p in (top / part).rglob("*") if p.is_file()}
 

@@ -136,7 +136,7 @@ def _find_teacher(
 
 
 def _tuning_changes(changes: ModelChanges, origin: str | Path) -> TuningChanges:
-    """Return the changes for a student with an origin; refuse changes of the parameters."""
+    """Return new settings for a student from run `origin`; refuse changes of its parameters."""
     given = {
         name: value for name, value in dataclasses.asdict(changes).items() if value is not None
     }

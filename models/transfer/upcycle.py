@@ -53,8 +53,9 @@ from mswitch.tasks.batches.validation import ValidationBatches
 STAGE = "upcycle"
 #: Maximum increase of the loss from the dense model to the new sparse model, in nats per token.
 MAX_JUMP = 0.05
-#: Number of rounds that measure gates. Gates depend on earlier layers, so each round divides
-#: the layers' outputs by the previous round's gates.
+#: Number of rounds that measure the mean gate of each sparse layer. A layer's output is divided by
+#: its mean gate. This changes the gates of later layers, so each round starts from the divisors of
+#: the previous round.
 _ROUNDS = 2
 _LOSSES = ("dense_loss", "loss")
 
@@ -182,7 +183,10 @@ def _calibrate(
     seen: Batches,
     held_out: Batches,
 ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """Make the sparse parameters; measure gates, and the losses of both models on `held_out`."""
+    """Return the sparse model's parameters, the mean gate of each sparse layer, and losses.
+
+    Gates are measured on `seen`, the losses of the dense and the sparse model on `held_out`.
+    """
     measure = _make_measurer(sparse)
     parameters = expand_to_sparse(dense_parameters, sparse)
     gates = np.full(len(list_sparse_layers(sparse.config)), 1 / sparse.config.experts)

@@ -127,7 +127,7 @@ def _read(content: BinaryIO, size: int | None, max_bytes: int) -> Iterator[Recor
 
 
 def _skip_blank(content: BinaryIO) -> bytes:
-    """Return the next non-blank line, b"" at the end, or a blank line after too many blanks."""
+    """Skip blank lines, at most `_MOST_BLANK_LINES`; return the next line, or b"" at the end."""
     line, blank = content.readline(_LONGEST_LINE_BYTES), 0
     while line.isspace() and blank < _MOST_BLANK_LINES:
         line, blank = content.readline(_LONGEST_LINE_BYTES), blank + 1

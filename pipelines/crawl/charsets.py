@@ -182,7 +182,7 @@ def _list_seven_bit_encodings(html: bytes, declared: Sequence[str]) -> Iterator[
 
 
 def _decode(html: bytes, encoding: str) -> tuple[str, float]:
-    """Return the decoded text, and the broken share of its characters beyond ASCII."""
+    """Return the decoded text, and the share of its non-ASCII characters that are undecodable."""
     try:
         text, broken = html.decode(encoding).removeprefix("\ufeff"), 0.0
     except UnicodeDecodeError:
@@ -251,7 +251,7 @@ def _take_sample(html: bytes) -> bytes:
 def _are_single(sample: bytes) -> bool:
     """Return whether characters beyond ASCII rarely follow each other, as in windows-1252."""
     runs = _RUN.findall(sample[:_READ_BYTES])
-    # Count only the distinct bytes of a run, because an ornament repeats a byte.
+    # Count only the distinct bytes of a run of non-ASCII bytes: a decorative line repeats a byte.
     return sum(len(set(run)) for run in runs) < _MOST_IN_A_ROW * max(1, len(runs))
 
 

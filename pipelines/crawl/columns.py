@@ -17,8 +17,9 @@ LIST = "list"
 ALL = "all"
 #: Key in a page's `columns` for the names of kept columns whose values were dropped.
 LOST = "_lost"
-#: Maximum bytes of a kept value, and maximum number of kept columns.
+#: Maximum bytes of a value in a kept column.
 MAX_VALUE_BYTES = 64 << 10
+#: Maximum number of kept columns.
 _MOST_COLUMNS = 256
 _NAME = re.compile(r"[\w-]{1,100}")
 #: Columns that a build itself writes, into the corpus or its intermediate files.
@@ -41,13 +42,13 @@ class Column(NamedTuple):
 
     @property
     def name(self) -> str:
-        """Name in the corpus; dots become underscores, and a reserved name gets a prefix."""
+        """Column name in the corpus: dots become underscores, and a reserved name gets a prefix."""
         name = self.path.replace(".", "_")
         return f"input_{name}" if name in _OWN or name.startswith("_") else name
 
 
 def parse_columns(entries: Sequence[str] | None) -> tuple[Column, ...]:
-    """Parse entries `PATH` or `PATH=KIND`, without `all`."""
+    """Parse columns given as `PATH` or `PATH=KIND`; skip the entry `all`."""
     columns = [Column(*entry.split("=", 1)) for entry in entries or () if entry != ALL]
     for column in columns:
         if column.kind not in ("", *KINDS):

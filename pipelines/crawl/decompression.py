@@ -46,7 +46,7 @@ _FIRST_BYTES = 32
 _RETRY_BYTES = 1 << 30
 #: Cost, in bytes, that each attempt to decompress adds, even if it fails at once.
 _RETRY_COST_BYTES = 16 << 10
-#: Padding bytes that may occur between members.
+#: Padding bytes that may occur between the compressed members of a file.
 _PADDING = b"\0\r\n"
 BOMB_BYTES = 1 << 30
 
@@ -306,7 +306,7 @@ class Members:
         if self.compression == "zstd":
             try:
                 self._dictionary = read_zstd_dictionary(file)
-            except DamagedStreamError as damaged:  # nothing can be read without the dictionary
+            except DamagedStreamError as damaged:  # zstd cannot decode without its dictionary
                 self._damage = damaged
 
     def open(self, member: int = 0, *, one_member: bool = False) -> DecompressedStream:
@@ -318,7 +318,7 @@ class Members:
     def find_next(
         self, stream: DecompressedStream, start: int, begins: Callable[[bytes], object]
     ) -> int | None:
-        """Find the member at which to continue after damage.
+        """Find the gzip member at which to continue reading after damage.
 
         Args:
             stream: the stream that met the damage.

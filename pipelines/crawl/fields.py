@@ -77,7 +77,7 @@ class Reading(NamedTuple):
     form: str = ""
 
     def recognize(self, names: Iterable[str]) -> "Reading":
-        """Return settings for a file with fields `names`.
+        """Return settings for reading a file whose fields are `names`.
 
         If the fields are those of a corpus in `PUBLISHED`, find the parts of a page in its fields,
         except parts that the user mapped.
@@ -88,7 +88,7 @@ class Reading(NamedTuple):
         for form in PUBLISHED:
             if form.marks <= present and not (form.only and present - form.marks):
                 own = {part for part in form.fields if self.fields[part] == STANDARD_FIELDS[part]}
-                # Other rows of the file may have the standard fields, so look for these fields too.
+                # Rows may differ: search the fields of this corpus, then `STANDARD_FIELDS`.
                 paths = {
                     part: tuple(dict.fromkeys((*form.fields[part], *STANDARD_FIELDS[part])))
                     for part in own
@@ -135,7 +135,9 @@ def list_field_names(row: Mapping[str, Any]) -> list[str]:
 
 
 def describe_missing(part: str, paths: Sequence[str], names: Sequence[str], wrong: str = "") -> str:
-    """Return a message about a missing part of a page, with an option and the row's fields.
+    """Return an error message for a row without a usable field for a part of a page.
+
+    The message names the option --field and the row's fields.
 
     Args:
         part: a key of `STANDARD_FIELDS`.

@@ -16,9 +16,9 @@ from mswitch.pipelines.crawl.fields import Reading, describe_missing
 from mswitch.pipelines.crawl.rows import make_page_from_fields
 from mswitch.pipelines.records import Page, Rejected, reject_record
 
-#: Maximum number of rows to decode at a time, and maximum bytes of these rows with their
-#: dictionaries.
+#: Maximum number of rows to decode at a time.
 BATCH_ROWS = 100
+#: Maximum bytes of the rows to decode at a time, including the dictionaries of their columns.
 BATCH_BYTES = 64 << 20
 #: Bytes to read at a time to look at a row group's first pages.
 _LOOK_BYTES = 64 << 10

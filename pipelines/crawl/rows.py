@@ -84,7 +84,7 @@ def _find_url(row: Mapping[str, Any], path: str, reading: Reading) -> str:
     url = str(value).strip()
     standard = STANDARD_FIELDS["url"]
     if path not in standard or tuple(reading.fields["url"][-len(standard) :]) != standard:
-        return url  # the user or a published form maps this field
+        return url  # the user or a published corpus names this field for URLs
     return "" if _HASH.fullmatch(url) or (path == "id" and "://" not in url) else url
 
 

@@ -12,9 +12,10 @@ _LETTERS = np.frombuffer(b"".join(_METADATA_PREFIXES), np.uint8)
 _BOUNDS = np.cumsum([0, *map(len, _METADATA_PREFIXES)])
 _NEWLINE, _RETURN = b"\n\r"
 _SPACE = np.array([chr(code).isspace() for code in range(128)])
-#: `is_source` counts the signs of HTML or script in a text, such as "<" and "{". With fewer signs
-#: than `_MIN_SIGNS`, a text is prose. If at least `_MARKUP_SHARE` of its bytes are signs, it is
-#: source code. If half of the text is in lines that end like script, `_SCRIPT_SHARE` is enough.
+#: `is_source` counts the signs of HTML or script in a text, such as "<" and "{". A text with fewer
+#: signs than `_MIN_SIGNS` is prose. A text is source code if at least `_MARKUP_SHARE` of its bytes
+#: are signs. The share `_SCRIPT_SHARE` suffices if half of its bytes are in lines that end like
+#: script.
 _MIN_SIGNS, _MARKUP_SHARE, _SCRIPT_SHARE = 20, 0.05, 0.02
 _SIGNS, _SCRIPT_ENDS = b"<>{};=", (b";", b"{", b"}", b">")
 #: A byte continues a character in UTF-8 if its bits in `_MARK` equal `_WITHIN`.
@@ -71,7 +72,7 @@ def third_longest_line(utf8: bytes, enough: int) -> int:
 
 @compiled
 def _copy_lines(source, prefixes, target):
-    """Copy the stripped lines to keep; return their size in bytes."""
+    """Strip lines and copy the kept ones into `target`; return the number of bytes copied."""
     size, place = 0, 0
     while place < len(source):
         width = _measure_space(source, place)

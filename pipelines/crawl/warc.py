@@ -31,9 +31,9 @@ _HEADER = re.compile(rb"(?m)^([^\s:][^:\n]*):(.*(?:\n[ \t].*)*)")
 _MOST_HEADER_BYTES = 32 << 10
 _SCAN_BYTES = _SKIP_BYTES = 1 << 20
 _OVERLAP_BYTES = 16
-#: Maximum bytes of a plain file to read again in search of good records within damaged records. The
-#: maximum is at least twice the file's size. After that, the bytes that a damaged record claims
-#: are skipped.
+#: Maximum bytes of an uncompressed file to read again in search of records within damaged records.
+#: For a large file, the maximum is twice the file's size. Beyond the maximum, the reader skips as
+#: many bytes as a damaged record's header states.
 _RETRY_BYTES = 4 << 30
 
 
@@ -138,7 +138,7 @@ class _Archive:
             yield held
 
     def find_skipped(self, after: int) -> int | None:
-        """Find a member that the reader skipped although nothing seemed damaged.
+        """Find a gzip member that the reader skipped although no data seemed damaged.
 
         A damaged gzip header can make a member swallow the following ones.
         """

@@ -49,7 +49,7 @@ def launch(arguments: Sequence[str]) -> None:
     from mswitch.pipelines.runners import pipeline_options
 
     request, options = build_request(arguments)
-    # Omit FlexRS, with which the conductor itself would wait for hours.
+    # Omit FlexRS (delayed start), so that the job that conducts the build does not wait for hours.
     own = [option for option in options if _get_name(option) not in ("runner", "flexrs_goal")]
     pipeline = beam.Pipeline(options=pipeline_options("dataflow", [*own, *_CONDUCTOR]))
     _ = pipeline | "Request" >> beam.Create([request]) | "ConductBuild" >> beam.Map(conduct)
@@ -57,7 +57,7 @@ def launch(arguments: Sequence[str]) -> None:
 
 
 def build_request(arguments: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
-    """Return the request to the conductor as plain values, and all of Beam's options."""
+    """Parse arguments: return the request for a build as plain values, and all Beam options."""
     from mswitch.pipelines.corpus.config import parse_config
     from mswitch.pipelines.runners import pipeline_options
 

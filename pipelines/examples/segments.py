@@ -30,7 +30,7 @@ Segment = tuple[Tokens, np.ndarray]
 
 
 def split_tokens(tokens: Tokens, length: int) -> list[Tokens]:
-    """Cut tokens into segments of `length`; lose none; the last may be shorter (t5, same name)."""
+    """Cut all tokens into segments of `length`, as t5's `split_tokens`; the last may be shorter."""
     return [tokens[start : start + length] for start in range(0, tokens.size, length)]
 
 
@@ -67,7 +67,7 @@ def join_lossless(
 
 
 def t5(documents: Iterable[Document], length: int, *, seed: int) -> Iterator[Segment]:
-    """Make an epoch's segments as T5 does; a document's id selects its chunk.
+    """Make an epoch's segments like T5, from one chunk of each document, selected by its id.
 
     Args:
         documents: documents in order, none empty.

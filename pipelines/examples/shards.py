@@ -218,8 +218,8 @@ def make_validation_records(
             enumerate(segments[: config.validation_segments]), range(len(kinds))
         )
         for (number, segment), kind in chosen:
-            # Masks depend on the key. The key has the kind's number in place of the epoch, so each
-            # kind of corruption has other masks. Kind 0 has the masks of a directory with one kind.
+            # The key of a mask has the number of the kind of corruption in place of the epoch. So
+            # each kind has its own masks. If a directory has only one kind, its number is 0.
             key = ExampleKey(config.seed, stream, number, epoch=kind)
             inputs, targets, mask = _corrupt(segment, key, vocabulary, kinds[kind])
             counts.add_example(inputs, targets)

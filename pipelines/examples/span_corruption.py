@@ -166,7 +166,9 @@ def count_draws(length: int, noise_density: float, mean_span: float) -> tuple[in
 
 
 def _compose(gap_draws: Draws, parts: int) -> NDArray[np.intp]:
-    """Split `gaps + 1` items into `parts` positive lengths, once for each row of draws [n, gaps].
+    """Split `gaps + 1` tokens at random into `parts` spans, for each row of `gap_draws` [n, gaps].
+
+    Return the positive lengths of the spans [n, parts]. A gap is a place between two tokens.
 
     t5 sorts the gaps by their draws. It cuts at the places in that order that have one of the first
     `parts - 1` gaps. Here, draw and number of a gap form one sorting key. This orders equal draws
@@ -177,7 +179,7 @@ def _compose(gap_draws: Draws, parts: int) -> NDArray[np.intp]:
     keys <<= np.uint64(32)
     keys |= np.arange(gaps, dtype=np.uint64)
     keys.sort(axis=-1)
-    order = keys.astype(np.uint32)  # the low half of a key is the gap's number
+    order = keys.astype(np.uint32)  # the low 32 bits of a key are its gap's number
     cuts = np.flatnonzero(order < parts - 1).reshape(rows, parts - 1)
     ends = np.empty((rows, parts + 1), np.intp)
     ends[:, 0], ends[:, -1] = 0, gaps + 1
@@ -192,7 +194,9 @@ def random_spans_noise_mask(
     noise_draws: Draws,
     other_draws: Draws,
 ) -> Mask:
-    """Return the masks for draws (t5, same name); `count_draws` returns the number of draws.
+    """Return noise masks for random draws, like t5's `random_spans_noise_mask`.
+
+    `count_draws` returns the number of draws.
 
     Args:
         length: tokens of a segment, >= 1.

@@ -35,7 +35,7 @@ SPLITS = ("train", "validation", "test")
 FORMATS = ("squad", "wikiann")
 #: Metric of tasks whose targets may be empty, because a text may have no span.
 SPANS = "span_f1"
-#: Value instead of a split: the hash of a row's group decides the row's split.
+#: Used in place of the name of a split: the hash of a row's group decides the row's split.
 BY_HASH = "hash"
 #: Placeholder for the language in the name of a file.
 LANG = "{lang}"

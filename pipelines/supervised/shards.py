@@ -74,7 +74,7 @@ class InputFile:
 
     @property
     def path(self) -> str:
-        """Path of the part, relative to the folder of parts."""
+        """Path of the Parquet file with this file's rows, relative to the folder of parts."""
         return f"{self.number:05}.parquet"
 
 
@@ -85,7 +85,9 @@ def read_file(
     task: SupervisedTask,
     model: str = "",
 ) -> dict[str, Any]:
-    """Write a file's part; if there are bad rows, raise an error that names the first bad rows.
+    """Read an input file, and write its rendered rows to a Parquet file (a part).
+
+    If there are bad rows, an error names the first of them.
 
     Returns:
         The result of `write_part`.
@@ -121,8 +123,8 @@ def read_file(
 
 def _make_part_row(row: Row, number: int, name: str, split: str) -> dict[str, Any]:
     group, own = hash_group(row.group), row.id or f"{name}:{number}"
-    # Rows in different languages overlap if a task gives them the same group. Equal inputs are not
-    # enough.
+    # The key of inputs contains the language: equal inputs in two languages are no overlap between
+    # splits. Rows in two languages overlap only if a task gives them the same group.
     inputs = f"{row.lang}\0{fold(row.inputs)}"
     inputs_key = key64(inputs)
     return {
@@ -199,7 +201,7 @@ class SupervisedShard:
 
     @property
     def size_bytes(self) -> int:
-        """Approximate amount of work, as a number of rows."""
+        """Approximate number of rows, as a measure of the work in place of bytes."""
         return self.rows // self.of
 
     def read(self, left_out: str = "") -> pa.Table:

@@ -77,7 +77,10 @@ def read_squad(file: BinaryIO, name: str) -> Iterator[Numbered]:
 
 
 def make_question_row(question: str, context: str, answers: Sequence[str]) -> Mapping[str, Any]:
-    """Return a question's `inputs`, `targets` and `answers`; only `context` is already padded."""
+    """Return `inputs`, `targets` and `answers` of a question, with spaces around punctuation.
+
+    `context` must already have these spaces (`pad_punctuation`).
+    """
     padded = [pad_punctuation(answer) for answer in answers]
     inputs = _SPACES.sub(" ", f"question: {pad_punctuation(question)} context: {context}")
     return {"inputs": inputs, "targets": padded[0], "answers": padded}

@@ -25,8 +25,8 @@ _KINDS = {
     ROWS: "tbody thead tfoot caption colgroup",
     HEADING: "h1 h2 h3 h4 h5 h6",
     LINK: "a",
-    # Elements that have no content or occur once. The elements of the next kind may nest within
-    # SVG.
+    # Elements that have no content or occur once. Elements of kind `VOID_IN_HTML` may have content
+    # within SVG.
     VOID: "br embed hr img meta head body",
     VOID_IN_HTML: "area base basefont bgsound col frame input keygen link param source track wbr"
     " html",
@@ -59,7 +59,7 @@ FONT, FRAMESET, NOFRAMES, SCRIPT = map(_NAMES.index, ("font", "frameset", "nofra
 
 
 def _combine_by_name(values: Iterable[tuple[int, int]]) -> np.ndarray:
-    """Combine the values of each element's kinds; the last entry is for unknown elements."""
+    """Return, for each element's name, the bitwise OR of its kinds' values; 0 if unknown."""
     combined = np.zeros(UNKNOWN + 1, np.int64)
     for kind, value in values:
         for name in _KINDS[kind].split():
@@ -70,14 +70,14 @@ def _combine_by_name(values: Iterable[tuple[int, int]]) -> np.ndarray:
 KIND = _combine_by_name((kind, kind) for kind in _KINDS)
 _ROW_PARTS = _IMPLIED | CELL
 _TABLE_PARTS = _ROW_PARTS | ROW | ROWS
-# Kinds of elements that a start tag closes, and kinds of elements that are closed together with
-# these elements.
+# Kinds of open elements that a start tag closes.
 STARTS_CLOSE = _combine_by_name(
     [
         *((kind, kind) for kind in (ITEM, TERM, OPTION, CELL, ROW, ROWS, LINK, HEADING)),
         (GROUP, OPTION),
     ]
 )
+# Kinds of elements that may be open inside an element that a start tag closes; they close too.
 STARTS_CLOSE_WITH = _combine_by_name(
     [
         (ITEM, PARAGRAPH),
@@ -87,13 +87,14 @@ STARTS_CLOSE_WITH = _combine_by_name(
         (ROWS, _ROW_PARTS | ROW),
     ]
 )
-# Kinds of elements that an end tag closes together with its own element.
+# Kinds of elements that may be open inside the element that an end tag closes; they close too.
 ENDS_CLOSE_WITH = _combine_by_name(
     [(SPECIAL, _IMPLIED), (GROUP, OPTION), (ROW, _ROW_PARTS), (ROWS, _ROW_PARTS | ROW)]
 )
 ENDS_CLOSE_WITH[_NAMES.index("table")] = _TABLE_PARTS
 
-# Names are looked up by their first eight letters, then by the next eight; no known name is longer.
+# The name of an element is looked up by its first eight letters, then by the next eight. No known
+# name is longer.
 _LETTERS = 8
 _SLOT_BITS = 10
 _FACTOR, _SHIFT, _BYTE = np.uint64(0x9E3779B97F4A7C15), np.uint64(64 - _SLOT_BITS), np.uint64(8)

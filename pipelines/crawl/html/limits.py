@@ -68,7 +68,7 @@ _MOST_IMPLIED = 4
 _MOST_EQUAL = 3
 # Maximum bytes of names and tags to compare; longer names and tags count as different.
 _MOST_COMPARED = 256
-# Value for an end tag within SVG: the tag closes elements of any kind inside its own element.
+# Value for an end tag within SVG: the tag closes its element and all elements inside.
 _ANY = -1
 
 
@@ -108,10 +108,11 @@ class _Open(NamedTuple):
     sums: np.ndarray
 
 
-# Indices into `_Open.elements` and `_Open.sums`. The sums are, in this order: number of open
-# elements; number of formatting elements that may be reconstructed; number of <a> among these
-# elements; cost to reconstruct all these elements; depth at which SVG or MathML began.
+# Indices into `_Open.elements`.
 _NAME, _START, _STOP, _TAG_STOP, _REMAKING = range(5)
+# Indices into `_Open.sums`. `_DEPTH` counts all open elements. `_FORMATTING_OPEN` counts open
+# elements that may be reconstructed, and `_LINKS` counts <a> among them. `_REMAKING_ALL` is the
+# cost to reconstruct them all. `_ROOT` is the depth at which SVG or MathML began.
 _DEPTH, _FORMATTING_OPEN, _LINKS, _REMAKING_ALL, _ROOT = range(5)
 
 
@@ -161,7 +162,10 @@ def _close(opened, wanted, closed_with):
 
 @compiled
 def _is_made_again(html, opened, number, start, tag_stop):
-    """Return whether an element may be reconstructed: at most one <a>, and three equal elements."""
+    """Return whether the parser may reconstruct a formatting element.
+
+    It reconstructs at most one open <a>, and at most three open elements with equal tags.
+    """
     if KIND[number] & LINK:
         return opened.sums[_LINKS] == 0
     equal, size = 0, tag_stop - start
@@ -191,7 +195,7 @@ def _open(html, opened, number, start, stop, tag_stop, attributes):
 
 @compiled
 def _measure(html, limit):  # noqa: PLR0912, PLR0915, one pass
-    # A stack that is deeper than this costs more than the limit.
+    # Maximum depth of the stack of open elements. A deeper stack costs more than `limit`.
     most = 4 + int(np.sqrt(2.0 * limit))
     opened = _Open(np.empty((most, 5), np.int64), np.array([0, 0, 0, 0, -1]))
     sums = opened.sums

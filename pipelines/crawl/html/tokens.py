@@ -47,7 +47,7 @@ def find_comment_end(html, start):
 
 @compiled
 def _is_tag(html, place, name, name_stop):
-    """Return whether the complete name after `<` or `</` equals the name at `name`."""
+    """Return whether the whole tag name at `place` equals the name at `name`, ignoring case."""
     size = name_stop - name
     end = place + size
     return end < len(html) and are_equal(html, place, name, size, True) and ENDS_NAME[html[end]]

@@ -127,7 +127,7 @@ def write_names(out: str | Path) -> dict[str, Any]:
 
 
 def fetch_names(directory: Path) -> Iterator[dict[str, str]]:
-    """Fetch the packages, note them in `directory`, and yield the names in them."""
+    """Download the packages, record them in `directory`, and yield the names of emoji in them."""
     files: dict[str, bytes] = {}
     sources = []
     for download, contents in open_packages(directory, PACKAGES, _WANTED):
