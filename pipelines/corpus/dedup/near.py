@@ -163,7 +163,7 @@ def _make_shingles(
 
 
 def find_matches(candidates: np.ndarray) -> np.ndarray:
-    """Return the matches in a bucket of the key space.
+    """Return pairs of pages that share a MinHash band key, within a bucket of the key space.
 
     Args:
         candidates: uint64 [n, 3]: a band key in two halves, then the number of the page.
