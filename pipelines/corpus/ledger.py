@@ -151,7 +151,7 @@ class Ledger:
         }
 
     def merge(self, other: Mapping[str, Any]) -> None:
-        """Add the counts and samples of another ledger, given as its `to_json`."""
+        """Add the counts and samples of another ledger, which `to_json` converted to JSON."""
         self.kept.update(other["kept"])
         for stage, reasons in other["dropped"].items():
             self.dropped[stage].update(reasons)

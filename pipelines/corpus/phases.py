@@ -108,7 +108,7 @@ class Build:
 
     @functools.cached_property
     def exchanges(self) -> list[Exchange]:
-        """Deduplications over all shards; each one chooses the pages or lines that stay."""
+        """Deduplications over all shards, which choose the pages or lines that stay."""
         exchanges: list[Exchange] = []
         steps = self.job.recipe.dedups
         known = (
@@ -118,7 +118,7 @@ class Build:
         for step in steps:
             candidates = step.candidates(sum(self.ingested.pages), sum(self.ingested.lines))
             # If the build adds to a corpus, buckets also hold the keys of this corpus. A large
-            # corpus has more keys than the new pages.
+            # corpus has more keys than the new pages have.
             rows = candidates + self._known_keys(step.kind)
             bits = choose_shared_bits(rows * step.width * 8, self.job.config.bucket_bytes)
             given = (step, self.work, shared, bits, tuple(exchanges), self._sorting_bytes)
@@ -163,7 +163,7 @@ class Build:
         return list(shards.read()), [entry for tasks in kept for entry in tasks.read()]
 
     def make_key_tasks(self) -> list[Tasks]:
-        """Return tasks that gather the keys of all documents; their notes are manifest entries."""
+        """Return tasks that gather the keys of all documents; a task returns a manifest entry."""
         return [self._make_gathering(kind) for kind in self.job.recipe.kinds]
 
     def list_manifest_entries(self) -> dict[str, Any]:

@@ -33,7 +33,7 @@ from mswitch.pipelines.records import Page, list_columns
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class NearDedup(Dedup):
-    """Keeps one page of each cluster of near-duplicates; compares pages before edits.
+    """Keeps one page per cluster of near-duplicates; compares text before edits change it.
 
     Attributes:
         bands: number of bands of a signature; more bands find less similar pages.

@@ -27,8 +27,8 @@ from mswitch.pipelines.records import Page
 #: Lowest and highest allowed values, by name; None if there is no limit.
 Limits = Mapping[str, tuple[float | None, float | None]]
 
-#: Names of changes other than changed settings: the code of a user's rule, and the language that an
-#: earlier rule identifies.
+#: What may change although a rule's settings stay the same: the code of a user's rule, and the
+#: language that an earlier rule identifies.
 ITS_CODE, THE_LANGUAGE = "its code", "the language"
 
 _NO_COLUMNS: Mapping[str, str] = MappingProxyType({})

@@ -233,7 +233,7 @@ class Decontaminate(ListRule):
         }
 
     def find_looser(self, was: Mapping[str, Any]) -> list[str]:
-        """Name `contamination_share` if it was raised, `evaluation_sets` if a set was removed."""
+        """Name `contamination_share` if it was raised, and `evaluation_sets` if a set is gone."""
         now, looser = self.settings(), {*was} - {THE_LANGUAGE}
         if now["contamination_share"] <= was.get("contamination_share", 1):
             looser.discard("contamination_share")

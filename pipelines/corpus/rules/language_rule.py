@@ -96,7 +96,7 @@ class LanguageRule(Rule):
     def find_looser(self, was: Mapping[str, Any]) -> list[str]:
         """Name changed settings that may keep a page that was dropped before.
 
-        They keep more languages, or may change the page's label to a kept language.
+        A looser setting keeps more languages, or may change the page's label to a kept language.
         """
         labels = sorted(was.keys() & {"languages", "keep_und"})
         before = self.change({name: was[name] for name in labels})

@@ -33,9 +33,9 @@ TOP_NGRAMS = (2, 3, 4)
 DUPLICATE_NGRAMS = (5, 6, 7, 8, 9, 10)
 
 #: Types of the quality columns; columns.csv has their meanings. All shares are between 0 and 1. If
-#: most of a page is in a script without spaces, its words are estimated from its letters. Pages
-#: have no blank lines, so lines are paragraphs. N-gram shares count only characters of words.
-#: N-grams in `top_` columns occur at least twice.
+#: a page is mostly in a script without spaces, its word count is its letters divided by the letters
+#: per word. Pages have no blank lines, so lines are paragraphs. N-gram shares count only characters
+#: of words. N-grams in `top_` columns occur at least twice.
 COLUMNS: Mapping[str, type] = {
     column.removeprefix("q_"): np.dtype(kind).type
     for column, kind in list_columns("quality").items()

@@ -163,7 +163,7 @@ class Words:
         return SpanHashes.over(self.hashes)
 
     def units(self, words: int) -> np.ndarray:
-        """Return the length of a `words`-gram on each page, in words or letters: int64 [pages].
+        """Return how many words or letters an n-gram of `words` words has: int64 [pages].
 
         In scripts without spaces a unit is a letter, so a word has several units.
         """
