@@ -243,7 +243,8 @@ def _assemble(
     if not build.base:
         card = render_card(settings, manifest, stats, recipe)
         write_atomically(storage.join(staging, CARD), card)
-        if storage.exists(rejected_if_empty):  # left by an earlier build that had no document
+        # An earlier build that kept no document wrote this file of samples.
+        if storage.exists(rejected_if_empty):
             storage.remove([rejected_if_empty])
     storage.write_json(storage.join(staging, MANIFEST), manifest)
 
@@ -259,7 +260,7 @@ def _write_dropped(directory: str, dropped: Iterator[dict[str, Any]]) -> None:
 
 
 def _compute_statistics(ledger: Ledger, shards: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Check that the accounts balance; return stats.json."""
+    """Return stats.json; check that each input record was written or counted as dropped."""
     languages: dict[str, dict[str, collections.Counter[str]]] = {}
     for shard in shards:
         lang, split = shard["manifest"]["lang"], shard["manifest"]["split"]

@@ -37,7 +37,10 @@ def warn_of_drops(ledger: Ledger) -> None:
 
 
 def say_what_dropped_half(ledger: Ledger, recipe: Recipe) -> None:
-    """Warn about rules that dropped half of their pages or more; chosen languages may do so."""
+    """Warn about each rule that dropped at least half of its pages.
+
+    The language rule may drop any share if the user chose the languages.
+    """
     for rule in recipe.steps:
         if not isinstance(rule, Rule) or not (dropped := ledger.dropped.get(rule.name)):
             continue
@@ -111,7 +114,7 @@ def say_labels(ledger: Ledger) -> None:
 
 
 def _say_forms(known: Sequence[tuple[CrawlFile, Mapping[str, Any]]]) -> None:
-    """Print a line for each published corpus whose fields were recognized, naming the files."""
+    """Print which input files have the field names of a published corpus such as mC4."""
     for form in PUBLISHED:
         names = [file.name for file, status in known if status.get("form") == form.name]
         mapped = ", ".join(f"{part}={path}" for part, (path,) in form.fields.items())
@@ -151,13 +154,13 @@ def _advise_looser(step: Step, reason: str) -> str:
 
 
 def _find_hint(ledger: Ledger, reason: str) -> str:
-    """Return source and detail of a reason's sample, if the detail says what to do."""
+    """Return an example of a record dropped for `reason`, if it says what to change, else ""."""
     example = _describe_example(ledger, reason)
     return example if reason in _EXPLAINED or "--field" in example else ""
 
 
 def _describe_example(ledger: Ledger, reason: str) -> str:
-    """Return source and detail of a sample with this reason, or "" if it has no detail."""
+    """Return source and message of a record dropped for `reason`, or "" without a message."""
     example = ledger.find_example(reason) or {}
     detail = example.get("detail", "")
     return printable(f"{example['source']}: {detail}") if detail else ""

@@ -32,7 +32,7 @@ def render_card(
     stats: Mapping[str, Any],
     recipe: Recipe = recipes.MC4,
 ) -> str:
-    """Return the text of the card.
+    """Return the text of a corpus's data card (README.md).
 
     Args:
         config: the settings of the build, without its inputs.

@@ -79,7 +79,7 @@ class Base:
 
     @property
     def prefix(self) -> str:
-        """Part of the next addition's shard names, which follows the split."""
+        """Label in the shard names of the next crawl to add, such as `added-001-`."""
         return f"{name_addition(len(self.additions) + 1)}-"
 
     @property
@@ -107,7 +107,7 @@ class Base:
 
 
 def name_addition(number: int) -> str:
-    """Return the name that an addition's files have; the first addition has number 1."""
+    """Return the label in file names of an added crawl; the first added crawl has number 1."""
     return f"added-{number:03d}"
 
 
@@ -196,7 +196,7 @@ def finish_decided(base: Base) -> bool:
 
 
 def _is_complete(base: Base, staging: str, manifest: Mapping[str, Any]) -> bool:
-    """Return whether all files of a decided change are in the corpus or in staging.
+    """Return whether all files of the changed corpus exist, in the corpus or in staging.
 
     Files that were moved are lost if the corpus was restored from a copy later.
     """
@@ -256,7 +256,7 @@ def decide_change(staging: str, whole: Mapping[str, Any]) -> None:
 
 
 def publish_change(base: Base, staging: str) -> None:
-    """Make a decided change part of the corpus; if this is killed, call it again."""
+    """Publish a prepared change of a corpus; if this call is killed, repeat it."""
     if not storage.is_remote(staging):
         for source in sorted(Path(staging).glob("*/**/*")):
             below = source.relative_to(staging)
@@ -291,7 +291,8 @@ def _change_card(base: Base, whole: Mapping[str, Any]) -> None:
     if changed is not None:
         write_atomically(path, changed)
     elif _apply_edits(card, after, before) is None:
-        # The card lacks the new figures, so no killed run has updated it.
+        # If a killed run had already updated the card, the reverse edits would fit. They do not
+        # fit, so a user edited the card.
         say("corpus", f"{path} was edited and stays as it is; its figures are out of date")
 
 

@@ -26,7 +26,7 @@ T = TypeVar("T")
 AtLeastZero = Annotated[int, Ge(0)]
 AtLeastOne = Annotated[int, Ge(1)]
 
-#: Each option sets the field of the same name in all steps that have such a field.
+#: Each command-line option sets the field of the same name in every recipe step that has the field.
 STEP_OPTIONS = (
     "max_page_characters",
     "min_lines",
@@ -279,7 +279,7 @@ def _parse_changes(entries: Iterable[str], recipe: Recipe) -> dict[str, dict[str
         f"{step.name}.{field.name}": (step, field.name)
         for step in steps
         for field in dataclasses.fields(step)
-        if field.repr  # a build, not a user, sets fields without repr for its workers
+        if field.repr  # users cannot set fields without repr; a build sets them for workers
     }
     changes = collections.defaultdict[str, dict[str, Any]](dict)
     for entry in entries:

@@ -35,8 +35,8 @@ from mswitch.pipelines.progress import Progress, say
 ENGLISH = "en"
 #: Maximum number of documents of a language to read, shard by shard.
 MOST_DOCUMENTS = 50_000
-#: Share of the reference text that a limit drops if English has no such limit. CulturaX uses this
-#: share.
+#: A fitted limit on a column in `_TAILS` drops this share of the reference text, as in CulturaX.
+#: English has no such limits by default.
 _TAIL = 0.1
 _TAILS = ("terminal_line_share", "third_longest_line")
 #: mC4's limit on the third-longest line, for corpora without such a limit. A fitted limit is never
@@ -54,8 +54,8 @@ _FREQUENT_WORDS = 10_000
 _UNSPACED_SHARE = 0.5
 #: Format characters that are part of words, as in Persian and Hindi.
 _JOINERS = "\u200c\u200d"
-#: Minimum number of documents in a group of cluster sizes; in a smaller group, a share may be due
-#: to chance.
+#: Join neighbouring cluster sizes until they have this many documents. In fewer documents, the
+#: share that is dropped may be due to chance.
 _FEWEST_OF_SIZE = 100
 #: Value of chi squared (one degree of freedom) that one in 1,000 tests exceeds by chance. There is
 #: a test for each cluster size.
@@ -160,7 +160,7 @@ def fit_limits(
     reference: Mapping[str, Columns],
     min_documents: int,
 ) -> Limits:
-    """Return limits by language and column.
+    """Return limits on quality columns, fitted to the text of each language.
 
     Args:
         policy: the limits for all languages, which are the limits for English.
@@ -231,8 +231,8 @@ def fit_weights(sizes: np.ndarray, dropped: np.ndarray, most: int) -> list[tuple
     """
     kinds, place = np.unique(sizes, return_inverse=True)
     counts, lost = (np.bincount(place, weights=of) for of in (None, dropped))
-    # The array of a group has the smallest cluster size, the number of documents and the number of
-    # dropped documents.
+    # A group joins neighbouring cluster sizes. Its array has the smallest size, the number of
+    # documents and the number of dropped documents.
     groups: list[np.ndarray] = []
     for row in zip(kinds, counts, lost, strict=True):
         if groups and groups[-1][1] < _FEWEST_OF_SIZE:
@@ -433,7 +433,7 @@ def _count(reasons: Sequence[str | None]) -> dict[str, Any]:
 
 
 def _say_what_keeps_limits(languages: Mapping[str, Any], min_documents: int) -> None:
-    """Warn about languages without limits of their own, and say what would help."""
+    """Warn about languages that keep the general limits, and say how to change that."""
     kept = {
         lang: f"{1 - row['after']['dropped']:.0%} of {row['documents']:,}"
         for lang, row in sorted(languages.items(), key=lambda item: -item[1]["documents"])

@@ -71,7 +71,7 @@ class BuildFromCorpus(Build):
 
     @property
     def statuses(self) -> list[dict[str, Any]]:
-        """The shards, as inputs that were read."""
+        """Manifest entries of the input files, which are shards of the source corpus."""
         return [
             {"status": "read", "records": shard["rows"], "pages": shard["rows"]}
             for shard in self.source.manifest["shards"]
@@ -92,7 +92,7 @@ class BuildFromCorpus(Build):
         return [Tasks("fingerprints", copy, entries, self.work.directory("fingerprints"))]
 
     def list_manifest_entries(self) -> dict[str, Any]:
-        """Copy records of removals; return their entries, and the source's hash and drop counts."""
+        """Return manifest entries about the source corpus; copy its records of removed pages."""
         entries: dict[str, Any] = {
             "built_from": hash_corpus(self.source.manifest["shards"]),
             "dropped_before": count_drops(self.source),
@@ -104,7 +104,7 @@ class BuildFromCorpus(Build):
         return entries
 
     def merge_contamination(self, report: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Add to the report the source's matches for evaluation sets that the report names."""
+        """Add to the report the source corpus's matches with the report's evaluation sets."""
         before = storage.join(self.source.directory, DECONTAMINATION)
         if not storage.exists(before):
             return report
@@ -180,7 +180,7 @@ def _find_changes(
 def _find_obstacle(
     step: Step, was: Mapping[str, Any], base: Base
 ) -> tuple[str, Mapping[str, Any]] | None:
-    """Return why a changed step cannot judge stored documents, and old values of its settings."""
+    """Return why a changed step cannot be applied to stored documents, and its old settings."""
     recipe, manifest = base.recipe, base.manifest
     if not isinstance(step, Rule) or step.defines("response_reason"):
         return "it runs only when a crawl is read", was

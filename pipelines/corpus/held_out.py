@@ -16,7 +16,8 @@ from mswitch.pipelines.corpus.rules.words import mix
 from mswitch.pipelines.corpus.survey import SITE_CAPACITY, HeavyHitters, extract_hosts
 from mswitch.pipelines.progress import Progress
 
-#: A document is near training text if that text has at least this share of the document's windows.
+#: A held-out document is near training text if at least this share of its windows is in training
+#: text.
 NEAR_SHARE = 0.5
 WINDOW_BYTES = 40
 _STRIDE = 8
@@ -83,7 +84,10 @@ def hash_windows(text: str) -> np.ndarray:
 
 
 def _read_training(opened: Corpus, keys: np.ndarray) -> tuple[np.ndarray, dict[str, HeavyHitters]]:
-    """Find sorted keys in training text; count this text's characters by language and site."""
+    """Return which `keys` training text has, and its characters by language and site.
+
+    `keys` are sorted hashes of windows.
+    """
     recurs = np.zeros(len(keys), bool)
     likely = np.zeros(1 << _FILTER_BITS, bool)
     shift = np.uint64(64 - _FILTER_BITS)

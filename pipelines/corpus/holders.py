@@ -17,7 +17,10 @@ _HASH = re.compile(r'"([0-9a-f]{16}|[0-9a-f]{64})"')
 
 
 def list_identities(base: Base) -> set[str]:
-    """Return the corpus's identities, now and before each change, as examples record them."""
+    """Return the hashes that identify the corpus now and before each change.
+
+    Training examples record such a hash.
+    """
     known = {name for path, _ in base.removals for name in storage.read_json(path)["corpus"]}
     for count in range(len(base.additions) + 1):
         later = [name_addition(n) for n in range(count + 1, len(base.additions) + 1)]

@@ -57,7 +57,7 @@ class Ledger:
         stages: Sequence[str] = (),
         mask: Callable[[str], str] | None = None,
     ):
-        """Make an empty ledger of stages in order; `mask` changes the details of samples."""
+        """Make an empty ledger of stages in order; `mask` edits the text that samples show."""
         self.samples_per_reason = samples_per_reason
         self._mask = mask
         self.kept: collections.Counter[str] = collections.Counter()
@@ -113,7 +113,8 @@ class Ledger:
         if rejected.stage == READ and len(self.places[reason]) < MOST_PLACES:
             self.places[reason].append(int(rejected.source.rpartition("@")[2]))
         digest = fingerprint(rejected.source).hex()
-        # Most records do not become samples, so only the hash of their source is computed.
+        # Samples are the records with the smallest hashes. Other records end here, so their details
+        # are never computed.
         if digest < self._bounds.get(reason, _NO_BOUND):
             explained = rejected.explained()
             fields = {name: getattr(explained, name) for name in _SAMPLED}
@@ -150,7 +151,7 @@ class Ledger:
         }
 
     def merge(self, other: Mapping[str, Any]) -> None:
-        """Add the counts and samples of another ledger, given as its `to_json`."""
+        """Add the counts and samples of another ledger, which `to_json` converted to JSON."""
         self.kept.update(other["kept"])
         for stage, reasons in other["dropped"].items():
             self.dropped[stage].update(reasons)
@@ -184,7 +185,7 @@ class Ledger:
         return {lang: dict(sorted(self.languages[lang].items())) for lang in sorted(self.languages)}
 
     def find_example(self, reason: str) -> dict[str, str] | None:
-        """Return a sample with this reason, as in `write_samples`; None if there is no sample."""
+        """Return a sampled record dropped for `reason`, as in `write_samples`, or None."""
         return next(iter(self._find_smallest(reason).values()), None)
 
     def write_samples(self, directory: str) -> None:

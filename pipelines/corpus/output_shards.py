@@ -91,7 +91,10 @@ def plan_shards(
 
 
 def write_shard(spec: ShardSpec, directory: str, job: Job) -> dict[str, Any]:
-    """Gather an output shard from the runs of all groups and write it; see `write_documents`."""
+    """Write an output shard with its documents from all groups of input shards.
+
+    See `write_documents`.
+    """
     batches = [
         batch
         for group, pieces in itertools.groupby(spec.pieces, operator.itemgetter(0))
@@ -181,7 +184,7 @@ def open_run(group: int, work: WorkDirectory) -> Iterator[pa.ipc.RecordBatchFile
 def cut_run(
     run: pa.ipc.RecordBatchFileReader, pieces: Iterable[Sequence[int]]
 ) -> Iterator[pa.RecordBatch]:
-    """Yield pieces of a run; each piece is given as its batch number, start and stop."""
+    """Yield slices of a file's record batches, given by batch number, start row and stop row."""
     for number, start, stop in pieces:
         yield run.get_batch(number).slice(start, stop - start)
 

@@ -102,13 +102,13 @@ class Build:
 
     @property
     def _sorting_bytes(self) -> int:
-        # Local processes share memory; an engine's workers have `WORKER_MEMORY` each. Keys of
-        # larger groups are read with fewer requests.
+        # Each worker on a cluster has `WORKER_MEMORY`; local processes share memory. Sorting more
+        # bytes allows larger groups of shards, which need fewer read requests.
         return MOST_SORTING_BYTES * (1 if self.engine.runner == "local" else 4)
 
     @functools.cached_property
     def exchanges(self) -> list[Exchange]:
-        """One exchange per deduplication; each exchange chooses the pages and lines that stay."""
+        """Deduplications over all shards, which choose the pages or lines that stay."""
         exchanges: list[Exchange] = []
         steps = self.job.recipe.dedups
         known = (
@@ -117,8 +117,8 @@ class Build:
         shared = write_groups(self.work, self.groups, known)
         for step in steps:
             candidates = step.candidates(sum(self.ingested.pages), sum(self.ingested.lines))
-            # If the build adds to a corpus, a bucket also holds this corpus's keys. If this corpus
-            # is large, most keys are its keys.
+            # If the build adds to a corpus, buckets also hold the keys of this corpus. A large
+            # corpus has more keys than the new pages have.
             rows = candidates + self._known_keys(step.kind)
             bits = choose_shared_bits(rows * step.width * 8, self.job.config.bucket_bytes)
             given = (step, self.work, shared, bits, tuple(exchanges), self._sorting_bytes)
@@ -163,7 +163,7 @@ class Build:
         return list(shards.read()), [entry for tasks in kept for entry in tasks.read()]
 
     def make_key_tasks(self) -> list[Tasks]:
-        """Return tasks that gather the keys of all documents; their notes are manifest entries."""
+        """Return tasks that gather the keys of all documents; a task returns a manifest entry."""
         return [self._make_gathering(kind) for kind in self.job.recipe.kinds]
 
     def list_manifest_entries(self) -> dict[str, Any]:

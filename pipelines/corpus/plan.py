@@ -189,7 +189,7 @@ def _estimate_shuffles(
     """Return the maximum number of bytes that each shuffle moves, and its number of buckets."""
     moved, buckets = {}, {}
     for step in recipe.dedups:
-        # The number of buckets depends on the maximum number of candidates (`phases`).
+        # The number of buckets depends on the maximum number of deduplication keys, as in `phases`.
         rows = step.candidates(total["pages"], total["lines"])
         moved[step.name] = total["moved"][step.name]
         buckets[step.name] = 1 << choose_shared_bits(rows * step.width * 8, config.bucket_bytes)
@@ -218,10 +218,11 @@ def _count_requests(
     kinds = len(recipe.kinds) if config.keep_fingerprints else 0
     buckets, shards = estimated["buckets"], estimated["shards_at_least"]
     kept = sum(count for name, count in buckets.items() if name.startswith("kept_"))
-    # Notes of ingest and finish are read three times. Files of pages are read twice, first
-    # only for their numbers of lines.
+    # The result file of each ingest or finish task is read three times. Each file of stored pages
+    # is read twice, first only for its number of lines.
     tasks, writes, opens, ranges = groups, (2 + kinds) * groups, 5 * files + 3 * groups, 0
-    # Number of files, and of ranges, from which a group reads earlier deduplications' choices.
+    # To get earlier deduplications' decisions, a group of shards reads `places` whole files and
+    # `choices` byte ranges.
     places = choices = 0
     for step in recipe.dedups:
         shared, near = buckets[step.name], isinstance(step, NearDedup)

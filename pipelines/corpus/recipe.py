@@ -142,7 +142,7 @@ class Recipe:
 
     @functools.cached_property
     def edits(self) -> tuple[Edit, ...]:
-        """Edits, in order."""
+        """Steps of ingest that change pages, in order."""
         return tuple(step for step in self.ingest if isinstance(step, Edit))
 
     @functools.cached_property
@@ -156,7 +156,7 @@ class Recipe:
         return tuple(step for step in self.dedup if isinstance(step, Rule))
 
     def count_marks_before(self, dedup: Dedup) -> int:
-        """Return how many `marks` precede a deduplication in the recipe."""
+        """Return how many rules come before a deduplication in the list `dedup`."""
         before = self.dedup[: self.dedup.index(dedup)]
         return sum(isinstance(step, Rule) for step in before)
 
@@ -177,7 +177,8 @@ class Recipe:
     @functools.cached_property
     def pages(self) -> pa.Schema:
         """Columns of the pages that passed ingest."""
-        # Columns of deduplications are null in a marked page.
+        # A page that a rule marks for dropping has no deduplication keys, so these columns may be
+        # null.
         stored = [field.with_nullable(True) for step in self.dedups for field in step.stored]
         return pa.schema([*_STORED, *stored, *self.added_columns])
 
@@ -187,7 +188,7 @@ class Recipe:
 
     @functools.cached_property
     def added_columns(self) -> list[pa.Field]:
-        """Columns that documents get from the input, steps of ingest and rules in `marks`."""
+        """Columns that ingest adds to documents: from the input, its steps and `marks` rules."""
         labels = [DOCUMENT_SCHEMA.field(name) for name in ("lang", "lang_score")]
         by_ingest = any(isinstance(step, LanguageRule) for step in self.ingest)
         added = _list_fields([*self.ingest, *self.marks])

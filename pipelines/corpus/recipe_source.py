@@ -25,7 +25,7 @@ _MODULE = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
 
 @dataclasses.dataclass(frozen=True)
 class RecipeSource:
-    """The source of a recipe.
+    """The Python source code of a user's recipe.
 
     Attributes:
         origin: path or URL of a Python file, or `package.module:NAME`.

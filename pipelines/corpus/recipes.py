@@ -111,8 +111,8 @@ MODERN = Recipe(
     ],
 )
 
-#: `MODERN` plus deduplication of lines within each language. Lines are deduplicated last, so that
-#: the page that represents a cluster owns all lines of the cluster.
+#: `MODERN` plus deduplication of lines within each language. Near-duplicate pages are dropped
+#: first: otherwise a kept page could lose lines to a dropped page.
 MODERN_BY_LANGUAGE = Recipe(
     "modern",
     ingest=MODERN.ingest,

@@ -146,8 +146,8 @@ def remove_pages(
         if dry_run:
             return {**_summarize(out, *_count_matches(base, new), asked, holders), "dry_run": True}
         if before and not new:
-            # If a killed command had decided the removal, the removal is published by now. Return
-            # the record of the removal.
+            # The requested pages are already removed. If `finish_decided` has just published their
+            # removal, return its record.
             record = storage.read_json(base.removals[-1][0]) if finished else {}
             if not finished:
                 say(STAGE, f"all of these were removed from {out} before, nothing to do")
@@ -217,7 +217,7 @@ def _name_id(entry: str, where: str) -> list[str]:
 
 
 def _count_matches(base: Base, names: Collection[str]) -> tuple[dict[str, Any], Removed]:
-    """Return the counts that a removal would record, and the pages and sites to look for."""
+    """Return how many documents a removal would drop, and the requested pages and sites."""
     languages: collections.Counter[str] = collections.Counter()
     hashes: set[str] = set()
     shards = base.manifest["shards"]
@@ -246,7 +246,7 @@ def _match_rows(entry: Mapping[str, Any], *, directory: str, request: Request) -
 def _write_request(
     staging: str, base: Base, names: Collection[str], basis: str, reference: str
 ) -> Request:
-    """Write the hashes that workers look for, and the beginning of the removal's record."""
+    """Write a file for workers: hashes of the pages and sites to remove, and the record so far."""
     path = storage.join(staging, WORK, "request.json")
     if storage.exists(path):
         # Keep the file, because it contains the date on which the removal began.
@@ -410,7 +410,7 @@ def _split(shard: pq.ParquetFile, gone: pa.Array, counts: dict[str, int]) -> Ite
 
 
 def _clean_samples(source: str, directory: str, staging: str, removed: Removed) -> dict[str, Any]:
-    """Rewrite samples of dropped pages without removed pages.
+    """Delete removed pages from `rejected/`, which has samples of pages that rules dropped.
 
     Returns:
         count (of removed samples), files (entries of the manifest).
@@ -424,8 +424,8 @@ def _clean_samples(source: str, directory: str, staging: str, removed: Removed) 
             if len(kept) < len(lines):
                 cleaned[path] = b"".join(kept)
                 count += len(lines) - len(kept)
-    # In a bucket, samples are overwritten in place. If a killed run were repeated
-    # without this note, it would find and count fewer samples.
+    # In object storage, samples are overwritten in place. A run repeated after a kill would find
+    # fewer samples, so store the first count.
     noted = storage.join(staging, WORK, "cleaned.json")
     if not storage.exists(noted):
         files = [file_entry(path, content) for path, content in sorted(cleaned.items())]

@@ -57,7 +57,7 @@ def name_page(page_id: str) -> str:
 
 
 def name_url(url: str) -> list[str]:
-    """Return the names of a page by its URL: as given, and with its host in canonical form.
+    """Return a page's identifiers from its URL: as given, and with a canonical host.
 
     Ids of documents keep the host's case, port and user, although these do not change the page.
     """

@@ -1,4 +1,4 @@
-"""Adds up the counts in notes, which tasks wrote about the shards of a build.
+"""Adds up the counts that the tasks of a corpus build stored in result files.
 
 A build may have tens of thousands of shards, so only what is needed later stays in memory.
 """
@@ -86,7 +86,7 @@ def read_ingested(notes: Iterable[Mapping[str, Any]], job: Job) -> Ingested:
 
 
 def read_finished(notes: Iterable[Mapping[str, Any]], job: Job, *, pieces: bool) -> Finished:
-    """Add up the notes of `finish_group`; include places of documents only if `pieces` is true."""
+    """Add up the results of finish tasks; include the documents' positions if `pieces` is true."""
     languages: dict[str, LanguageIndex] = collections.defaultdict(LanguageIndex)
     keys: collections.Counter[str] = collections.Counter()
     ledger = make_ledger(job)
@@ -115,7 +115,7 @@ def list_dropped_records(
 
 
 def count_for_engine(accounts: Mapping[str, Any]) -> dict[str, int]:
-    """Convert a stored note of ingest or finish to counters for the engine of a running build.
+    """Convert the result of an ingest or finish task to counters that Beam displays.
 
     They are pages read, damaged files, drops by reason, documents by language, documents, bytes.
     """

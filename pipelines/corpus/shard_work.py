@@ -46,7 +46,7 @@ _COMPRESSION = {"text": "zstd", "url": "zstd"}
 
 
 def ingest_shard(numbered: tuple[int, CrawlFile], job: Job) -> dict[str, Any]:
-    """Read one file, store the pages that pass the rules of ingest, and return accounts.
+    """Read an input file, store the pages that pass the ingest rules, and count its records.
 
     Memory: one batch of pages.
     """
@@ -159,8 +159,8 @@ def _make_rows(pages: Sequence[Page], recipe: Recipe) -> Iterator[dict[str, Any]
         if "characters" in names:
             row["characters"] = len(page.text)
         if row["marked_by"]:
-            # A marked page is dropped later, but URL deduplication still sees it. Keep only a
-            # sample of its text.
+            # A later phase drops this page, but URL deduplication still sees its URL. Keep only the
+            # text that a sample of dropped pages shows.
             shown = page.columns.get(ERROR, "").encode(errors="replace") or page.utf8
             sample = shown[: 4 * DETAIL_CHARACTERS].decode(errors="ignore")[:DETAIL_CHARACTERS]
             row |= {"text": sample.encode(), "lines": 0, "line_hashes": b""}

@@ -11,7 +11,7 @@ from mswitch.pipelines import storage
 
 @dataclasses.dataclass(frozen=True)
 class WorkDirectory:
-    """Names of the intermediate files below `root`; exchanges of keys have their own folders."""
+    """Paths of a build's intermediate files below `root`; deduplications add their own folders."""
 
     root: str
 
@@ -28,5 +28,5 @@ class WorkDirectory:
         return storage.join(self.root, "finish", f"{group:06d}.arrow")
 
     def fingerprints(self, kind: str, group: int) -> str:
-        """Return the file (`key_files`) with a group's keys of one kind (`Dedup.kind`)."""
+        """Return the path of the file with a shard group's keys of one kind, such as `urls`."""
         return storage.join(self.root, "finish", f"{group:06d}.{kind}")

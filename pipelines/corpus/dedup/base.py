@@ -40,13 +40,13 @@ class Dedup(Step):
         raise NotImplementedError
 
     def candidates(self, pages: int, lines: int) -> int:
-        """Return the maximum number of candidates in `pages` pages with `lines` lines."""
+        """Return the maximum number of deduplication keys in `pages` pages with `lines` lines."""
         raise NotImplementedError
 
     def reasons(
         self, pages: Sequence[Page], chosen: Sequence[Any], lines: collections.Counter[str]
     ) -> list[str | None]:
-        """Return the reason to drop each page, given its choice, or None to keep the page.
+        """Return the reason to drop each page as a duplicate, or None to keep the page.
 
         Args:
             pages: pages of a shard.

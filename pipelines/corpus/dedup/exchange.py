@@ -20,7 +20,8 @@ from mswitch.pipelines.corpus.work_directory import WorkDirectory
 from mswitch.pipelines.file_tasks import Tasks
 from mswitch.pipelines.outputs import config_hash
 
-#: Minimum number of groups, if there are enough shards, so that workers can share the groups.
+#: Minimum number of groups to form from the input shards, so that workers can share the groups.
+#: Fewer shards form fewer groups.
 _LEAST_GROUPS = 64
 
 
@@ -62,7 +63,7 @@ def group_shards(
 
 
 def write_groups(work: WorkDirectory, groups: Sequence[Group], known: Mapping[str, Any]) -> str:
-    """Write a file with `groups` and `known`, which all exchanges read; return its path.
+    """Write groups of shards and lists of known key files for workers; return the path.
 
     Workers read this file, because the groups could be too large for the job that is sent to them.
 
@@ -123,7 +124,7 @@ class Exchange:
         raise NotImplementedError
 
     def read_choices(self, group: Group, lines: np.ndarray) -> Any:
-        """Return the choice for each page of a group, as input of `Dedup.reasons`.
+        """Return the deduplication's decision on each page of some shards, for `Dedup.reasons`.
 
         Args:
             group: a group of shards.
@@ -132,12 +133,12 @@ class Exchange:
         raise NotImplementedError
 
     def count_shuffled_bytes(self, known_keys: int) -> int:
-        """Return how many bytes groups exchange; the existing corpus has `known_keys` keys."""
+        """Return the bytes that are shuffled if the existing corpus has `known_keys` keys."""
         raise NotImplementedError
 
     @property
     def name(self) -> str:
-        """Beginning of the names of the exchange's lists of tasks."""
+        """Short name of the deduplication, with which its task names begin, such as `url`."""
         return self.step.name.removesuffix("_dedup")
 
     def directory(self, title: str) -> str:
@@ -145,7 +146,7 @@ class Exchange:
         return storage.join(self.work.root, f"{self.name}_{title}")
 
     def file(self, title: str, number: int, suffix: str) -> str:
-        """Return the path of a file that a task of a list writes."""
+        """Return the path of the file that task `number` of task list `title` writes."""
         return storage.join(self.directory(title), f"{number:06d}.{suffix}")
 
     def tasks(self, title: str, function: Any, count: int) -> Tasks:
@@ -153,7 +154,7 @@ class Exchange:
         return Tasks(f"{self.name} {title}", function, range(count), self.directory(title))
 
     def notes(self, title: str, name: str, count: int) -> int:
-        """Return the sum of the numbers `name` that the tasks of a list noted."""
+        """Return the sum of entry `name` over the results of all tasks in list `title`."""
         return sum(note[name] for note in self.tasks(title, None, count).read())
 
     def find_pages_before(self, group: Group) -> np.ndarray:
@@ -164,14 +165,14 @@ class Exchange:
         return come
 
     def read_tables(self, group: Group, columns: Sequence[str]) -> Iterator[pa.Table]:
-        """Yield a group's stored pages, a row group at a time."""
+        """Yield the stored pages of a group of shards, one Parquet row group at a time."""
         for shard in group.shards:
             with storage.fetch(self.work.pages(shard)) as path, pq.ParquetFile(path) as file:
                 for number in range(file.num_row_groups):
                     yield file.read_row_group(number, columns=list(columns))
 
     def read_bucket(self, number: int) -> tuple[list[np.ndarray], list[np.ndarray]]:
-        """Return a bucket's keys of the existing corpus, and its keys of each group.
+        """Return a bucket's keys: from the existing corpus, and from each group of shards.
 
         Ranks and page of a key of the existing corpus are zeros, so that this key wins.
         """

@@ -21,7 +21,7 @@ from mswitch.pipelines.corpus.fingerprints import order_keys
 from mswitch.pipelines.corpus.work_directory import WorkDirectory
 from mswitch.pipelines.outputs import file_sha256
 
-#: The key space and an index have at most 2**12 buckets.
+#: The key space, and the index of a key file, have at most 2**12 buckets.
 MOST_BITS = 12
 _INDEX_BYTES = 8 * (2 + (1 << MOST_BITS))
 _ROWS_PER_RANGE = 4096
@@ -93,7 +93,8 @@ def read_keys(path: str, columns: int, bits: int = 0, bucket: int = 0) -> np.nda
     """Return the rows in one of a file's 2**bits buckets: uint64 [n, columns]."""
     index = _index(path)
     own = (len(index) - 1).bit_length() - 1
-    # If a file has few rows, its index has few ranges. Then one range contains the whole bucket.
+    # A small file has fewer index ranges than buckets, so an index range may contain several
+    # buckets.
     within = max(0, bits - own)
     first, last = bucket >> within, (bucket >> within) + 1
     start, stop = index[[first << max(0, own - bits), last << max(0, own - bits)]].tolist()

@@ -69,7 +69,7 @@ class LineDedup(Dedup):
     def reasons(
         self, pages: Sequence[Page], chosen: Sequence[Any], lines: collections.Counter[str]
     ) -> list[str | None]:
-        """Remove lines that other pages own; return `no_own_lines` for pages that own no line."""
+        """Remove lines that stay on another page; return `no_own_lines` if no line is left."""
         reasons: list[str | None] = []
         for page, kept in zip(pages, chosen, strict=True):
             hashes = unpack(page.columns["line_hashes"])
@@ -89,7 +89,7 @@ class LineDedup(Dedup):
     def candidates_in(
         self, table: pa.Table, come: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray, int]:
-        """Return candidates among the lines of pages, their positions, and the number of lines.
+        """Return keys and ranks of lines to deduplicate, their positions, and the count of lines.
 
         The smallest upper 64 bits of the md5 of the raw URL win. Two pages with a common line
         almost never agree in these bits; if they do, the first wins. Pages without paragraphs have

@@ -26,7 +26,7 @@ from mswitch.pipelines.file_tasks import Tasks
 
 @dataclasses.dataclass(frozen=True)
 class MinimumPerKey(Exchange):
-    """Deduplication of URLs or of lines (`UrlDedup`, `LineDedup`)."""
+    """Keeps, of equal URLs or lines, the one with the smallest ranks."""
 
     def make_lists(self) -> list[Tasks]:
         return [
@@ -35,7 +35,7 @@ class MinimumPerKey(Exchange):
         ]
 
     def write_candidates(self, number: int) -> dict[str, int]:
-        """Write a group's candidates, sorted by key, and the page or line of each."""
+        """Write the sorted keys of a group of shards, and the page or line of each key."""
         group = self.groups[number]
         rows = self.step.candidates(group.pages, group.lines)
         read = partial(self._candidates, group, self.find_pages_before(group))
@@ -54,7 +54,7 @@ class MinimumPerKey(Exchange):
             return {"rows": write_keys(path, candidates(), rows, self.bits)}
 
     def _candidates(self, group: Group, come: np.ndarray) -> Iterator[np.ndarray]:
-        """Yield candidates, each with its position among the group's pages or lines."""
+        """Yield keys with their ranks, and the position of the key's page or line in the group."""
         page = place = 0
         for table in self.read_tables(group, self.step.reads):
             come_in_table = come[page : page + len(table)]
@@ -64,7 +64,7 @@ class MinimumPerKey(Exchange):
             place += places
 
     def choose(self, number: int) -> dict[str, Any]:
-        """Write, for each candidate of a bucket, whether it is the minimum of its key.
+        """Write whether each page or line in a bucket of keys has the smallest ranks of its key.
 
         The file has the bounds of each group's bits, int64 [groups + 1], then the bits.
         """
@@ -104,6 +104,7 @@ class MinimumPerKey(Exchange):
         return np.split(self.selected(group, group.lines), np.cumsum(lines)[:-1])
 
     def count_shuffled_bytes(self, known_keys: int) -> int:
-        # The exchange moves a key and one bit per candidate, whatever the number of buckets.
+        # Each key moves with its ranks. One bit per page or line comes back. The number of buckets
+        # does not matter.
         rows = self.notes("keys", "rows", len(self.groups))
         return (rows + known_keys) * self.step.width * 8 + math.ceil(rows / 8)

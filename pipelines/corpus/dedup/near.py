@@ -33,7 +33,7 @@ from mswitch.pipelines.records import Page, list_columns
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class NearDedup(Dedup):
-    """Keeps one page of each cluster of near-duplicates; compares pages before edits.
+    """Keeps one page per cluster of near-duplicates; compares text before edits change it.
 
     Attributes:
         bands: number of bands of a signature; more bands find less similar pages.
@@ -163,7 +163,7 @@ def _make_shingles(
 
 
 def find_matches(candidates: np.ndarray) -> np.ndarray:
-    """Return the matches in a bucket of the key space.
+    """Return pairs of pages that share a MinHash band key, within a bucket of the key space.
 
     Args:
         candidates: uint64 [n, 3]: a band key in two halves, then the number of the page.

@@ -31,7 +31,7 @@ from mswitch.pipelines.languages import UNDETERMINED, languages
 
 #: Number of tasks that share the languages.
 _PARTS = 16
-#: Number of integers shared by languages that `mswitch.pipelines.languages` lacks.
+#: Languages that `mswitch.pipelines.languages` lacks share this many language numbers, by a hash.
 _OTHERS = 16
 
 
@@ -54,7 +54,7 @@ class NearDuplicates(Stars):
         ]
 
     def write_candidates(self, number: int) -> dict[str, int]:
-        """Write a group's candidates, sorted by key, and the ranks of its pages."""
+        """Write the sorted band keys of a group of shards, and ranks that choose pages to keep."""
         group, ranks = self.groups[number], []
         for table in self.read_tables(group, ["characters", "timestamp_micros", "id"]):
             characters = table["characters"].to_numpy().astype(np.int64)
@@ -69,7 +69,7 @@ class NearDuplicates(Stars):
         return {"rows": write_keys(self.file("keys", number, "keys"), ordered, rows, self.bits)}
 
     def _candidates(self, group: Group, come: np.ndarray) -> Iterator[np.ndarray]:
-        """Yield a group's candidates, one table of pages at a time."""
+        """Yield band keys of a group of shards with page numbers, one table of pages at a time."""
         start = 0
         for table in self.read_tables(group, ["lang", "band_keys", "marked_by"]):
             marked = table["marked_by"].to_numpy()
@@ -83,12 +83,12 @@ class NearDuplicates(Stars):
                 | np.uint64((group.number + 1) << PAGE_BITS)
                 | pages.astype(np.uint64)
             )
-            # Take only chosen pages, because marked pages have no keys.
+            # Take only chosen pages: pages that a rule marked for dropping have no keys.
             keys = unpack_column(table["band_keys"].take(pa.array(chosen)))
             yield np.column_stack([keys, np.repeat(numbers, self.step.bands)])
 
     def match(self, number: int) -> dict[str, Any]:
-        """Write the matches in a bucket, sorted by page; pages are sorted by language."""
+        """Write pairs of pages that share a band key in a bucket, sorted by language and page."""
         known, parts = self.read_bucket(number)
         pairs = find_matches(np.concatenate([*known, *parts]))
         langs, counts = np.unique(pairs[:, 0] >> np.uint64(64 - LANGUAGE_BITS), return_counts=True)
@@ -126,8 +126,8 @@ class NearDuplicates(Stars):
             self.ranks(int(groups[start]))[places[start:stop]]
             for start, stop in itertools.pairwise(bounds)
         ]
-        # Page 0 stands for the existing corpus. Zeros are the smallest ranks, so page 0 represents
-        # its clusters, and their other pages are dropped.
+        # Page 0 stands for the existing corpus. Ranks of 0 are the smallest, so a cluster with page
+        # 0 keeps no other page.
         zeros = np.zeros((1, ranks[0].shape[1]), np.uint64)
         clusters = cluster(edges, np.append(np.uint64(0), pages), np.concatenate([zeros, *ranks]))
         sizes = np.where(clusters.represents, clusters.sizes, 0)[-len(pages) :]

@@ -24,13 +24,14 @@ from mswitch.pipelines.corpus.dedup.key_files import (
 )
 from mswitch.pipelines.file_tasks import Tasks
 
-#: A language with more matches is clustered by this module. For any other language, one worker
-#: holds all matches.
+#: Maximum number of near-duplicate pairs of a language that one worker holds in memory. This module
+#: clusters languages with more pairs.
 LARGE_PAIRS = 10_000_000
-#: Number of star steps that run as lists of tasks. The first and the last of these steps are
-#: small-star steps. One worker runs any further steps.
+#: Number of steps (small-star or large-star) that many workers share. The first step and the last
+#: step are small-star steps. One worker does any later steps.
 _STEPS = 17
-#: Target size in bytes of a part's page numbers. There are at most 2**`_MOST_PART_BITS` parts.
+#: The pages are split into at most 2**`_MOST_PART_BITS` parts. `_PART_BYTES` is the target size of
+#: a part's page numbers, in bytes.
 _PART_BYTES, _MOST_PART_BITS = 16 << 20, 8
 #: A page's number has 10 bits for the language, 24 for the group's number plus 1, and 30 for
 #: the place in the group.
@@ -53,7 +54,10 @@ class Stars(Exchange):
     large_pairs: int = dataclasses.field(default_factory=lambda: LARGE_PAIRS)
 
     def make_star_lists(self) -> list[Tasks]:
-        """Return task lists between `matches` and `clusters`; [] if no language can be large."""
+        """Return the task lists that cluster languages with too many pairs for one worker.
+
+        The result is [] if no language can have more than `large_pairs` pairs.
+        """
         if not self._may_be_large:
             return []
         stars = [partial(self.star, step) for step in range(_STEPS)]
@@ -104,7 +108,7 @@ class Stars(Exchange):
         return {"rows": self._write("edges", bucket, lambda: [np.sort(edges)[:, ::-1]], len(edges))}
 
     def star(self, step: int, part: int) -> dict[str, int]:
-        """Do a star step on a part of the pages, unless an earlier round changed nothing."""
+        """Do a small-star or large-star step on part of the pages, while rounds make changes."""
         last = (step - 1) // 2 * 2
         if not self.find_large():
             return {"changed": 0}
@@ -143,13 +147,13 @@ class Stars(Exchange):
         return {"changed": changed}
 
     def _read_edges(self, step: int, part: int) -> Iterator[np.ndarray]:
-        """Yield the edges that a step wrote for the pages of a part, one array per file."""
+        """Yield the near-duplicate graph's edges that a step wrote for a part of the pages."""
         title, files = (f"stars{step}", self._parts) if step >= 0 else ("edges", 1 << self.bits)
         for number in range(files):
             yield read_keys(self.file(title, number, "keys"), 2, self._part_bits, part)
 
     def _least(self, step: int, part: int) -> tuple[np.ndarray, int]:
-        """Return a part's pages, each with its smallest neighbour, and the number of edges read."""
+        """Return the smallest neighbour of each page in a part of the graph, and the edge count."""
         parts, rows = [np.zeros((0, 2), np.uint64)], 0
         for edges in self._read_edges(step, part):
             parts.append(_find_least_neighbours(edges))
@@ -164,7 +168,7 @@ class Stars(Exchange):
         return write_keys(self.file(title, number, "keys"), ordered, rows, self._part_bits)
 
     def finish_stars(self, _: int) -> dict[str, int]:
-        """Do the remaining rounds; return the last step, after which all components are stars."""
+        """Repeat small-star and large-star until nothing changes; return the last step's number."""
         if not self.find_large():
             return {"step": 0}
         changed = [self._changed(step) for step in range(_STEPS)]
@@ -188,9 +192,9 @@ class Stars(Exchange):
         return {"pages": write_keys(self.file("labels", part, "keys"), [rows], len(rows))}
 
     def choose_in_group(self, group: int) -> dict[str, int]:
-        """Write, for each component, its best page and its number of pages in a group.
+        """Write the best page and the page count of each cluster, within a group of shards.
 
-        A component that contains page 0, the corpus, has no best page.
+        A cluster that contains page 0, the corpus, has no best page.
         """
         best = np.zeros((0, 7), np.uint64)
         if self.find_large() and len(rows := self.read_group("labels", group)):
@@ -209,19 +213,19 @@ class Stars(Exchange):
         return {"rows": write_keys(self.file("winners", part, "keys"), [best], len(best))}
 
     def mark(self, sizes: np.ndarray, group: int) -> None:
-        """Set in `sizes` the cluster size of each page of a group that represents its cluster."""
+        """Set `sizes` of clustered pages: the cluster's size if the page represents it, else 0."""
         if self.find_large():
             sizes[(self.read_group("labels", group)[:, 0] & PLACE).astype(np.int64)] = 0
             keys, cluster_sizes = self.read_group("winners", group).T
             sizes[(keys & PLACE).astype(np.int64)] = cluster_sizes
 
     def read_group(self, title: str, group: int) -> np.ndarray:
-        """Return a group's rows in any order; each row has a page's key and a second number."""
+        """Return rows of the files `title` for a group of shards: a page's key and its value."""
         files = [self.file(title, part, "keys") for part in range(self._parts)]
         return np.concatenate([read_keys(path, 2, self.bits_of_group, group) for path in files])
 
     def count_clustered_pages(self) -> int:
-        """Return the number of pages with matches in large languages."""
+        """Return the number of pages with near-duplicates in languages that this class handles."""
         return self.notes("labels", "pages", self._parts) if self._may_be_large else 0
 
     @property
@@ -235,7 +239,7 @@ class Stars(Exchange):
         return ((groups - np.uint64(1)) << np.uint64(64 - self.bits_of_group)) | (pages & PLACE)
 
     def ranks(self, group: int) -> np.ndarray:
-        """Return the ranks of the pages of a group."""
+        """Return the ranks (`rank_pages`) of the pages in a group of shards."""
         data = storage.read_bytes(self.file("keys", group, "ranks"))
         return np.frombuffer(data, np.uint64).reshape(self.groups[group].pages, -1)
 

@@ -31,7 +31,7 @@ Mc4Release = Literal["3.0.1", "3.1.0"]
 #: LDNOOBW's lists for languages that mC4 does not have.
 _OTHER_LISTS = frozenset(["kab", "tlh"])
 
-#: Languages whose listed words match even without a gap around them.
+#: Languages in which bad words also match inside longer words, by release of mC4.
 _UNSPACED: dict[Mc4Release, frozenset[str]] = {
     "3.0.1": frozenset(["th", "zh"]),
     "3.1.0": frozenset(["ja", "th", "zh"]),
@@ -84,7 +84,7 @@ def load_badwords(directory: str | Path) -> WordLists:
 
 
 def identity(lists: WordLists) -> dict[str, Any]:
-    """Return a build's settings about the lists: their languages and a digest of all entries."""
+    """Return what identifies lists of bad words: their languages and a digest of all entries."""
     digest = hashlib.sha256(canonical_json(lists).encode()).hexdigest()
     return {"languages": [lang for lang, _ in lists], "sha256": digest}
 
@@ -173,7 +173,7 @@ class BadWords(ListRule):
         check_fields(self)
 
     def settings(self) -> dict[str, Any]:
-        """Return the fields; replace the lists by their languages and a digest."""
+        """Return the rule's settings, with languages and a digest in place of the word lists."""
         return {
             "badwords": identity(load_badwords(self.badwords)) if self.badwords else None,
             "badwords_filter_fraction": self.badwords_filter_fraction,
@@ -181,9 +181,9 @@ class BadWords(ListRule):
         }
 
     def find_looser(self, was: Mapping[str, Any]) -> list[str]:
-        """Name the changed settings; return [] if the only change sets the fraction to 1.
+        """Name the changed settings that may keep a page that was dropped before.
 
-        A fraction of 1 keeps no page that was dropped before.
+        A new `badwords_filter_fraction` of 1 alone keeps no such page, so return [].
         """
         all_dropped = (
             was.keys() == {"badwords_filter_fraction"} and self.badwords_filter_fraction == 1

@@ -27,8 +27,8 @@ from mswitch.pipelines.records import Page
 #: Lowest and highest allowed values, by name; None if there is no limit.
 Limits = Mapping[str, tuple[float | None, float | None]]
 
-#: Names of changes other than changed settings: the code of a user's rule, and the language that an
-#: earlier rule identifies.
+#: What may change although a rule's settings stay the same: the code of a user's rule, and the
+#: language that an earlier rule identifies.
 ITS_CODE, THE_LANGUAGE = "its code", "the language"
 
 _NO_COLUMNS: Mapping[str, str] = MappingProxyType({})
@@ -96,7 +96,7 @@ class Step:
         return page.text
 
     def prepare(self, directory: str) -> dict[str, Any]:
-        """Return new values of fields for workers; called once, when a build starts.
+        """Prepare the step for workers when a build starts; return new values of its fields.
 
         By default, copy local files to `directory`, even if workers could read them in place.
 
@@ -157,7 +157,7 @@ class Rule(Step):
     def known_reasons(
         self, pages: Sequence[Page], changed: Collection[str]
     ) -> Sequence[str | None] | None:
-        """Return `reasons` for a corpus's documents, judging only by their labels and columns.
+        """Return the reason to drop each stored document, judged by its label and columns only.
 
         Args:
             pages: documents.
@@ -206,7 +206,7 @@ class Rule(Step):
         return ()
 
     def describe(self, page: Page) -> Mapping[str, Any]:
-        """Return the values that `reason` compared with its limits, for `mswitch corpus inspect`.
+        """Return the page's values that the rule limits; `mswitch corpus inspect` prints them.
 
         It is called after `reason`. By default, return the columns that the rule adds.
         """
@@ -233,13 +233,13 @@ class ListRule(Rule):
 
     def settings(self) -> dict[str, Any]:
         settings = super().settings()
-        # `saved` counts as a setting only in a user's rule.
+        # The field `saved` is a setting only in a user's rule, not in built-in rules.
         if type(self).__module__.startswith("mswitch."):
             settings.pop("saved", None)
         return settings
 
     def load(self) -> Any:
-        """Read the user's lists."""
+        """Read the lists that the user gave, such as blocklists."""
         raise NotImplementedError
 
     def prepare(self, directory: str) -> dict[str, Any]:
@@ -257,7 +257,7 @@ class ListRule(Rule):
 
 @functools.lru_cache(maxsize=4)
 def _read_saved(path: str) -> Any:
-    """Read the file of `prepare`; the threads of a process share the result."""
+    """Read lists that `ListRule.prepare` saved; the threads of a process share them."""
     return pickle.loads(storage.read_bytes(path))  # noqa: S301, of this build's own directory
 
 

@@ -86,7 +86,9 @@ def load_blocklist(paths: Sequence[str | Path]) -> BlockedUrls:
                 _make_exact_key(host, path, query) if query else f"{host}{slash}{path}".rstrip("/")
             )
             entries.setdefault(_hash(key), names.index(name))
-        if not number and file in map(str, paths):  # empty lists occur in published directories
+        # Published directories contain empty blocklists, so refuse only an empty file that the user
+        # gave.
+        if not number and file in map(str, paths):
             raise UserError(f"the blocklist {shown} has no entry: give one domain per line")
     if len(names) > 255:
         raise UserError(f"{len(names)} blocklists: give at most 255, or join some")

@@ -20,5 +20,4 @@ class KeepCharset(Edit):
         return False
 
     def edit(self, page: Page) -> None:
-        """Copy a page's two encodings from its attributes to its columns."""
         page.columns |= {name: getattr(page, name) for name in self.columns}

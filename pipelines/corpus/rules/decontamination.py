@@ -48,7 +48,7 @@ class EvaluationItem:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Contamination:
-    """An item on a page: the number of its distinct n-grams, and how many of them match."""
+    """An evaluation item in a page: the number of its distinct n-grams, and how many match."""
 
     page: int
     set: str
@@ -176,7 +176,7 @@ class EvaluationIndex:
         return len(self.items)
 
     def check(self, texts: Sequence[str]) -> list[Contamination]:
-        """Return the items that pages contain, sorted by page and item."""
+        """Return the evaluation items that the texts contain, sorted by page and item."""
         matches = []
         for start, stop in chunks(texts):
             words = cut(texts[start:stop])
@@ -233,7 +233,7 @@ class Decontaminate(ListRule):
         }
 
     def find_looser(self, was: Mapping[str, Any]) -> list[str]:
-        """Name `contamination_share` if it grew, and `evaluation_sets` if an old set is missing."""
+        """Name `contamination_share` if it was raised, and `evaluation_sets` if a set is gone."""
         now, looser = self.settings(), {*was} - {THE_LANGUAGE}
         if now["contamination_share"] <= was.get("contamination_share", 1):
             looser.discard("contamination_share")
@@ -242,7 +242,6 @@ class Decontaminate(ListRule):
         return sorted(looser)
 
     def load(self) -> EvaluationIndex:
-        """Read the items."""
         return EvaluationIndex(read_evaluation_sets(self.evaluation_sets), self.contamination_share)
 
     def reasons(self, pages: Sequence[Page]) -> list[str | None]:

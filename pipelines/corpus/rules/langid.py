@@ -50,8 +50,9 @@ _REFUSED = re.compile(
 
 #: CLD3 has no answer for shorter text.
 MIN_BYTES = 100
-#: Maximum characters of a text for the identifiers; of a longer text, they get three pieces
-#: (`sample`). The South Slavic cues are rare, so three times as many characters are searched.
+#: CLD2 and CLD3 get at most this many characters of a text; of longer text, three pieces
+#: (`sample`). South Slavic cues are rare, so they are searched in the first 3 * MAX_CHARACTERS
+#: characters.
 MAX_CHARACTERS = 3_000
 #: Lowest accepted share of a text's letters that are in the script of the text's language.
 MIN_SCRIPT_SHARE = 0.5
@@ -63,7 +64,8 @@ MIN_POINTS_SHARE = 0.6
 MIN_CLD2_PERCENT = 90
 #: CLD2 knows the language of text that gets more points than this in any language.
 ROMANISED_POINTS = 450
-#: Factor on the odds of a South Slavic language for each identifier that guesses this language.
+#: If CLD2 or CLD3 guesses a South Slavic language, the guess multiplies this language's odds by
+#: this factor.
 AGREEMENT_ODDS = 1.5
 
 
@@ -85,7 +87,7 @@ class LanguagePolicy:
 
 @functools.cache
 def read_language_policies() -> Mapping[str, LanguagePolicy]:
-    """Read the policies by code; language_policy.csv has a row for each code of languages.csv."""
+    """Read, for each code of languages.csv, which identifier decides, and its limits."""
     return MappingProxyType(
         {
             row["code"]: LanguagePolicy(
@@ -225,7 +227,7 @@ class TwoIdentifiers:
         return cld3 if reason == "identifiers_disagree" else cld2, cld3, reason
 
     def _doubt(self, cld3: Guess, cld2: Guess) -> Reason:
-        """Return why the two guesses together do not determine a language, or ""."""
+        """Return why the guesses of CLD2 and CLD3 do not determine the language, or ""."""
         if not cld3.lang:
             return "low_confidence" if cld2.lang else "no_guess"
         if cld3.lang != cld2.lang:
@@ -248,7 +250,7 @@ class TwoIdentifiers:
         return "" if guess.lang in self._policies else "other_language"
 
     def _score(self, guess: Guess) -> float:
-        """Return the guess's points as a share of the language's usual points.
+        """Return CLD2's points of the text, divided by the usual points of the guessed language.
 
         Without points, return the guess's share of the text.
         """

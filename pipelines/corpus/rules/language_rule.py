@@ -12,7 +12,8 @@ from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.languages import UNDETERMINED, find_code, languages, parse_codes
 from mswitch.pipelines.records import Page
 
-#: Note on a page: the language in its label, if this is compared with the identified language.
+#: Private column of a page: its language by the input's label, for comparison with the identified
+#: language.
 LABEL = "_label"
 
 
@@ -93,13 +94,16 @@ class LanguageRule(Rule):
         return [self._by_label(page) for page in pages] if labelled else None
 
     def find_looser(self, was: Mapping[str, Any]) -> list[str]:
-        """Name settings that keep more labels, or that may give a dropped page a kept label."""
+        """Name changed settings that may keep a page that was dropped before.
+
+        A looser setting keeps more languages, or may change the page's label to a kept language.
+        """
         labels = sorted(was.keys() & {"languages", "keep_und"})
         before = self.change({name: was[name] for name in labels})
         wider = [] if self.kept <= before.kept else labels
         others = {name: value for name, value in was.items() if name not in labels}
-        # If the rule keeps `und`, any other changed setting may be looser: with its new value, the
-        # rule may label a dropped page `und`, and so keep it.
+        # If the rule keeps `und`, any other changed setting may be looser. The rule may now label a
+        # dropped page `und`, and so keep it.
         return wider + ([*others] if UNDETERMINED in self.kept else super().find_looser(others))
 
     def _by_label(self, page: Page) -> str | None:
@@ -113,5 +117,5 @@ class LanguageRule(Rule):
         return f"{page.lang} {page.lang_score:.3f}: {page.text}"
 
     def describe(self, page: Page) -> Mapping[str, Any]:
-        """Return the page's language, its score and the columns of the rule."""
+        """Return the page's language, its score and the columns that this rule adds."""
         return {"lang": page.lang, "lang_score": page.lang_score, **super().describe(page)}

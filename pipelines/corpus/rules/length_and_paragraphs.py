@@ -78,7 +78,7 @@ class Paragraphs(Rule):
         return "short_lines" if longest < limit and self.is_short(page, longest) else None
 
     def is_short(self, page: Page, longest: int) -> bool:
-        """Return whether a third-longest line that is below the limit is too short for the page."""
+        """Return whether to drop a page whose third-longest line, `longest`, is below the limit."""
         return True
 
     def describe(self, page: Page) -> dict[str, int]:
@@ -86,7 +86,7 @@ class Paragraphs(Rule):
         return {"lines": page.utf8.count(b"\n") + 1, "third_longest_line": longest}
 
     def limits(self, page: Page | None = None) -> Limits:
-        """Return the limits; dense scripts may have a lower limit on the third-longest line."""
+        """Return the limits on lines; in dense scripts, the third-longest line may be shorter."""
         least = self.min_long_line_characters
         return {"lines": (self.min_lines, None), "third_longest_line": (least, None)}
 

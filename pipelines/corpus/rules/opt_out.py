@@ -69,7 +69,7 @@ class OptOut(Rule):
         object.__setattr__(self, "robots", tuple(robot.strip().lower() for robot in self.robots))
 
     def response_reason(self, headers: Iterable[tuple[str, str]], html: str) -> str | None:
-        """Return the first honoured signal of a page as a reason to drop it, or None."""
+        """Return the reason to drop a page, its first opt-out signal in `honour`, or None."""
         signals = find_opt_outs(headers, html, self.robots)
         return next((f"opt_out_{name}" for name in self.honour if name in signals), None)
 
@@ -96,7 +96,7 @@ def find_opt_outs(
     words = ("robots", "tdm-reservation", *robots)
     for (tag,) in map(re.Match.groups, _META.finditer(html)):
         lowered = tag.lower()
-        # Skip tags without signals, such as descriptions and character sets.
+        # Skip meta tags that cannot contain an opt-out, such as descriptions and character sets.
         if not any(word in lowered for word in words):
             continue
         attributes = {

@@ -187,7 +187,7 @@ def _has_form_of_phone(written: str) -> bool:
 
 
 def _is_date(groups: list[str]) -> bool:
-    """Return whether the first three groups are day, month and year, in any usual order."""
+    """Return whether the first three numbers look like a date, in any usual order."""
     if len(groups) < 3:
         return False
     sizes = [len(group) for group in groups[:3]]

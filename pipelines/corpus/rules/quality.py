@@ -32,10 +32,10 @@ from mswitch.pipelines.records import Page, list_columns
 TOP_NGRAMS = (2, 3, 4)
 DUPLICATE_NGRAMS = (5, 6, 7, 8, 9, 10)
 
-#: Columns and their types; columns.csv has their meanings. All shares are between 0 and 1. Where
-#: most of a page is in a script without spaces, letters are divided by the letters per word. Pages
-#: have no blank lines, so lines are paragraphs. N-grams cover characters of words. N-grams in
-#: `top_` columns occur at least twice.
+#: Types of the quality columns; columns.csv has their meanings. All shares are between 0 and 1. If
+#: a page is mostly in a script without spaces, its word count is its letters divided by the letters
+#: per word. Pages have no blank lines, so lines are paragraphs. N-gram shares count only characters
+#: of words. N-grams in `top_` columns occur at least twice.
 COLUMNS: Mapping[str, type] = {
     column.removeprefix("q_"): np.dtype(kind).type
     for column, kind in list_columns("quality").items()
@@ -55,7 +55,7 @@ def measure_quality(
     stop_words: Mapping[str, str] = STOP_WORDS,
     locales: Sequence[str] = (),
 ) -> dict[str, np.ndarray]:
-    """Return the `COLUMNS` of pages.
+    """Measure the quality columns (`COLUMNS`) of pages.
 
     Args:
         words: their words.
@@ -92,7 +92,10 @@ def _measure_words(words: Words) -> dict[str, np.ndarray]:
 
 
 def _stop_words(words: Words, lists: Sequence[tuple[str, bool]]) -> np.ndarray:
-    """Count each page's distinct stop words; `lists` has the words and whether ICU cut the page."""
+    """Count the distinct stop words of each page.
+
+    For each page, `lists` has the stop words, and whether ICU found the page's words.
+    """
     known = {
         (listed, whole): hash_stop_words(listed, whole=whole)
         for listed, whole in sorted(set(lists))
@@ -302,7 +305,7 @@ class GopherQuality(ListRule):
             yield "repeated_ngrams", f"duplicate_{n}gram_share", 0, most
 
     def find_settings(self, reason: str) -> Sequence[str]:
-        """Return the limits of a reason, and the file of limits if there is one."""
+        """Return the settings that may drop a page for `reason`, with `thresholds` if it is set."""
         columns = sorted(
             {
                 _NGRAM_SHARE.sub("ngram_shares", name)
@@ -332,7 +335,7 @@ class GopherQuality(ListRule):
     def known_reasons(
         self, pages: Sequence[Page], changed: Collection[str]
     ) -> Sequence[str | None] | None:
-        """Judge pages by their columns, unless `stop_words` or `segmenter` changed the columns."""
+        """Judge pages by stored columns; return None if `stop_words` or `segmenter` changed."""
         own = {field.name for field in dataclasses.fields(GopherQuality)}
         own -= {"stop_words", "segmenter"}
         measured = all(CORPUS_COLUMNS.keys() <= page.columns.keys() for page in pages)
@@ -407,7 +410,10 @@ class GopherQuality(ListRule):
         } | ({LANG_SCORE: page.lang_score} if self.thresholds else {})
 
     def limits(self, page: Page | None = None) -> Limits:
-        """Return the limits; limits on stop words and word length apply only to known values."""
+        """Return the limits on quality columns.
+
+        Limits on stop words and word length ignore pages without these values.
+        """
         allowed: dict[str, tuple[float | None, float | None]] = {}
         own = self.loaded[1].get(page.lang, {}) if page else {}
         for _, column, *limits in self.each_limit():

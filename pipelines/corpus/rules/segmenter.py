@@ -11,7 +11,8 @@ from mswitch.pipelines.errors import UserError
 #: Languages in which ICU finds words by a dictionary, or syllables (Tibetan).
 LANGUAGES = ("bo", "ja", "km", "lo", "my", "th", "zh")
 
-#: Starts, ends and unspaced scripts of units, as in `words.Words`.
+#: Starts, ends and scripts of units. A unit is a word (script 0) or a letter of a script without
+#: spaces.
 Units = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
@@ -41,7 +42,7 @@ def segment(
     texts: Sequence[str], locales: Sequence[str], page_starts: np.ndarray, letters: np.ndarray,
     units: Units,
 ) -> Units:  # fmt: skip
-    """Replace the units of pages with the words that ICU finds, if the page has a locale.
+    """Split pages that have a locale into words by ICU; other pages keep their `units`.
 
     Args:
         texts: the pages.

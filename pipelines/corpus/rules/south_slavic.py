@@ -19,14 +19,14 @@ from typing import NamedTuple
 from mswitch.pipelines.own_tables import read_own_table
 
 LANGUAGES = ("bs", "hr", "sr-Latn")
-#: Factor by which a cue is more likely in a language that uses it, per unit of weight.
+#: A typical word of weight 1 multiplies the odds of the languages that use it by this factor.
 _ODDS = 4.0
-#: Maximum number of hits to count for each line of the table, because a page repeats its words.
+#: Count at most this many matches of a pattern of typical words, because a page repeats its words.
 _MOST_HITS = 3
 
 
 class Cue(NamedTuple):
-    """A line of the table: languages, and the weight and pattern of words that they use."""
+    """Pattern of words that are typical of some languages, and its weight as evidence."""
 
     languages: frozenset[str]
     weight: float
@@ -35,7 +35,7 @@ class Cue(NamedTuple):
 
 @functools.cache
 def cues() -> tuple[Cue, ...]:
-    """Read the table and compile its patterns."""
+    """Read south_slavic_cues.csv and compile its patterns of typical words."""
     return tuple(
         Cue(
             frozenset(row["languages"].split()),

@@ -13,7 +13,7 @@ _BIT, _BITS = np.uint64(1), np.uint64(63)
 
 
 class Counts(NamedTuple):
-    """Counts of each page, float64 [pages].
+    """Counts of words and characters by page; each array is float64 [pages].
 
     Attributes:
         words: units; a unit that is a letter counts as a part of a word.

@@ -72,7 +72,7 @@ def _mix_codes() -> np.ndarray:
 
 
 def list_powers(values: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return more than `values` powers of an odd number, and the same powers of its inverse."""
+    """Return more than `values` powers of an odd number, and of its inverse modulo 2**64."""
     return _compute_powers(max(10, values.bit_length()))
 
 
@@ -113,7 +113,7 @@ class SpanHashes:
 
     @classmethod
     def over(cls, values: np.ndarray) -> "SpanHashes":
-        """Return the hashes of spans of these values."""
+        """Compute the prefix sums from which any span of an array can be hashed."""
         powers, inverses = list_powers(len(values))
         sums = np.zeros(len(values) + 1, np.uint64)
         np.cumsum(values * powers[: len(values)], out=sums[1:])
@@ -159,11 +159,11 @@ class Words:
 
     @functools.cached_property
     def spans(self) -> SpanHashes:
-        """Hashes of spans of units."""
+        """Hashes of sequences of words, or of letters in scripts without spaces."""
         return SpanHashes.over(self.hashes)
 
     def units(self, words: int) -> np.ndarray:
-        """Return the length in units of an n-gram of `words` words, for each page: int64 [pages].
+        """Return how many words or letters an n-gram of `words` words has: int64 [pages].
 
         In scripts without spaces a unit is a letter, so a word has several units.
         """
@@ -234,7 +234,7 @@ def cut(texts: Sequence[str], locales: Sequence[str] = ()) -> Words:
 
 @compiled
 def _find_units(codes, properties_of, block_of, mixed_of, powers):
-    """Look up and hash each character, and find the units.
+    """Hash characters; split text into words, and scripts without spaces into letters.
 
     The last character must not be part of a unit.
 
@@ -244,7 +244,8 @@ def _find_units(codes, properties_of, block_of, mixed_of, powers):
     """
     properties = np.empty(len(codes), np.uint8)
     sums = np.zeros(len(codes) + 1, np.uint64)
-    # A text has fewer units than characters, because the last character is in no unit.
+    # Each unit (word or letter) has at least one character, so arrays of this size are large
+    # enough.
     most = max(1, len(codes))
     starts, ends = np.empty(most, np.int64), np.empty(most, np.int64)
     scripts = np.empty(most, np.uint8)
