@@ -19,7 +19,7 @@ CHANGE_POINTS = _list_points(
 )
 #: Fault points that only removals pass.
 REMOVAL_POINTS = _list_points("corpus", "after_removal")
-#: Points of fault injection that a build of a corpus passes only with profile `modern`.
+#: Fault points in the code of a corpus build that runs only with profile `modern`.
 MODERN_POINTS = _list_points(
     "corpus", "after_near_keys after_near_matches after_near_clusters after_bands_fingerprints"
 )

@@ -171,7 +171,7 @@ def _read_items(path: str, _before: int = 0) -> list[tuple[int, Any]]:
 def _watch(lists: Sequence[Tasks], stage: str, stop: threading.Event) -> None:
     """Report slow tasks and the progress of lists of tasks, one list after the other.
 
-    A task is done when its note, a file with its result, exists. When stopped, report again.
+    A task is done when its note, a file with its result, exists. After `stop`, report once more.
     """
     for tasks in lists:
         sizes, scale, unit = [1] * len(tasks.items), 1, tasks.unit

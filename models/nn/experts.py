@@ -294,8 +294,8 @@ class SwitchFeedForward(nnx.Module):
             check_vma=not grouped,  # Megablox does not say over which axes its output varies
         )
         def local(tokens: Array, expert: Array, into: list[Array], back: Array) -> Array:
-            # Mark tokens as varying over the mesh axis `model`, like kernels. Then both branches of
-            # `lax.cond` in `_compute_blocks` have the same type: with and without kernels.
+            # The experts' kernels vary over the mesh axis `model`. Mark tokens in the same way:
+            # both branches of `lax.cond` in `_compute_blocks` must have the same type.
             tokens = jax.lax.pcast(tokens, "model", to="varying")
             return jax.lax.psum(compute(tokens, expert, into, back), "model")
 

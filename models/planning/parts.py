@@ -39,8 +39,8 @@ def name_parts(module: Module, computation: Computation) -> dict[str, str]:
     for instruction in computation.values():
         for operand in operands[instruction.name]:
             users[operand.name].append(instruction)
-    # Operands come before the instructions that use them. So a forward pass copies parts of the
-    # step from operands to users, and a backward pass copies parts from users to operands.
+    # Operands come before the instructions that use them. So read instructions in this order to
+    # pass parts on to users, and in reverse order to pass parts to operands.
     for order, others in ((list, operands), (reversed, users)):
         for instruction in order(computation.values()):
             named = [other for other in others[instruction.name] if other.name in parts]

@@ -120,7 +120,7 @@ class RunFiles:
 
     @contextlib.contextmanager
     def checkpoint(self, step: int, part: str = PARAMETERS) -> Iterator[None]:
-        """Keep files of a checkpoint in `directory` during a `with` block: all if `part` is ""."""
+        """Provide files of a checkpoint in `directory` in a `with` block; `part` "" means all files."""
         del step, part
         yield
 

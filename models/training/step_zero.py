@@ -26,7 +26,7 @@ class BucketRun(RemoteOutput):
         self.directory = files.directory
 
     def claim(self) -> None:
-        """Delay the claim until `publish`: the lease already keeps out runs with other settings."""
+        """Claim nothing before `publish`: the lease of the run already refuses other settings."""
 
     def publish(self, manifest: Mapping[str, Any]) -> dict[str, Any]:
         """Upload the files, config.json first, metadata last; then publish like other outputs."""

@@ -14,8 +14,8 @@ _NEWLINE, _RETURN = b"\n\r"
 _SPACE = np.array([chr(code).isspace() for code in range(128)])
 #: `is_source` counts the signs of HTML or script in a text, such as "<" and "{". A text with fewer
 #: signs than `_MIN_SIGNS` is prose. A text is source code if at least `_MARKUP_SHARE` of its bytes
-#: are signs. The share `_SCRIPT_SHARE` suffices if half of its bytes are in lines that end like
-#: script.
+#: are signs. If half of the text's bytes are in lines that end like script, `_SCRIPT_SHARE` is
+#: enough.
 _MIN_SIGNS, _MARKUP_SHARE, _SCRIPT_SHARE = 20, 0.05, 0.02
 _SIGNS, _SCRIPT_ENDS = b"<>{};=", (b";", b"{", b"}", b">")
 #: A byte continues a character in UTF-8 if its bits in `_MARK` equal `_WITHIN`.

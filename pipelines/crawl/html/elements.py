@@ -77,7 +77,7 @@ STARTS_CLOSE = _combine_by_name(
         (GROUP, OPTION),
     ]
 )
-# Kinds of elements that may be open inside an element that a start tag closes; they close too.
+# A start tag may close an open element. Open elements of these kinds inside it close with it.
 STARTS_CLOSE_WITH = _combine_by_name(
     [
         (ITEM, PARAGRAPH),
@@ -87,7 +87,7 @@ STARTS_CLOSE_WITH = _combine_by_name(
         (ROWS, _ROW_PARTS | ROW),
     ]
 )
-# Kinds of elements that may be open inside the element that an end tag closes; they close too.
+# An end tag closes its element. Open elements of these kinds inside it close with it.
 ENDS_CLOSE_WITH = _combine_by_name(
     [(SPECIAL, _IMPLIED), (GROUP, OPTION), (ROW, _ROW_PARTS), (ROWS, _ROW_PARTS | ROW)]
 )

@@ -68,7 +68,7 @@ _MOST_IMPLIED = 4
 _MOST_EQUAL = 3
 # Maximum bytes of names and tags to compare; longer names and tags count as different.
 _MOST_COMPARED = 256
-# Value for an end tag within SVG: the tag closes its element and all elements inside.
+# Kinds that an end tag within SVG closes: its element, and elements of all kinds inside it.
 _ANY = -1
 
 
@@ -195,7 +195,7 @@ def _open(html, opened, number, start, stop, tag_stop, attributes):
 
 @compiled
 def _measure(html, limit):  # noqa: PLR0912, PLR0915, one pass
-    # Maximum depth of the stack of open elements. A deeper stack costs more than `limit`.
+    # A page with a deeper stack of open elements costs more than `limit`, so it is refused.
     most = 4 + int(np.sqrt(2.0 * limit))
     opened = _Open(np.empty((most, 5), np.int64), np.array([0, 0, 0, 0, -1]))
     sums = opened.sums
