@@ -120,7 +120,7 @@ class RunFiles:
 
     @contextlib.contextmanager
     def checkpoint(self, step: int, part: str = PARAMETERS) -> Iterator[None]:
-        """Provide files of a checkpoint in `directory` in a `with` block; `part` "" means all files."""
+        """Provide a checkpoint's files in `directory` in a `with` block; `part` "" means all."""
         del step, part
         yield
 
