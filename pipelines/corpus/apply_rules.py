@@ -76,8 +76,8 @@ def _ask(rule: Rule, pages: Sequence[Page], recipe: Recipe) -> Sequence[str | No
             note(f"rule {rule.name} at {pages[0].source}")
         reasons = rule.reasons(pages)
         if len(reasons) != len(pages):
-            # Do not retry page by page: for a single page, the rule may return one reason, which
-            # would hide its error.
+            # Do not call the rule again for each page: a wrong rule may return one reason for one
+            # page, as a right rule does.
             raise UserError(
                 f"rule {rule.name} of recipe {recipe.name} returned {len(reasons)} reasons for "
                 f"{len(pages)} pages: return one for each, None to keep it"
@@ -120,7 +120,7 @@ def make_edit(edit: Edit, page: Page, recipe: Recipe) -> None:
 
 
 def call_step(step: Step, method: str, *given: Any, recipe: Recipe, at: str) -> Any:
-    """Call a method of a rule or edit; errors name `at`, the source of its input."""
+    """Call a method of a recipe step; errors name `at`, the source of the step's input."""
     kind = "edit" if isinstance(step, Edit) else "rule"
     note(f"{kind} {step.name} at {at}")
     try:

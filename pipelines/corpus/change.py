@@ -291,8 +291,8 @@ def _change_card(base: Base, whole: Mapping[str, Any]) -> None:
     if changed is not None:
         write_atomically(path, changed)
     elif _apply_edits(card, after, before) is None:
-        # If a killed run had already updated the card, the reverse edits would fit. They do not
-        # fit, so a user edited the card.
+        # A killed run has not updated the card, because the figures after the change are not in it.
+        # So a user edited the card.
         say("corpus", f"{path} was edited and stays as it is; its figures are out of date")
 
 

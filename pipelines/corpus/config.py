@@ -279,7 +279,7 @@ def _parse_changes(entries: Iterable[str], recipe: Recipe) -> dict[str, dict[str
         f"{step.name}.{field.name}": (step, field.name)
         for step in steps
         for field in dataclasses.fields(step)
-        if field.repr  # users cannot set fields without repr; a build sets them for workers
+        if field.repr  # fields without `repr` are set by a build, not by users
     }
     changes = collections.defaultdict[str, dict[str, Any]](dict)
     for entry in entries:

@@ -231,8 +231,8 @@ def fit_weights(sizes: np.ndarray, dropped: np.ndarray, most: int) -> list[tuple
     """
     kinds, place = np.unique(sizes, return_inverse=True)
     counts, lost = (np.bincount(place, weights=of) for of in (None, dropped))
-    # A group joins neighbouring cluster sizes. Its array has the smallest size, the number of
-    # documents and the number of dropped documents.
+    # A group joins consecutive cluster sizes. The array of a group has the smallest of these sizes,
+    # the number of documents and the number of dropped documents.
     groups: list[np.ndarray] = []
     for row in zip(kinds, counts, lost, strict=True):
         if groups and groups[-1][1] < _FEWEST_OF_SIZE:

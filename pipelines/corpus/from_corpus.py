@@ -104,7 +104,7 @@ class BuildFromCorpus(Build):
         return entries
 
     def merge_contamination(self, report: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Add to the report the source corpus's matches with the report's evaluation sets."""
+        """Add matches of the source corpus to the report, for evaluation sets in the report."""
         before = storage.join(self.source.directory, DECONTAMINATION)
         if not storage.exists(before):
             return report

@@ -84,7 +84,7 @@ def hash_windows(text: str) -> np.ndarray:
 
 
 def _read_training(opened: Corpus, keys: np.ndarray) -> tuple[np.ndarray, dict[str, HeavyHitters]]:
-    """Return which `keys` training text has, and its characters by language and site.
+    """Return which `keys` occur in training text, and numbers of characters by language and site.
 
     `keys` are sorted hashes of windows.
     """

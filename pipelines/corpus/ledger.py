@@ -113,8 +113,8 @@ class Ledger:
         if rejected.stage == READ and len(self.places[reason]) < MOST_PLACES:
             self.places[reason].append(int(rejected.source.rpartition("@")[2]))
         digest = fingerprint(rejected.source).hex()
-        # Samples are the records with the smallest hashes. Other records end here, so their details
-        # are never computed.
+        # Samples are the records with the smallest hashes. Messages of other records are never
+        # computed.
         if digest < self._bounds.get(reason, _NO_BOUND):
             explained = rejected.explained()
             fields = {name: getattr(explained, name) for name in _SAMPLED}

@@ -221,8 +221,8 @@ def _count_requests(
     # The result file of each ingest or finish task is read three times. Each file of stored pages
     # is read twice, first only for its number of lines.
     tasks, writes, opens, ranges = groups, (2 + kinds) * groups, 5 * files + 3 * groups, 0
-    # To get earlier deduplications' decisions, a group of shards reads `places` whole files and
-    # `choices` byte ranges.
+    # Numbers of files and of byte ranges that a group of shards reads for the decisions of earlier
+    # deduplications.
     places = choices = 0
     for step in recipe.dedups:
         shared, near = buckets[step.name], isinstance(step, NearDedup)

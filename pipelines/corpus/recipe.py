@@ -188,7 +188,7 @@ class Recipe:
 
     @functools.cached_property
     def added_columns(self) -> list[pa.Field]:
-        """Columns that ingest adds to documents: from the input, its steps and `marks` rules."""
+        """Columns that ingest adds to documents: columns of ingest's steps, kept input columns."""
         labels = [DOCUMENT_SCHEMA.field(name) for name in ("lang", "lang_score")]
         by_ingest = any(isinstance(step, LanguageRule) for step in self.ingest)
         added = _list_fields([*self.ingest, *self.marks])

@@ -69,7 +69,7 @@ class LineDedup(Dedup):
     def reasons(
         self, pages: Sequence[Page], chosen: Sequence[Any], lines: collections.Counter[str]
     ) -> list[str | None]:
-        """Remove lines that stay on another page; return `no_own_lines` if no line is left."""
+        """Remove lines whose kept copy is on another page; return `no_own_lines` if none stays."""
         reasons: list[str | None] = []
         for page, kept in zip(pages, chosen, strict=True):
             hashes = unpack(page.columns["line_hashes"])

@@ -31,7 +31,8 @@ from mswitch.pipelines.languages import UNDETERMINED, languages
 
 #: Number of tasks that share the languages.
 _PARTS = 16
-#: Languages that `mswitch.pipelines.languages` lacks share this many language numbers, by a hash.
+#: Number of numbers for languages that are not in `mswitch.pipelines.languages`. A hash of the
+#: language chooses one of them.
 _OTHERS = 16
 
 
@@ -83,7 +84,7 @@ class NearDuplicates(Stars):
                 | np.uint64((group.number + 1) << PAGE_BITS)
                 | pages.astype(np.uint64)
             )
-            # Take only chosen pages: pages that a rule marked for dropping have no keys.
+            # Pages that a rule marked for dropping have no keys, so take only pages without a mark.
             keys = unpack_column(table["band_keys"].take(pa.array(chosen)))
             yield np.column_stack([keys, np.repeat(numbers, self.step.bands)])
 

@@ -24,8 +24,8 @@ from mswitch.pipelines.corpus.dedup.key_files import (
 )
 from mswitch.pipelines.file_tasks import Tasks
 
-#: Maximum number of near-duplicate pairs of a language that one worker holds in memory. This module
-#: clusters languages with more pairs.
+#: Maximum number of near-duplicate pairs of a language that one worker holds in memory. If there
+#: are more pairs, this module clusters the pages of the language.
 LARGE_PAIRS = 10_000_000
 #: Number of steps (small-star or large-star) that many workers share. The first step and the last
 #: step are small-star steps. One worker does any later steps.
@@ -54,7 +54,7 @@ class Stars(Exchange):
     large_pairs: int = dataclasses.field(default_factory=lambda: LARGE_PAIRS)
 
     def make_star_lists(self) -> list[Tasks]:
-        """Return the task lists that cluster languages with too many pairs for one worker.
+        """Return the task lists that cluster pages of languages with too many pairs for a worker.
 
         The result is [] if no language can have more than `large_pairs` pairs.
         """
@@ -108,7 +108,7 @@ class Stars(Exchange):
         return {"rows": self._write("edges", bucket, lambda: [np.sort(edges)[:, ::-1]], len(edges))}
 
     def star(self, step: int, part: int) -> dict[str, int]:
-        """Do a small-star or large-star step on part of the pages, while rounds make changes."""
+        """Do a star step on part of the pages, unless the previous round changed nothing."""
         last = (step - 1) // 2 * 2
         if not self.find_large():
             return {"changed": 0}

@@ -87,7 +87,7 @@ class LanguagePolicy:
 
 @functools.cache
 def read_language_policies() -> Mapping[str, LanguagePolicy]:
-    """Read, for each code of languages.csv, which identifier decides, and its limits."""
+    """Read the policy of each language, by its code in languages.csv."""
     return MappingProxyType(
         {
             row["code"]: LanguagePolicy(
@@ -250,7 +250,7 @@ class TwoIdentifiers:
         return "" if guess.lang in self._policies else "other_language"
 
     def _score(self, guess: Guess) -> float:
-        """Return CLD2's points of the text, divided by the usual points of the guessed language.
+        """Return CLD2's points of the text, divided by its usual points for text in the language.
 
         Without points, return the guess's share of the text.
         """

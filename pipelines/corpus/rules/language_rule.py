@@ -102,8 +102,8 @@ class LanguageRule(Rule):
         before = self.change({name: was[name] for name in labels})
         wider = [] if self.kept <= before.kept else labels
         others = {name: value for name, value in was.items() if name not in labels}
-        # If the rule keeps `und`, any other changed setting may be looser. The rule may now label a
-        # dropped page `und`, and so keep it.
+        # If the rule keeps `und`, each other changed setting counts as looser: with the new
+        # setting, the rule may label a page `und` that it dropped before.
         return wider + ([*others] if UNDETERMINED in self.kept else super().find_looser(others))
 
     def _by_label(self, page: Page) -> str | None:

@@ -69,7 +69,7 @@ class OptOut(Rule):
         object.__setattr__(self, "robots", tuple(robot.strip().lower() for robot in self.robots))
 
     def response_reason(self, headers: Iterable[tuple[str, str]], html: str) -> str | None:
-        """Return the reason to drop a page, its first opt-out signal in `honour`, or None."""
+        """Return a page's first opt-out signal in `honour`, as a reason to drop it, or None."""
         signals = find_opt_outs(headers, html, self.robots)
         return next((f"opt_out_{name}" for name in self.honour if name in signals), None)
 

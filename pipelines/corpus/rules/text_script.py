@@ -23,8 +23,7 @@ _TABLE_SIZE = 0x32400
 def _make_table() -> np.ndarray:
     """Return a table of 205 kB: for each code point, the index of its script in SCRIPTS."""
     table = np.full(_TABLE_SIZE, _NEUTRAL, np.uint8)
-    # Write the index for all other scripts first, so that known scripts within its ranges overwrite
-    # it.
+    # Write the ranges of "other scripts" first. Known scripts overwrite parts of these ranges.
     for index, script in reversed([*enumerate(SCRIPTS)]):
         for block in list_code_points(script, "letters"):
             table[block] = index

@@ -163,9 +163,9 @@ class Words:
         return SpanHashes.over(self.hashes)
 
     def units(self, words: int) -> np.ndarray:
-        """Return how many words or letters an n-gram of `words` words has: int64 [pages].
+        """Return the number of units that `words` words have on each page: int64 [pages].
 
-        In scripts without spaces a unit is a letter, so a word has several units.
+        A unit is a word. In scripts without spaces it is a letter, so a word has several units.
         """
         return np.maximum(1, np.rint(words * self.letters_per_word)).astype(np.int64)
 
