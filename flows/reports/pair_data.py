@@ -172,7 +172,7 @@ def _sizes(
 ) -> list[dict[str, Any]]:
     """Return the median speed-ups of languages with the least, medium and most training text.
 
-    Each third has the same number of languages. All are in the headline.
+    The groups are thirds of the headline's languages.
     """
 
     def tokens(result: LanguageResult) -> int:
