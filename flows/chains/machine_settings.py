@@ -185,8 +185,8 @@ _OF_MESSAGES = {
     "hash": _TIGHT.changed(routing="hash"),
     "hash-32": _TIGHT.changed(routing="hash", experts=32),
 }
-#: The text is not limited to prose. Sparse models beat dense ones only after some 4,000 steps; then
-#: their lead grows.
+#: The text is not limited to prose. Sparse models have a gain over dense models after some 4,000
+#: steps; then this gain grows.
 _MESSAGES = Setting(
     models=_OF_MESSAGES,
     reports=_make_reports(_OF_MESSAGES),
