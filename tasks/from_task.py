@@ -214,7 +214,7 @@ class SourceShard:
 
     @property
     def path(self) -> str:
-        """Path of the part, relative to the folder of parts."""
+        """Path of this shard's Parquet file, relative to the folder of parts."""
         return f"{self.split}-{self.draw:03}-{self.number:05}.parquet"
 
     @property
@@ -346,8 +346,8 @@ def _make_row(
     example: Mapping[str, Any], unit: SourceShard, number: int, lang: str, model: str
 ) -> dict[str, Any]:
     name = make_example_id(unit.split, unit.number, number)
-    # All examples of a draw come before those of the next draw. So a part of the stream that is as
-    # long as the task contains each example about once.
+    # Each draw preprocesses every example again, with another seed. All examples of one draw
+    # precede all examples of the next. So N successive records have each of N examples about once.
     order = (ORDERS * unit.draw + key64(name)) // unit.draws
     if unit.draws > 1:
         name = make_example_id(unit.split, unit.number, number, unit.draw)

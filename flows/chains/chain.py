@@ -69,7 +69,7 @@ class Chain:
             self.time(title, stage.run, **values)
 
     def time(self, title: str, step: Callable[..., Any], /, *arguments: Any, **named: Any) -> Any:
-        """Announce a part of the chain, run it, and record how long it took."""
+        """Print `title`, call `step`, and record the duration of the call."""
         say(self.name, f"{len(self.secs) + 1}. {title}")
         start = time.monotonic()
         result = step(*arguments, **named)
@@ -78,7 +78,7 @@ class Chain:
 
 
 def run_chain(name: str, request: Request, out: Path, prepare_only: bool = False) -> dict[str, Any]:
-    """Run the parts of the chain that are not yet done below `out`.
+    """Run all unfinished stages, from text to reports, with outputs below `out`.
 
     Args:
         name: the command.
@@ -174,7 +174,7 @@ def prepare(chain: Chain, request: Request, setting: Setting, out: Path) -> str:
 def check_text(
     chain: Chain, request: Request, setting: Setting, examples: str, out: Path
 ) -> dict[str, Any]:
-    """Measure and show held-out text, unless the setting has `names` and holds out no text."""
+    """Measure and show held-out text, unless the setting trains on names instead of text."""
     if setting.names:
         return {}
     if request.examples:
@@ -188,7 +188,9 @@ def check_text(
 def tune(
     chain: Chain, request: Request, setting: Setting, out: Path, runs_of: dict[str, list[Path]]
 ) -> list[Path]:
-    """Fine-tune the models of the first report to tell languages apart, and compare the results.
+    """Fine-tune two models on language identification, and compare the results.
+
+    The models are the baseline and the first candidate of the setting's first report.
 
     Returns:
         The directory of the comparison, or nothing if no run is fine-tuned.

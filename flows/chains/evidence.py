@@ -1,4 +1,4 @@
-"""`mswitch evidence`: measure the speed-up that a machine can show in a given time."""
+"""`mswitch evidence`: train models for a given time, and measure their speed-up."""
 
 import dataclasses
 from pathlib import Path

@@ -33,7 +33,7 @@ def measure(corpus: str, out: Path) -> dict[str, Any]:
 
 
 def decontaminate(corpus: str, out: Path) -> dict[str, Any]:
-    """Remove held-out documents that are near to training text from a corpus."""
+    """Remove a corpus' held-out documents that are similar to its training text."""
     near = measure(corpus, out)["near_training"]
     if near:
         remove_pages(corpus, ids=str(out / NEAR_TRAINING))

@@ -31,7 +31,8 @@ DEBIAN_PAGES = CorpusConfig(
     min_lines=3,
     min_long_line_characters=40,
     language_threshold=0.7,
-    # This holds out enough documents for an interval. Two cores can evaluate them 32 times.
+    # Enough documents are held out for a confidence interval, and few enough for 32 evaluations
+    # on two cores.
     validation_per_mille=10,
     min_validation_documents=8,
 )
@@ -127,7 +128,7 @@ class Setting:
         )
 
     def only(self, names: Collection[str]) -> "Setting":
-        """Return the setting with only these models, and the reports that compare them."""
+        """Return a copy that has only the named models and the reports that compare them."""
         if unknown := [name for name in names if name not in self.models]:
             raise UserError(f"--models: no {unknown[0]!r}: choose among {', '.join(self.models)}")
         reports = {
@@ -184,7 +185,8 @@ _OF_MESSAGES = {
     "hash": _TIGHT.changed(routing="hash"),
     "hash-32": _TIGHT.changed(routing="hash", experts=32),
 }
-#: The text is not limited to prose. Experts gain after some 4,000 steps; then their gain grows.
+#: The text is not limited to prose. Sparse models have a gain over dense models after some 4,000
+#: steps; then this gain grows.
 _MESSAGES = Setting(
     models=_OF_MESSAGES,
     reports=_make_reports(_OF_MESSAGES),
@@ -256,7 +258,8 @@ SETTINGS = {
         timed=True,
         measured="docs/experiments/2026-11-27-the-pair-on-debians-text-again.md",
     ),
-    # The examples contain only facts. For facts, a wider layer helps from the start.
+    # Each example is a fact to memorise: a translated name. Wider layers help to memorise facts
+    # from the first steps.
     "names": Setting(
         models={"dense": _DENSE, "sparse": _SPARSE},
         vocabulary=NAMES_VOCABULARY,
@@ -284,9 +287,9 @@ SETTINGS = {
         sample="documentation",
         corpus=CorpusConfig(
             profile="modern",
-            # Otherwise footers and notices of manuals would recur in held-out text.
+            # This keeps repeated footers and notices of manuals out of held-out text.
             dedup_scope="language",
-            # Half translated pages have no single language.
+            # Partly translated pages mix languages, so their language is undetermined.
             keep_und=False,
             min_lines=1,
             min_long_line_characters=40,

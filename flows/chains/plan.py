@@ -32,7 +32,7 @@ from mswitch.pipelines.outputs import read_manifest
 FILE = "chain.json"
 #: Figures of the corpus' held-out text, and the ids of documents near to training text.
 HELD_OUT, NEAR_TRAINING = "held-out.json", "near-training.txt"
-#: Names that a directory may contain before it has a plan.
+#: Names that an output directory may contain before `chain.json` is written.
 PREPARED = {"sample", "names", "corpus", "vocabulary", "examples", HELD_OUT, NEAR_TRAINING}
 #: Seconds for the start of a run, in which two processes start and two programs are compiled.
 START_SECS = 60.0
@@ -69,7 +69,7 @@ class Request:
     finetune_steps: int | None = None
 
     def restrict_setting(self, name: str) -> Setting:
-        """Return the setting with the requested models."""
+        """Return the named setting, with only the models that the user requested."""
         setting = find_setting(name)
         return setting.only(self.models) if self.models else setting
 
@@ -107,7 +107,7 @@ class Plan:
     horizons: tuple[int, ...] = ()
 
     def train_config(self, seed: int) -> TrainConfig:
-        """Return the training settings of the setting's models with a seed."""
+        """Return the settings of all trainings that have this seed."""
         train = find_setting(self.setting).train
         return dataclasses.replace(train, steps=self.steps, seed=seed, expert_parallel=self.devices)
 
@@ -247,7 +247,7 @@ def count_usable_devices(
 
 
 def choose_data_setting(request: Request, setting: Setting) -> Setting:
-    """Return the setting that makes examples of text; the small sample uses the demo's setting."""
+    """Return the setting for making examples; `gflanguages` uses the demo's setting."""
     small = request.sample == "gflanguages" and not request.corpus
     return SETTINGS["demo"] if small else setting
 

@@ -41,7 +41,7 @@ SUBCOMMANDS = {
     "doctor": "Say what is installed, what can be used here, and what is missing.",
 }
 
-#: Packages that contain subcommands other than stages.
+#: Packages of the subcommands that are not stages of the pipeline.
 ROOMS = {
     **dict.fromkeys(("demo", "evidence"), "chains"),
     **dict.fromkeys(("mixture", "plan", "serve", "jobs", "deploy", "doctor"), "cli.commands"),

@@ -34,7 +34,7 @@ def end_on_interrupt() -> None:
 def _watch(reading: int) -> None:
     while True:
         numbers = os.read(reading, 64)
-        # A training that has begun and a supervisor have their own handlers.
+        # Trainings and supervisors replace the handler of SIGINT by their own handler.
         if signal.SIGINT in numbers and signal.getsignal(signal.SIGINT) is _end:
             _end()
 

@@ -18,7 +18,10 @@ def make_end_command(job: Job) -> tuple[str, ...] | None:
 
 
 def describe_differences(argv: Sequence[str], other: Sequence[str]) -> str:
-    """Name the options that differ between command lines; call the words before them "command"."""
+    """Name the options that differ between two command lines.
+
+    The result includes "command" if the words before the first option differ.
+    """
     ours, theirs = _options(argv), _options(other)
     names = sorted(
         name for name in ours.keys() | theirs.keys() if ours.get(name) != theirs.get(name)

@@ -106,7 +106,8 @@ def leave(
         if record.job.key != job.key:
             return False
         if since is not None and record.wants > since:
-            gone -= {*record.wanted_by[since - record.wants :]}  # the latest owners are last
+            # Owners at the end of `wanted_by` requested the job after `since`, and keep it.
+            gone -= {*record.wanted_by[since - record.wants :]}
         others = [owner for owner in record.wanted_by if owner not in gone]
         if others and since is not None:
             record.wanted_by, record.owner = others, others[-1]
@@ -119,7 +120,7 @@ def leave(
         if record.intent != how:
             return False  # meanwhile somebody made another request
         _end_attempt(record, time.time())
-    # Once a job's processes end, a follower cancels its Dataflow work. The job may lack a follower.
+    # If no process follows this job, nobody else would cancel its work on Dataflow.
     _end_elsewhere(job)
     return True
 
@@ -160,7 +161,7 @@ def look(record: Record) -> Summary:
     message = reason if state.name == "unreachable" else state.message
     local, followed = record.launcher["launcher"] == "local", read_follower(record.job.path)
     if state.name == "waiting" and local and followed:
-        # After the delay, the next attempt may still wait for a place.
+        # After the restart delay, the attempt may still wait for another training to end.
         over = compute_next_start(record, Timing()) <= time.time()
         message = (describe_wait(record.job) if over else "") or message
     until = status.ended if status is not None else None
@@ -228,7 +229,7 @@ def follow(
 
 @dataclasses.dataclass
 class _Steps:
-    """One call of `follow`, which holds the job's follower lock."""
+    """State of a `follow` call, whose lock keeps other processes from following the job."""
 
     job: Job
     wanted: Launcher
@@ -326,7 +327,7 @@ class _Steps:
         attempt = Attempt(number, self.clock(), before, had_marker=marker)
         fault_point("launch.before_submit")
         try:
-            # A launcher made from the record does not know the number of places.
+            # A launcher from the record lacks the limit on simultaneous trainings.
             same = self.wanted.profile == record.launcher
             (self.wanted if same else make_launcher(record.launcher)).submit(self.job, number)
         except NoPlace as reason:

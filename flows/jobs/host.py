@@ -37,7 +37,7 @@ def main(lock: int, codes_file: Path, command: list[str]) -> None:
 
 
 def run_command(command: list[str], keep: list[int], stop_signal: int = signal.SIGTERM) -> int:
-    """Run a command with a lifeline and return its exit code, 128 + n for signal n.
+    """Run a command that dies with this process; return its exit code, 128 + n for signal n.
 
     Args:
         command: the program and its arguments.

@@ -219,7 +219,7 @@ class Kubernetes:
         words = [self.python, "-P", "-m", "mswitch.flows.jobs.pod_command", job.left(attempt, "")]
         # Kubernetes would expand `$` in a user's text.
         escaped = [word.replace("$", "$$") for word in (*words, *program, *job.argv)]
-        # On TPUs, GKE's environment variables contain the values below.
+        # On TPUs, JAX reads coordinator and process ids from GKE's environment variables.
         if "--distributed" not in job.argv or self.topology:
             return escaped
         return [
@@ -236,7 +236,10 @@ class Kubernetes:
         return sorted({n for name in names if (n := job.parse_attempt(name)) is not None})
 
     def poll(self, job: Job, attempt: int) -> Status:
-        """Ask the API; exit codes in the processes' files take precedence over the API's."""
+        """Return an attempt's status from the Kubernetes API and the pods' exit-code files.
+
+        The files take precedence over the exit codes of the API.
+        """
         name, items = job.name(attempt), self._get(job)
         own_job = next(
             (x for x in items if x["kind"] == "Job" and x["metadata"]["name"] == name), None

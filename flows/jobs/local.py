@@ -1,4 +1,6 @@
-"""Run jobs as processes of this machine. Only tied jobs end with terminal, worker or flow.
+"""Run jobs as processes of this machine, which outlive the terminal, worker or flow.
+
+Only jobs of a launcher with `Local.tied` end with the process that started them.
 
 Each attempt has a host process (`mswitch.flows.jobs.host`) that leads a session and process
 group, and writes into the log. Submitter, host and command share one open lock file: the attempt
@@ -124,7 +126,7 @@ class Local:
             return
         host = _read_host(job, attempt)
         if not host:
-            return  # the host process is just starting; a follower's next poll stops the process
+            return  # the host process is still starting; a later poll stops this attempt
         if host["node"] != os.uname().nodename:
             raise UserError(f"{job.out} is made on {host['node']}: give the command there")
         with contextlib.suppress(ProcessLookupError):

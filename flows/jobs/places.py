@@ -16,12 +16,14 @@ from mswitch.flows.jobs.job import Job, NoPlace, Unreachable
 from mswitch.pipelines.directory_lock import is_held
 from mswitch.pipelines.outputs import write_atomically
 
-#: Commands that train, so they need a place.
+#: Commands that train. The number of trainings at a time on a machine is limited.
 TRAININGS = ("train", "finetune", "distill")
 
 
 def take_place(job: Job, lock: Path, limit: int) -> None:
-    """Take a place for the attempt whose lock the caller holds, if the job trains.
+    """If a job trains, count its attempt among the running trainings of this machine.
+
+    `lock` is the attempt's lock file, which the caller holds.
 
     Raises:
         NoPlace: other trainings take all places.
@@ -46,7 +48,7 @@ def take_place(job: Job, lock: Path, limit: int) -> None:
 
 
 def describe_wait(job: Job) -> str:
-    """Name the trainings a job waits for; empty if it needs no place or all places are free."""
+    """Name the running trainings that a job waits for; return "" if the job does not train."""
     return _describe(_list_taken()) if job.argv[0] in TRAININGS else ""
 
 

@@ -43,7 +43,8 @@ def _run(file: Path, command: list[str]) -> int:
     if not file.parent.exists():
         print(f"mswitch: {file.parent} does not exist: mount the volume of the output at its path")
         return USER_ERROR
-    file.unlink(missing_ok=True)  # a queue may have suspended and resumed the Job
+    # If a queue suspended and resumed the Job, an earlier pod may have left an exit code.
+    file.unlink(missing_ok=True)
     copy = subprocess.Popen(["tee", "-a", f"{file}.log"], stdin=subprocess.PIPE)
     with copy.stdin as pipe:  # type: ignore[union-attr]
         _redirect_output(pipe.fileno())

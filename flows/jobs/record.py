@@ -130,7 +130,7 @@ _OF_AN_OUTPUT = {MARKER, "config.json"}
 
 
 def read_record(path: Path) -> Record | None:
-    """Read the record of a job by its `Job.path`, such as its output; None if there is none."""
+    """Read the record of the job with this `Job.path`; return None if there is no record."""
     return _read(locate_job_directory(path))
 
 
@@ -226,7 +226,7 @@ def _write(directory: Path, text: str, minor: bool) -> None:
     except OSError as error:
         if not is_disk_full(error):
             raise
-        if not minor:  # keep the reserve for the end of the job
+        if not minor:  # the reserved disk space is for the end of the job
             write_reserved(directory / RECORD, text)
     else:
         keep_room(directory)
@@ -289,7 +289,7 @@ def take_over(record: Record) -> None:
 def follow_alone(
     path: Path, waiting: Callable[[str], None], sleep: Callable[[float], None]
 ) -> Iterator[None]:
-    """Wait until a job has no follower, then hold its follower lock, which submitting needs.
+    """Wait until no other process follows a job, then hold the lock that submitting needs.
 
     Args:
         path: `Job.path`.

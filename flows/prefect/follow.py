@@ -31,7 +31,7 @@ from mswitch.flows.prefect.steps import SERVER_ERRORS, step
 from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.progress import pass_on, say, say_news
 
-if TYPE_CHECKING:  # `reconcile` imports this module, but not the modules that show jobs
+if TYPE_CHECKING:  # at run time, `reconcile` must not load the modules that show jobs
     from mswitch.flows.prefect.show import TrainingProgress
 
 #: Seconds after which a flow run reads its own state again.
@@ -115,8 +115,8 @@ class Follower:
             self.ask_to_run()
             # With retries Prefect's client could block for a minute, while nobody polls the job.
             quick = temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 0})
-            # Another job may have been requested for this output while nobody followed this job.
-            # If so, the loop requests this job again, and waits until the output is free.
+            # While no process followed this job, somebody may have requested another job for the
+            # output (BusyError). If so, request this job again, and wait until the output is free.
             with contextlib.suppress(BusyError), quick:
                 state = doors.follow(
                     self.job, self.launcher, on_lines=pass_on, on_poll=self.poll, sleep=self.sleep
@@ -164,7 +164,7 @@ class Follower:
                 say(self.job.argv[0], f"the Prefect server {reason}")
             return
         if self._silent_since:
-            # Log lines of the silent time are perhaps missing on the server.
+            # The message says since when log lines are perhaps missing on the server.
             reason = f"answers again, for the first time since {self._silent_since}"
             say(self.job.argv[0], f"the Prefect server {reason}")
             self._silent_since = ""
@@ -193,7 +193,7 @@ class Follower:
     def _withdraw(self, how: doors.Ending) -> None:
         self._asked = True
         self._suspending = how == "pause" and self.refused is None
-        with contextlib.suppress(Unreachable):  # a later round repeats the recorded request
+        with contextlib.suppress(Unreachable):  # a later poll repeats the recorded stop request
             if doors.leave(self.job, self.launcher, how, self.owner, still_wants):
                 return
             self.end("paused" if how == "pause" else "cancelled", "another flow run wants it")

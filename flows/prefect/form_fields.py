@@ -174,7 +174,7 @@ def list_top_level(settings: Any) -> dict[str, Leaf]:
 
 
 def list_groups(settings: Any) -> dict[str, dict[str, Leaf]]:
-    """Return the fields of each group, without the everyday parameters."""
+    """Return the fields of each group of a form, except fields at the top of the form."""
     by_group: dict[str, dict[str, Leaf]] = {}
     for place, leaf in list_fields(settings).items():
         group, _, field = place.rpartition(".")
@@ -184,7 +184,7 @@ def list_groups(settings: Any) -> dict[str, dict[str, Leaf]]:
 
 
 def list_old_names(settings: Any) -> dict[str, str]:
-    """Return dotted names of the groups' fields, by flat names that earlier releases used."""
+    """Map flat parameter names of earlier releases to the dotted names of today's fields."""
     places = (place for place in list_fields(settings) if place not in settings.everyday)
     return {flatten_name(place): place for place in places if "." in place}
 
@@ -236,7 +236,7 @@ def _convert(place: str, value: Any, hint: Any) -> Any:
 
 
 def list_form_values(settings: Any) -> dict[str, Any]:
-    """Return the values of the parameters outside groups, as JSON."""
+    """Return the JSON values of a form's ungrouped parameters."""
     return {name: to_jsonable_python(leaf.value) for name, leaf in list_top_level(settings).items()}
 
 
@@ -299,10 +299,10 @@ def _make_object(properties: dict[str, Any]) -> dict[str, Any]:
 
 
 def _draw_tabs(name: str, text: str, definition: str) -> dict[str, Any]:
-    """Draw an object as two tabs; the first has no fields and sends nothing."""
+    """Return the form schema of a group as two tabs: one is empty, one has the fields."""
     closed = {"type": "object", "title": "Defaults", "properties": {}}
     opened = {"$ref": f"#/definitions/{definition}"}
-    # With `$ref`, the form shows an error only at its field. Without `$ref`, every tab shows it.
+    # Without the outer `$ref`, the form would show a field's error in every tab.
     return {**_describe_field(name, text), **opened, "anyOf": [closed, opened]}
 
 

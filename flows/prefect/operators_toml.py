@@ -242,7 +242,7 @@ class Operators(_Table):
         return self.find_launcher(self.evaluations.get(name, name))
 
     def count_trainings_at_a_time(self, launcher: Launcher) -> int:
-        """Return how many trainings to start at a time; a scheduler queues all trainings."""
+        """Return the number of trainings to start at a time; a scheduler gets all at once."""
         return self.trainings if isinstance(launcher, Local) else sys.maxsize
 
     def look_up_price(self, name: str, *, limited: bool) -> Price | None:

@@ -99,7 +99,7 @@ def _check_examples(run: Path, manifest: Mapping[str, Any], examples: Path | str
 
 @step("origin of {planned.path.name}")
 def add_origin(planned: Planned, origin: Path | str, examples: Path | str) -> Planned:
-    """Add the origin to a training, and the step of the origin at which the training begins.
+    """Add to a planned training the run and the step whose checkpoint it begins with.
 
     The step is the recorded one if the training has begun, else the origin's last step.
     """

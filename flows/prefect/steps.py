@@ -25,7 +25,7 @@ LOG_SECS = 1.0
 
 
 class Step:
-    """A task that raises the error of its state Failed, even if code calls it like a function."""
+    """A Prefect task whose call raises the task's error instead of returning a failed state."""
 
     def __init__(self, made: Task[..., Any]):
         self._task = made
@@ -84,7 +84,7 @@ class SlowLog:
         self._last = -math.inf
 
     def __call__(self, lines: Sequence[str]) -> None:
-        """Log the lines, now or with later lines."""
+        """Log the lines, or keep them for a later call if the last upload was too recent."""
         self._waiting += lines
         if time.monotonic() - self._last >= LOG_SECS:
             self.flush()

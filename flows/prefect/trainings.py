@@ -126,11 +126,11 @@ class Trainings:
             for future in self.trainings.values():
                 future.result()
         except OverBudgetError:
-            # Followers in this process pause the evaluations. Wait until these followers end.
+            # Tasks of this flow run pause the evaluation jobs. Wait until these tasks end.
             wait(list(self.evaluations.values()))
             raise
         except Exception:
-            # After this error, the evaluations would wait for checkpoints that never come.
+            # After a failed training, evaluations would wait for checkpoints that never come.
             for training in self.planned:
                 if training.path in self.evaluations:
                     job = self._evaluation(training, watch=True)

@@ -1,4 +1,4 @@
-"""Write pages of corpora: statistics, and limits that were fitted to languages."""
+"""Write HTML pages about corpora: statistics, and filter limits fitted per language."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path

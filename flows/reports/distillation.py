@@ -122,7 +122,10 @@ def write_distillation(
 
 
 def _read(run: Path, role: str) -> EvaluatedRun:
-    """Read a run, but only its last losses: long baselines were evaluated at other steps."""
+    """Read an evaluated run; keep only the losses of its last step.
+
+    Baselines that were trained longer were evaluated at other steps.
+    """
     evaluated = read_evaluated_run(run, role)
     if evaluated.in_bytes:
         raise UserError(
@@ -133,7 +136,7 @@ def _read(run: Path, role: str) -> EvaluatedRun:
 
 
 def _check_long(of_teacher: Pairs, of_long: Pairs) -> None:
-    """Check that long baselines are baselines with as many steps as teacher plus student."""
+    """Check that --long-baseline names the baseline's model, trained for twice as many steps."""
     seeds = [[run.seed for _, run in pairs] for pairs in (of_teacher, of_long)]
     if seeds[0] != seeds[1] and max(map(len, seeds)) > 1:
         raise UserError(
@@ -184,7 +187,7 @@ def measure_share(
 def _measure(
     name: str, of_teacher: Pairs, of_student: Pairs, config: ReportConfig
 ) -> dict[str, Any]:
-    """Return the report's data of one student, or of the long baseline.
+    """Return the report's data of one student, or of the baseline that was trained longer.
 
     Both pairs use the same resampled documents. The pooled figures are for the mean over trained
     languages, resampled as in `headline.pool`.
@@ -281,7 +284,7 @@ def _data(
 
 
 def _seeds(data: Mapping[str, Any]) -> str:
-    """List the seeds if they differ between models; say which variation no interval includes."""
+    """Describe the models' seeds, and the variation between seeds that intervals lack."""
     teacher = data["runs"]["teacher"]["seeds"]
     models = [*data["students"], *filter(None, [data["long_baseline"]])]
     said = ""

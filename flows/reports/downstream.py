@@ -1,4 +1,7 @@
-"""Write pages of single fine-tuned runs, and pages of pairs, which reports include."""
+"""Write HTML pages that show one fine-tuned run, or compare two fine-tuned models.
+
+Reports on pretraining include the comparisons.
+"""
 
 import dataclasses
 import functools
@@ -152,7 +155,7 @@ def _speed_up(
     steps = [run.origin_step for run in baselines if run.origin_step is not None]
     alone = [[run] for run in (*baselines, *candidates)]
     average = Rows(alone, lead.data["decode"]).average(lead.data["metric"])
-    assert average is not None  # because `lead` has an average
+    assert average is not None  # `lead.average` exists, so this one does too
     scores = [each.as_json() for each in average.models]
     return {
         "steps": steps,
@@ -223,7 +226,7 @@ class Downstream:
         return [steps.get(of) for steps, of in zip(began, hashes, strict=True)]
 
     def section(self, pairs: Sequence[tuple[EvaluatedRun, EvaluatedRun]]) -> dict[str, Any]:
-        """Return this comparison's section for the report on these pairs."""
+        """Return the fine-tuning section of a report on pairs of pretrained runs."""
         summary, runs = self.data["summary"], self.data["runs"]
         begun = {step for pair in pairs for step in self._begun_at(pair) if step is not None}
         last = pairs[0][0].steps[-1]
@@ -271,7 +274,10 @@ def read_downstream(directories: Sequence[str | Path]) -> list[Downstream]:
 def check_downstream(
     tuned: Sequence[Downstream], comparisons: Sequence[Sequence[tuple[EvaluatedRun, EvaluatedRun]]]
 ) -> None:
-    """Check that comparisons began with runs of this report, and differ in task or candidate."""
+    """Check that the fine-tuned runs began with this report's pretrained runs.
+
+    Also check that no task is given twice for one candidate.
+    """
     for comparison in tuned:
         if not any(map(comparison.began_with, comparisons)):
             raise UserError(

@@ -1,4 +1,4 @@
-"""Compute the contents of the downstream pages, as the data of their JSON and CSV."""
+"""Compute the figures on pages about fine-tuned runs, for the pages' JSON and CSV files."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -39,7 +39,7 @@ def pair_data(
     results: Sequence[Result],
     speed_up: Mapping[str, Any] | None,
 ) -> dict[str, Any]:
-    """Return the contents of downstream.json for a pair.
+    """Return the contents of downstream.json for a baseline model and a candidate model.
 
     Args:
         models: the runs of each seed of baseline, candidate, and models that learned the task from
@@ -79,7 +79,10 @@ def pair_data(
 
 
 def run_data(run: TunedRun, rows: Rows, results: Sequence[Result]) -> dict[str, Any]:
-    """Return the contents of run.json. `rows` belong to the page's first result."""
+    """Return the contents of run.json for one fine-tuned run.
+
+    `rows` are the predictions behind `results[0]`.
+    """
     data = _data([[run]], [run.name], results)
     lead = results[0]
     scores = lead.languages.values()

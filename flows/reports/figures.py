@@ -15,7 +15,8 @@ from mswitch.flows.reports.svg import Drawing, line, nice_ticks, px, rect, text
 
 #: A panel of at most this width is one of many, so it has small dots and few labels.
 SMALL_PANEL = 200
-#: Bins for the bar of a bound. The second bin is empty, so that labels below do not touch.
+#: Number of histogram bins for the bar of languages whose speed-up is only a bound. The second of
+#: these bins is empty, so that axis labels do not touch.
 BOUND_BINS = 2
 
 
@@ -120,7 +121,10 @@ def _stack(
     bars: Sequence[Mapping[str, Any]],
     hatch: str = "",
 ) -> Iterable[str]:
-    """Draw the languages of a bin, first those in the headline; `hatch` names a hatching."""
+    """Draw a stacked histogram bar: languages in the headline are at the bottom.
+
+    `hatch` is the prefix of the id of an SVG fill pattern; "" means no pattern.
+    """
     y, inside = floor, sum(bar["in_headline"] for bar in bars)
     for css, count in (("box" if hatch else "bar", inside), ("thin", len(bars) - inside)):
         if not count:

@@ -37,7 +37,7 @@ def quality_panels(
 
 
 def _interval(row: Mapping[str, Any]) -> Sequence[float]:
-    """Return the baseline's quality plus the interval of the paired difference, if any."""
+    """Return both ends of the quality difference's interval, plus the baseline's quality."""
     return [-row["baseline_nll"] - end for end in reversed(row["delta_ci"] or ())]
 
 

@@ -159,11 +159,11 @@ def _figure(
     scale: tuple[Transform, Transform],
     confidence: float,
 ) -> dict[str, Any]:
-    """Return a figure's value, range and interval; a language without a value counts by its bound.
+    """Return a statistic over languages, with its range and interval.
 
-    The interval holds for all true values of languages at a bound. If these leave an end open, the
-    end is itself a bound, and marked. Changes by drawn seeds are added to those by drawn languages,
-    on a scale.
+    A language whose speed-up is only a bound counts with this bound. The interval holds for all
+    true values of languages at a bound. If these leave an end open, the end is itself a bound, and
+    marked. Changes by drawn seeds are added to those by drawn languages, on a scale.
 
     Args:
         ranges: [3, L] `_range` of each language.
@@ -207,10 +207,10 @@ def _figure(
 
 
 def headline(results: Sequence[LanguageResult], config: ReportConfig) -> dict[str, Any]:
-    """Summarise the languages of the headline; figures are None if no language qualifies.
+    """Summarise the speed-ups of languages with enough documents and training text.
 
-    A censored language counts at its bound. `range` has each figure if the censored languages were
-    at the far ends (zero, or without limit: null).
+    Figures are None if no language has enough. A censored language counts at its bound. `range` has
+    each figure if the censored languages were at the far ends (zero, or without limit: null).
     """
     chosen = [result for result in results if result.in_headline]
     marks: list[Censoring] = [result.speed_up.censored for result in chosen]
@@ -244,7 +244,8 @@ def headline(results: Sequence[LanguageResult], config: ReportConfig) -> dict[st
             ranges, draws, other_seeds, of_seeds, statistic, RATIOS, config.confidence
         )
 
-    # Count languages certainly at 4x or more. The range adds languages that may be at 4x or more.
+    # Count languages whose speed-up is certainly at least 4. The upper end of the range also counts
+    # languages whose speed-up is perhaps at least 4.
     def fours(of: np.ndarray) -> np.ndarray:
         return (of[[1, 1, 2]] >= FOURFOLD).astype(float)
 

@@ -47,7 +47,8 @@ def write_index(directory: str | Path) -> dict[str, Any]:
         )
     environment = template_environment()
     show: Any = environment.get_template("index_rows.html.j2").module
-    # With several candidates, only the parent of the candidates' directories has a marker.
+    # If a report compares several candidate models, only the parent directory of their reports has
+    # a completion marker.
     reports = _rows(str(directory), REPORT, _report, show.report_row, above=1)
     downstream = _rows(str(directory), DOWNSTREAM, _downstream, show.downstream_row)
     if not reports and not downstream:
@@ -72,7 +73,7 @@ def _rows(
     show: Callable[[Mapping[str, Any]], Markup],
     above: int = 0,
 ) -> list[tuple[dict[str, Any], Markup]]:
-    """Return each file called `name` as its data and its row on the page, newest first."""
+    """Return the data and the index row of every file called `name`, newest first."""
     files = [
         file
         for file in storage.find(directory, name)
@@ -89,7 +90,7 @@ def _rows(
             # For deep nesting, `from_json` raises a ValueError; the json module does not.
             content = from_json(storage.read_bytes(file.path), allow_inf_nan=False)
             if "candidates" in content:
-                # This file compares several candidates. Each candidate's report has its own row.
+                # A comparison of several candidates gets no row: each candidate's report has a row.
                 return None
             row = {**_place(file, directory), **describe(content)}
             return row, show(row)

@@ -27,8 +27,8 @@ TOLERANCE = 1e-12
 LEVEL = 0.05
 #: Holm's method is used only if skewness thickens the tail of Student's t by at most this factor.
 MOST_BY_SKEWNESS = 2.0
-#: Holm's method is used only if the t that it first requires over seeds is at most this number. If
-#: seeds are few, the required t is larger.
+#: Holm's method is used only if its first critical t value over seeds is at most this number. The
+#: fewer seeds, the larger is the critical value.
 MOST_ERRORS = 10.0
 #: Factor on a skewness that was estimated from a small number of documents (docs/decisions/0043).
 HIDDEN_SKEWNESS = 6.0
@@ -130,7 +130,7 @@ def spread_documents(
 
 
 def draw_seeds(of_seeds: np.ndarray, config: ReportConfig) -> np.ndarray:
-    """Draw the change that other seeds would make in a mean over seeds.
+    """Draw random errors of a mean over seeds, from the spread between the seeds.
 
     Draws have a normal distribution, whose standard deviation is the standard error over seeds. If
     draws are multiplied by `widening(K - 1)`, percentiles of a mean are those of Student's t. Draw
@@ -247,7 +247,7 @@ def clear_after_holm(deltas: Sequence[Estimate], seeds: int = 1) -> tuple[int | 
 
 
 def _sample_skewness(deltas: Sequence[Estimate]) -> tuple[np.ndarray, float]:
-    """Return all known skewness values of languages, and their sampling variance.
+    """Return known skewness values of languages' loss differences, and their sampling variance.
 
     The variance for D normal differences is 6 D (D - 1) / ((D - 2) (D + 1) (D + 3)), over D for
     their mean.
@@ -273,7 +273,7 @@ def shrunken_skewness(deltas: Sequence[Estimate]) -> np.ndarray:
 def counts_by_chance(
     deltas: Sequence[Estimate], of_seeds: np.ndarray, config: ReportConfig
 ) -> np.ndarray:
-    """Draw the number of languages clearly better, or worse, if models differ in no language.
+    """Simulate how many languages look clearly better, or worse, if the models are equally good.
 
     A draw has an error over documents and an error over seeds for each language. Errors over seeds
     have the covariance over languages of the given seeds, because a lucky seed is lucky in all

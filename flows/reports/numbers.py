@@ -1,4 +1,4 @@
-"""Format the numbers of the pages."""
+"""Format numbers for report pages."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal

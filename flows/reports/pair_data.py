@@ -108,7 +108,7 @@ def _scaled(value: Any, factor: float | None) -> Any:
 
 
 def scaled_figure(figure: Mapping[str, Any] | None, factor: float | None) -> Any:
-    """Multiply a figure over languages and its interval, to convert steps to another unit."""
+    """Multiply all numbers of a step speed-up by `factor`, to convert it to FLOPs or time."""
     if figure is None or factor is None:
         return None
     return {
@@ -170,7 +170,10 @@ def _language_json(
 def _sizes(
     results: Sequence[LanguageResult], run: EvaluatedRun, config: ReportConfig
 ) -> list[dict[str, Any]]:
-    """Split the headline's languages into thirds by training text; return each third's figures."""
+    """Return the median speed-ups of languages with the least, medium and most training text.
+
+    The groups are thirds of the headline's languages.
+    """
 
     def tokens(result: LanguageResult) -> int:
         return int(run.config["languages"][result.losses.lang].get("train_tokens", 0))

@@ -162,7 +162,7 @@ def pair_students(of_teacher: Pairs, students: Sequence[EvaluatedRun]) -> list[t
 
 
 def _check_taught(student: EvaluatedRun, teachers: Sequence[EvaluatedRun]) -> None:
-    """Check that a student learned from the last step of one of the teachers."""
+    """Check that a student was distilled from the last step of a run in `teachers`."""
     taught = student.config.get("teacher")
     if taught is None:
         raise UserError(f"{student.option} has no teacher: give a run of mswitch distill")

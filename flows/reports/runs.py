@@ -126,7 +126,10 @@ def check_alike(
     fix: str,
     free: Collection[str] = (),
 ) -> None:
-    """Check that two runs agree in settings with these prefixes, except those in `free`."""
+    """Check that two runs agree in all settings whose names begin with a prefix in `among`.
+
+    Settings in `free` may differ.
+    """
     changed = [
         f"{key} ({_shown(values[0])} and {_shown(values[1])})"
         for key, values in list_differences(one, other).items()

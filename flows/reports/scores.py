@@ -44,7 +44,8 @@ from mswitch.tasks.metrics.metric import Floats, Metric
 from mswitch.tasks.metrics.registry import make_metric
 
 CONFIDENCE = 0.95
-#: Number of random exchanges, enough for Holm's method to find a difference among 250 languages.
+#: Number of random exchanges of results between two models. It is enough for Holm's method to find
+#: a difference among 250 languages.
 EXCHANGES = 5000
 
 
@@ -248,7 +249,10 @@ class Rows:
     def _sums(
         self, rows: Sequence[int], metric: Metric
     ) -> tuple[list[str], list[Floats], float | None]:
-        """Return groups of `rows`, each model's statistics [seeds, groups, S], and `majority`."""
+        """Return each row's group, the models' statistics, and the score of the commonest answer.
+
+        Statistics of a model have the shape [seeds, groups, S].
+        """
         answers = [self.answers[row] for row in rows]
         groups = [self.groups[row] for row in rows]
         sums = [
@@ -268,7 +272,7 @@ class Rows:
         difference = None
         if paired:
             sizes = np.unique(np.asarray(groups), return_counts=True)[1].astype(float)
-            if metric.of_group != "sum":  # a group counts once, however many rows it has
+            if metric.of_group != "sum":  # each group has weight 1, for any number of rows
                 sizes = np.ones_like(sizes)
             of_seeds = metric.value(sums[1].sum(axis=1)) - metric.value(sums[0].sum(axis=1))
             ours, theirs = (each.sum(axis=0) for each in sums[:2])
@@ -355,9 +359,10 @@ def _exchange_error(
 
 
 def _signs(groups: int, width: int) -> Iterator[Floats]:
-    """Yield blocks of signs [R, groups]: rows are all exchanges, or `EXCHANGES` random exchanges.
+    """Yield blocks of signs [R, groups]; -1 exchanges a group's results between two models.
 
-    The first row exchanges nothing. A block is small enough that R times `width` fits too.
+    All blocks have all combinations of signs, or `EXCHANGES` random ones. The first row exchanges
+    nothing. A block is small enough that R times `width` fits too.
     """
     count = min(EXCHANGES, 1 << min(groups, EXCHANGES.bit_length()))
     generator = language_generator("exchanges", 0)

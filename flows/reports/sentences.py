@@ -22,7 +22,7 @@ SMALL_TOKENS = 1e9
 
 
 def same_steps(value: float, censored: Censoring = "none") -> bool:
-    """Return whether a speed-up is 1 when rounded as on the page."""
+    """Return whether a step speed-up, rounded for display, is 1; False for a bound."""
     return censored == "none" and ratio(value) == ratio(1)
 
 
@@ -51,7 +51,7 @@ def fewer_steps(value: float, censored: Censoring = "none") -> str:
 
 
 def figure_mark(figure: Mapping[str, Any]) -> Censoring:
-    """Return the kind of a figure's bound if its range is open at one end, else "none"."""
+    """Return "lower" or "upper" if a speed-up over languages is only a bound, else "none"."""
     low, high = figure["range"]
     if (low > 0) == (high is not None):
         return "none"
@@ -61,14 +61,17 @@ def figure_mark(figure: Mapping[str, Any]) -> Censoring:
 
 
 def figure_words(figure: Mapping[str, Any] | None) -> str:
-    """Format a figure over languages, or its bound."""
+    """Format a median or mean speed-up of languages, or its bound."""
     if figure is None:
         return NOT_AVAILABLE
     return speed_up_words(figure["value"], figure_mark(figure)).partition(",")[0]
 
 
 def figure_interval(figure: Mapping[str, Any]) -> str | None:
-    """Format an interval over languages; if a bound's interval has equal ends, mark both ends."""
+    """Format the interval of a median or mean speed-up of languages.
+
+    If the speed-up is a bound and both rounded ends are equal, mark both ends as bounds.
+    """
     mark, ci = figure_mark(figure), figure["ci"]
     if mark == "none":
         return speed_up_interval(ci, figure["ci_censored"])
@@ -104,7 +107,7 @@ def decay_caution(steps: int) -> str:
 
 
 def caution(summary: Mapping[str, Any], tokens: float) -> list[str]:
-    """Return plain reasons for caution with the page's figures, if any.
+    """Return the warnings that a report shows about its results.
 
     `tokens` is the upper bound of distinct text that models saw in training.
     """
@@ -139,7 +142,7 @@ def caution(summary: Mapping[str, Any], tokens: float) -> list[str]:
 
 
 def text_cautions(text: Mapping[str, Any] | None) -> list[str]:
-    """State what held-out text can show, from its figures; return [] if there are no figures."""
+    """Describe held-out text and text sources in sentences; return [] without figures."""
     if not text:
         return []
     reasons = [

@@ -49,7 +49,7 @@ CENSORING: dict[int, Censoring] = {NEVER: "upper", MET: "none", AT_FIRST: "lower
 
 #: Curves of baseline and candidate, [2, ..., S].
 Curves = np.ndarray
-#: Speed-ups or their bounds, then their smallest and largest possible true values: [3, ...].
+#: Array [3, ...]: speed-ups (or bounds), smallest possible speed-ups, largest possible speed-ups.
 Ranges = np.ndarray
 
 
@@ -146,7 +146,7 @@ def isotonic_fits(losses: np.ndarray) -> np.ndarray:
     totals = np.concatenate([np.zeros((len(losses), 1)), np.cumsum(losses, axis=1)], axis=1)
     index = np.arange(count)
     lengths = index[None, :] - index[:, None] + 1
-    # Cells of means[r, a, b] with b < a are not an interval and never win a maximum.
+    # If b < a, means[r, a, b] is the mean of no interval. Minus infinity is never the maximum.
     means = (totals[:, None, 1:] - totals[:, :-1, None]) / np.where(lengths > 0, lengths, 1)
     means[:, lengths <= 0] = -np.inf
     greatest = np.maximum.accumulate(means[:, :, ::-1], axis=2)[:, :, ::-1]
@@ -189,8 +189,9 @@ def log_speed_ups(
     targets = baseline_fits[:, -1]
     baseline, _ = first_crossing(log_steps, baseline_fits, targets)
     candidate, codes = first_crossing(log_steps, candidate_fits, targets)
-    # If the target was never met, the speed-up's bound is T / T = 1. A tighter bound could be wrong
-    # on a plateau: the candidate may have reached its best loss long before its last evaluation.
+    # If the candidate never met the target in T steps, the speed-up's bound is T / T = 1. A tighter
+    # bound could be wrong: the candidate may have reached its best loss long before its last
+    # evaluation, and stayed on a plateau.
     values = np.where(codes == NEVER, 0.0, baseline - candidate)
     return values, codes, baseline, candidate
 
@@ -296,7 +297,7 @@ def mean_losses(seeds: Sequence[LanguageLosses]) -> LanguageLosses:
 
 
 def draw_ranges(steps: np.ndarray, of_seeds: np.ndarray, config: ReportConfig) -> Ranges | None:
-    """Draw step speed-ups of other seeds; a single seed shows no variation, so return None.
+    """Simulate step speed-ups with other seeds; return None for one seed, which does not vary.
 
     Returns:
         [3, R], see `Ranges`.

@@ -20,7 +20,8 @@ PREDICTED = ("id", "language", "group", "inputs", "answers", "prediction", "scor
 DECODES = ("labels", "greedy", "beam")
 #: Settings that must be equal for a fair comparison.
 FAIR_TUNING = ("examples.config_hash", "mixture.", "origin.", "model.dropout_rate", "train.")
-#: Settings that only change rounding may differ. A larger model may need different settings.
+#: Settings that may differ between compared runs. They only change rounding, and a larger model
+#: may need other values.
 FREE_TUNING = ("train.checkpoint_every", "train.loss_chunks", "train.scan_layers")
 FEWEST_CHECKPOINTS = 3
 
@@ -66,7 +67,10 @@ class TunedRun(CompletedRun):
 
     @property
     def trained_as(self) -> list[str]:
-        """Names of the predicted task in training: `ALONE` for a single task, [] for a new task."""
+        """Names of the predicted task among the training's tasks; [] if it was not trained on.
+
+        The name is `ALONE` if training had a single task.
+        """
         examples = self.config["examples"] or {}
         tasks = examples.get("tasks", {ALONE: examples.get("config_hash")})
         return [name for name, examples_hash in tasks.items() if examples_hash == self.tasks]
@@ -90,7 +94,7 @@ class TunedRun(CompletedRun):
 
     @property
     def identity(self) -> dict[str, Any]:
-        """Hashes of everything that a page takes from this run."""
+        """Values that determine what a page shows of this run, such as hashes of predictions."""
         files = {decode: each.sha256 for decode, each in self.predictions.items()}
         return {
             "run": self.config["config_hash"],

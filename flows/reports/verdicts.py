@@ -144,7 +144,10 @@ def judge_tuned(result: Mapping[str, Any], names: tuple[str, str], task: str, se
 
 
 def judge_students(data: Mapping[str, Any]) -> str:
-    """State the share of its teacher's gain that the best student keeps; without a full stop."""
+    """State how much of the teacher's gain over the baseline the best student keeps.
+
+    The returned sentence has no full stop.
+    """
     teacher, baseline = (data["runs"][role]["name"] for role in ("teacher", "baseline"))
     trained = [row for row in data["languages"] if row["trained"]]
     alone = trained[0] if len(trained) == 1 else None
@@ -154,7 +157,7 @@ def judge_students(data: Mapping[str, Any]) -> str:
         return model["languages"][alone["lang"]] if alone else model["pooled"]
 
     students = [(figures(each), each) for each in data["students"]]
-    first = students[0][0]  # all students have the same gain
+    first = students[0][0]  # the teacher's gain is the same for all students
     worth = judge(first["gain"]["ci"] if first else None)
     if worth == "too little":
         return (

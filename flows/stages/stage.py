@@ -42,7 +42,7 @@ Summary = Mapping[str, Any] | tuple[Mapping[str, Any], str]
 
 @dataclasses.dataclass(frozen=True)
 class Stage:
-    """A stage: a command, its job and its form.
+    """A step of the pipeline that users run as a command, as a job or from a web form.
 
     Attributes:
         name: words of its command.
@@ -117,7 +117,7 @@ class Stage:
         return Job(tuple(argv), out, marked=marked, hosts=hosts, record=record)
 
     def command(self) -> Callable[..., int]:
-        """Return a command that runs the function and prints the summary."""
+        """Return a CLI command that runs the stage's function and prints the result's summary."""
         on_beam = "runner" in self.parameters
 
         @functools.wraps(self.function)
@@ -238,7 +238,7 @@ def list_options(config: Any, prefix: str = "") -> list[str]:
 
 
 def _format_option(name: str, value: Any) -> list[str]:
-    """Return an option's words; each contains its value, so that no value looks like an option."""
+    """Return an option as words such as `--name=value`, so no value looks like an option."""
     if isinstance(value, bool):
         stem, _, leaf = name.rpartition(".")
         return [f"--{stem}{'.' if stem else ''}{'' if value else 'no-'}{leaf}"]

@@ -32,7 +32,7 @@ from mswitch.pipelines.identities import identifying_settings
 from mswitch.pipelines.outputs import read_manifest
 from mswitch.tasks.batches.mixtures import FILE_SUFFIX, Mixture, is_number, parse_mixture
 
-#: Name of the only task if a mixture names no tasks. Its leaves are the languages.
+#: Name of the only task if a mixture names no tasks.
 ALONE = ""
 _NAME = re.compile(r"[\w.-]+")
 
@@ -105,7 +105,10 @@ class TaskMixture:
         return {"tasks": described}
 
     def compute_shares(self, records: Mapping[str, Mapping[str, int]]) -> dict[str, float]:
-        """Return the normalised rate of each task, from numbers of records by task and language."""
+        """Return the sampling rate of each task; the rates sum to 1.
+
+        `records` counts training examples by task and language.
+        """
         weights = {}
         for name, task in self.tasks.items():
             count = sum(records[name].get(lang, 0) for lang in task.mixture.members(records[name]))
@@ -118,7 +121,7 @@ class TaskMixture:
     def rates(
         self, records: Mapping[str, Mapping[str, int]], budget: float | None = None
     ) -> dict[str, float]:
-        """Return the normalised rates of leaves, sorted by task and language.
+        """Return the sampling rate of each language of each task; all rates sum to 1.
 
         Args:
             records: training examples by task and language.

@@ -22,9 +22,9 @@ from numpy.typing import NDArray
 from mswitch.pipelines.examples.span_corruption import make_philox
 
 MIN_WINDOW, MAX_WINDOW = 1 << 12, 1 << 20
-#: Windows grow, up to MAX_WINDOW, until the average window has this number of records of every
-#: language. A rarer language is absent from some windows, so a cap on epochs holds even for a
-#: language of ten records.
+#: A window is doubled, up to MAX_WINDOW, until it holds on average this number of records of the
+#: rarest language. Still rarer languages are absent from some windows. So a cap on epochs holds
+#: even for a language of ten records.
 MIN_PER_WINDOW = 2
 #: Bits of the integers that represent rates, so that counts never drift by rounding.
 RATE_BITS = 40
@@ -40,7 +40,7 @@ class MixtureOrder:
     """
 
     def __init__(self, rates: Mapping[str, float], seed: int):
-        """Choose the number of positions in a window.
+        """Set up the order, with windows that are long enough for rare languages.
 
         Args:
             rates: positive shares, in the order that numbers the languages.
@@ -59,7 +59,7 @@ class MixtureOrder:
         self._laid_out = functools.lru_cache(maxsize=_CACHED_WINDOWS)(self._lay_out)
 
     def _bounds(self, window: int) -> list[int]:
-        """Return 0 and the cumulative numbers of positions before `window` over languages."""
+        """Return running totals over languages, from 0, of the records before `window`."""
         positions = window * self.window
         return [positions * edge >> RATE_BITS for edge in self._edges]
 
@@ -85,7 +85,7 @@ class MixtureOrder:
         return slots, starts, offsets
 
     def __getitem__(self, position: int) -> tuple[int, int]:
-        """Return a position's language number, and the number of the language's earlier records."""
+        """Return the language at a position, and how many earlier positions have this language."""
         window, offset = divmod(position, self.window)
         order, starts, offsets = self._laid_out(window)
         slot = int(order[offset])

@@ -38,7 +38,7 @@ def convert_rates(rates: Mapping[str, float], row_examples: Sequence[float]) -> 
 
 
 class Stream:
-    """Endless stream of a leaf's rows; each row has one example or more.
+    """Endless stream of rows from one language of a task; a row has one example or more.
 
     Attributes:
         examples: the directory.
@@ -65,7 +65,7 @@ class Stream:
         self.order = RecordOrder(rows, seed, key, block)
 
     def records(self, row: int) -> Sequence[int]:
-        """Return the numbers of the records that share a row."""
+        """Return the indices of the records that share a row."""
         assert self._rows is not None
         return self._rows[row]
 

@@ -66,7 +66,7 @@ class TaskBatches:
         hosts: int = 1,
         pack: Pack = 1,
     ):
-        """Open the directories.
+        """Open the examples directories of all tasks.
 
         Args:
             mixture: the tasks.
@@ -132,7 +132,7 @@ class TaskBatches:
 
     @property
     def counts(self) -> dict[str, dict[str, Any]]:
-        """Manifest entry for the training examples of each leaf."""
+        """Manifest entries on the training examples, by task and language."""
         return {
             name_leaf(task, lang): splits.get("train", {})
             for task, examples in self.opened.items()
@@ -204,7 +204,7 @@ class TaskBatches:
 
 
 class TrainBatches(TaskBatches):
-    """The stream of one examples directory; its leaves are its languages."""
+    """Training batches from one examples directory, which mix its languages."""
 
     def __init__(
         self,

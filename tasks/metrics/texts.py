@@ -124,10 +124,11 @@ def _split_phrase(text: str) -> set[str]:
 
 
 def _make_wsc_accuracy(labels: list[str], language: str) -> Metric:
-    """Make the share of right rows: they name a noun phrase if and only if it is the referent.
+    """Define WSC's accuracy: the share of right predictions.
 
-    Answers are the phrase, and `1` if it is the referent, else `0`. A part of the phrase also names
-    it, as in T5.
+    If the noun phrase is the referent, a right prediction names it; else it does not. Answers are
+    the phrase, and `1` if it is the referent, else `0`. A part of the phrase also names it, as in
+    T5.
     """
 
     def row(answers: Sequence[str], prediction: str) -> float:

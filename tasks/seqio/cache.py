@@ -42,7 +42,7 @@ def find_examples_directory() -> Path:
 
 
 def read_lengths_in_use() -> SpanCorruption:
-    """Return the noise parameters and lengths of the examples in use."""
+    """Return noise parameters and sequence lengths of the examples that seqio reads."""
     lengths = parse_lengths(read_manifest(find_examples_directory(), "examples"))
     assert isinstance(lengths, SpanCorruption)
     return lengths

@@ -95,7 +95,7 @@ def _fit_lengths(sequence_length: Mapping[str, int], lengths: SpanCorruption) ->
 
 
 def choose(kinds: int, seed: tf.Tensor) -> tf.Tensor:
-    """Draw one of `kinds` kinds of corruption from a stateless seed [2]."""
+    """Draw the index of one of `kinds` corruptions with a stateless seed of shape [2]."""
     return tf.random.stateless_uniform([], seed, 0, kinds, tf.int32)
 
 

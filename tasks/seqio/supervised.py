@@ -98,7 +98,10 @@ def _cast(dataset: tf.data.Dataset) -> tf.data.Dataset:
 
 
 def replace_target(text: str, example: Mapping[str, Any], is_target: bool = False) -> Any:
-    """Replace a target by all right answers and the group; return a prediction unchanged."""
+    """Replace a target by its group of rows and all correct answers.
+
+    Return a prediction unchanged.
+    """
     if not is_target:
         return text
     answers = [answer.decode() for answer in example["answers"]]

@@ -349,7 +349,7 @@ def _follow(place: Path, wait: bool, json: bool) -> int:
 
 def _leave(out: Path, how: doors.Ending, json: bool) -> int:
     record = need_record(out)
-    # Use the record's launcher, so that an error in operators.toml cannot keep a job running.
+    # An error in operators.toml must not prevent stopping a job. So use the record's launcher.
     job, launcher = record.job, make_launcher(record.launcher)
     tell_news = say_news("jobs")
     try:

@@ -41,7 +41,7 @@ class Thing:
     write: Callable[[], object]
 
     def difference(self) -> list[str]:
-        """Return a line for each difference of the server from the table."""
+        """Return a line for each difference between the server's object and the wanted one."""
         if self.wanted is None:
             return [f"- {self.name}"]
         if self.found is None:

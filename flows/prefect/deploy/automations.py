@@ -105,7 +105,7 @@ def find_block(client: SyncPrefectClient, name: str) -> tuple[UUID, str] | None:
 
 
 def save_block(severity: str, url: str) -> None:
-    """Save the address on the server, which stores it encrypted."""
+    """Save the address of a Slack webhook on the Prefect server, which encrypts it."""
     block: Any = SlackWebhook(url=url, notify_type=severity)  # pyright: ignore[reportArgumentType]
     block.save(name_block(severity), overwrite=True)
 

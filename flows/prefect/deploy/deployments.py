@@ -89,12 +89,12 @@ class Deployment:
 
     @property
     def defaults(self) -> str:
-        """Name of the default settings that groups change; empty if the flow has only one set."""
+        """Name of the set of defaults that a form starts from; empty if the flow has one set."""
         return self.kind if type(self.settings) in DEFAULTS else ""
 
     @property
     def required(self) -> list[str]:
-        """Everyday parameters that need a value; forms do not mark them as optional."""
+        """Main parameters of a form that need a value, so they are not marked as optional."""
         if self.settings is None:
             return []
         values = list_form_values(self.settings)

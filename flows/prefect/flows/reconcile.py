@@ -51,7 +51,7 @@ def reconcile() -> None:
 
 @step("look at jobs")
 def look(storage: Path) -> None:
-    """Make each job agree with its flow run, then restart flow runs that died."""
+    """Stop jobs whose flow runs were cancelled or paused, then restart flow runs that died."""
     with get_client(sync_client=True) as client:
         for flow_run in _read_flow_runs(StateType.PAUSED):
             lift_time_limit(client, flow_run.id, flow_run.state)
@@ -63,7 +63,7 @@ def look(storage: Path) -> None:
         except (Unreachable, UserError) as error:
             say("reconcile", f"{record.job.out}: {error}")
     if lost := find_lost_flow_runs():
-        records = find_records(storage)  # a person may have paused a job meanwhile
+        records = find_records(storage)  # read again: a person may have paused a job
         for flow_run in lost:
             revive(flow_run, records)
 
@@ -87,8 +87,8 @@ def settle(record: Record, flow_run: FlowRun | None) -> None:
                 leave(*left)
             end_flow_run(flow_run, need_record(record.job.path))
         return
-    # With the intent to pause or cancel and no follower, the request has not reached the job, and
-    # nobody repeats the request.
+    # If the record says pause or cancel but no process follows the job, nobody repeats the request
+    # to the job. Then the code below repeats it.
     if record.intent == "run" or read_follower(record.job.path) is not None:
         if wants_jobs(flow_run) or not leave(*left):
             return

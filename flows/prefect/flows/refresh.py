@@ -100,7 +100,7 @@ def refresh(settings: RefreshSettings) -> str | None:
 
 @step("preflight")
 def check_vocabulary_stays(settings: RefreshSettings) -> None:
-    """Refuse to begin a pair from another pair if the new examples would have a new vocabulary."""
+    """Refuse to continue the training of earlier models if the vocabulary would change."""
     if {settings.examples_deployment, settings.pair_deployment} & {*NONE}:
         return
     pair = _read_parameters(settings.pair_deployment) | settings.pair_parameters
@@ -188,7 +188,7 @@ def _starts_again(state: State) -> bool:
 
 
 def _obey(client: Any) -> None:
-    """Raise Pause if this flow run is suspended. The child run that it awaits continues."""
+    """Raise Pause if this flow run is suspended; its child flow run continues."""
     own = UUID(this_flow_run.id)
     state = lift_time_limit(client, own, client.read_flow_run(own).state)
     if state is not None and state.is_paused():
