@@ -185,8 +185,8 @@ _OF_MESSAGES = {
     "hash": _TIGHT.changed(routing="hash"),
     "hash-32": _TIGHT.changed(routing="hash", experts=32),
 }
-#: The text is not limited to prose. Sparse models have a gain over dense models after some 4,000
-#: steps; then this gain grows.
+#: The text is mostly interface messages. The gain of sparse over dense models begins after some
+#: 4,000 steps, and grows.
 _MESSAGES = Setting(
     models=_OF_MESSAGES,
     reports=_make_reports(_OF_MESSAGES),
@@ -287,7 +287,7 @@ SETTINGS = {
         sample="documentation",
         corpus=CorpusConfig(
             profile="modern",
-            # This keeps repeated footers and notices of manuals out of held-out text.
+            # Deduplication keeps repeated footers and notices of manuals out of held-out text.
             dedup_scope="language",
             # Partly translated pages mix languages, so their language is undetermined.
             keep_und=False,

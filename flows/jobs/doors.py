@@ -106,7 +106,7 @@ def leave(
         if record.job.key != job.key:
             return False
         if since is not None and record.wants > since:
-            # Owners at the end of `wanted_by` requested the job after `since`, and keep it.
+            # The last owners in `wanted_by` requested the job after `since`, so they still want it.
             gone -= {*record.wanted_by[since - record.wants :]}
         others = [owner for owner in record.wanted_by if owner not in gone]
         if others and since is not None:
@@ -327,7 +327,7 @@ class _Steps:
         attempt = Attempt(number, self.clock(), before, had_marker=marker)
         fault_point("launch.before_submit")
         try:
-            # A launcher from the record lacks the limit on simultaneous trainings.
+            # `make_launcher(record.launcher)` does not know the limit on simultaneous trainings.
             same = self.wanted.profile == record.launcher
             (self.wanted if same else make_launcher(record.launcher)).submit(self.job, number)
         except NoPlace as reason:

@@ -226,7 +226,7 @@ def _write(directory: Path, text: str, minor: bool) -> None:
     except OSError as error:
         if not is_disk_full(error):
             raise
-        if not minor:  # the reserved disk space is for the end of the job
+        if not minor:  # reserved disk space is for the last records of a job
             write_reserved(directory / RECORD, text)
     else:
         keep_room(directory)

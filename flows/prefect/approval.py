@@ -95,7 +95,7 @@ def _ask(limit: float, text: str, proposed: float) -> Approval:
         ),
     )
     keys = keyset_from_base_key(make_key("cost-above", str(limit)))
-    given: Any = read_flow_run_input(keys["response"])  # not a coroutine in synchronous code
+    given: Any = read_flow_run_input(keys["response"])  # synchronous here
     if given:
         if given["decision"] == "no":
             delete_flow_run_input(keys["response"])

@@ -89,7 +89,7 @@ def withdraw(job: Job, launcher: Launcher, owner: str, since: int | None = None)
     """Cancel a job of a flow run, unless other owners want it (see `leave`); only log a failure."""
     try:
         leave(job, launcher, "cancel", owner, still_wants, since)
-    except (Unreachable, UserError) as error:  # `reconcile` will cancel the job, as recorded
+    except (Unreachable, UserError) as error:  # `reconcile` repeats the request
         say(job.argv[0], f"{job.out} is not stopped yet: {error}")
 
 

@@ -284,7 +284,7 @@ def _data(
 
 
 def _seeds(data: Mapping[str, Any]) -> str:
-    """Describe the models' seeds, and the variation between seeds that intervals lack."""
+    """Describe the seeds of the models; say which variation between seeds no interval contains."""
     teacher = data["runs"]["teacher"]["seeds"]
     models = [*data["students"], *filter(None, [data["long_baseline"]])]
     said = ""

@@ -27,8 +27,8 @@ TOLERANCE = 1e-12
 LEVEL = 0.05
 #: Holm's method is used only if skewness thickens the tail of Student's t by at most this factor.
 MOST_BY_SKEWNESS = 2.0
-#: Holm's method is used only if its first critical t value over seeds is at most this number. The
-#: fewer seeds, the larger is the critical value.
+#: Holm's method is used only if its first critical value of t is at most this number. The fewer
+#: seeds, the larger is the critical value.
 MOST_ERRORS = 10.0
 #: Factor on a skewness that was estimated from a small number of documents (docs/decisions/0043).
 HIDDEN_SKEWNESS = 6.0
@@ -247,7 +247,7 @@ def clear_after_holm(deltas: Sequence[Estimate], seeds: int = 1) -> tuple[int | 
 
 
 def _sample_skewness(deltas: Sequence[Estimate]) -> tuple[np.ndarray, float]:
-    """Return known skewness values of languages' loss differences, and their sampling variance.
+    """Return the skewness of loss differences in each language with a value, and its variance.
 
     The variance for D normal differences is 6 D (D - 1) / ((D - 2) (D + 1) (D + 3)), over D for
     their mean.

@@ -168,8 +168,8 @@ def _make(
         results.append(measure_language(seeds, steps, are_trained(runs, seeds[0].lang), config))
         progress.add()
     pooled = pool(results, steps, config)
-    # If the learning rate falls only before the end, earlier evaluations lack this fall. So an
-    # earlier loss is not the final loss of a shorter training.
+    # With `--decay` the learning rate falls only in the last steps. So an earlier loss is not the
+    # final loss of a shorter training, whose rate would also have fallen.
     horizons = [] if baseline.decay else measure_horizons(results, steps, config)
     report = report_data(runs, names, results, pooled, horizons, so_far, config)
     report |= extras

@@ -51,7 +51,7 @@ def fewer_steps(value: float, censored: Censoring = "none") -> str:
 
 
 def figure_mark(figure: Mapping[str, Any]) -> Censoring:
-    """Return "lower" or "upper" if a speed-up over languages is only a bound, else "none"."""
+    """Return "lower" or "upper" if a median or mean speed-up is only a bound, else "none"."""
     low, high = figure["range"]
     if (low > 0) == (high is not None):
         return "none"
@@ -142,7 +142,7 @@ def caution(summary: Mapping[str, Any], tokens: float) -> list[str]:
 
 
 def text_cautions(text: Mapping[str, Any] | None) -> list[str]:
-    """Describe held-out text and text sources in sentences; return [] without figures."""
+    """Return sentences about held-out text and sources of text; [] if nothing was measured."""
     if not text:
         return []
     reasons = [

@@ -146,7 +146,7 @@ def isotonic_fits(losses: np.ndarray) -> np.ndarray:
     totals = np.concatenate([np.zeros((len(losses), 1)), np.cumsum(losses, axis=1)], axis=1)
     index = np.arange(count)
     lengths = index[None, :] - index[:, None] + 1
-    # If b < a, means[r, a, b] is the mean of no interval. Minus infinity is never the maximum.
+    # If b < a, there are no steps from a to b. Minus infinity is never the maximum.
     means = (totals[:, None, 1:] - totals[:, :-1, None]) / np.where(lengths > 0, lengths, 1)
     means[:, lengths <= 0] = -np.inf
     greatest = np.maximum.accumulate(means[:, :, ::-1], axis=2)[:, :, ::-1]

@@ -67,7 +67,7 @@ class TunedRun(CompletedRun):
 
     @property
     def trained_as(self) -> list[str]:
-        """Names of the predicted task among the training's tasks; [] if it was not trained on.
+        """List of the predicted task's name among the tasks of training; [] if it is not there.
 
         The name is `ALONE` if training had a single task.
         """

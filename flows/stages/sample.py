@@ -128,7 +128,7 @@ def language_of(*, corpus: str, out: Path) -> Summary:
 
 @stage(supervised, "sample supervised names", makes="rows")
 def names(*, out: Path) -> Summary:
-    """Download emoji names translated from English as task rows, and the rows' vocabulary.
+    """Download names of emoji with translations, as rows of a task, and the rows' vocabulary.
 
     They are 250 names of emoji in each of 30 languages, from Debian's packages unicode-cldr-core
     and unicode-data (25 MB). It uses `apt-get download`, so it needs Debian or Ubuntu. SOURCES.md

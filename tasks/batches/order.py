@@ -23,8 +23,8 @@ from mswitch.pipelines.examples.span_corruption import make_philox
 
 MIN_WINDOW, MAX_WINDOW = 1 << 12, 1 << 20
 #: A window is doubled, up to MAX_WINDOW, until it holds on average this number of records of the
-#: rarest language. Still rarer languages are absent from some windows. So a cap on epochs holds
-#: even for a language of ten records.
+#: rarest language. A language with fewer records is absent from some windows. So a cap on
+#: epochs holds even for a language of ten records.
 MIN_PER_WINDOW = 2
 #: Bits of the integers that represent rates, so that counts never drift by rounding.
 RATE_BITS = 40
@@ -59,7 +59,7 @@ class MixtureOrder:
         self._laid_out = functools.lru_cache(maxsize=_CACHED_WINDOWS)(self._lay_out)
 
     def _bounds(self, window: int) -> list[int]:
-        """Return running totals over languages, from 0, of the records before `window`."""
+        """Return 0 and the running total, over languages, of records before `window`."""
         positions = window * self.window
         return [positions * edge >> RATE_BITS for edge in self._edges]
 

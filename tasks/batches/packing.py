@@ -44,7 +44,7 @@ class PackedRows(Sequence[range]):
         return range(*self._starts[row : row + 2].tolist())
 
     def suit(self, record: int, inputs: int, targets: int) -> bool:
-        """Return whether a record has the numbers of tokens with which rows were packed."""
+        """Return whether a record has the numbers of tokens for which rows were packed."""
         return self._lengths is None or self._lengths[record].tolist() == [inputs, targets]
 
 
