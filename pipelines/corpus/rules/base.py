@@ -96,7 +96,7 @@ class Step:
         return page.text
 
     def prepare(self, directory: str) -> dict[str, Any]:
-        """Prepare the step for workers when a build starts; return new values of its fields.
+        """Prepare a recipe step for the workers of a build; return new values of the step's fields.
 
         By default, copy local files to `directory`, even if workers could read them in place.
 
@@ -146,7 +146,7 @@ class Rule(Step):
         raise NotImplementedError(f"{type(self).__name__} defines neither reason nor reasons")
 
     def reasons(self, pages: Sequence[Page]) -> Sequence[str | None]:
-        """Return `reason` for each page."""
+        """Return, for each page, the reason to drop it, or None; by default call `reason`."""
 
         def reason(page: Page) -> str | None:
             note(f"rule {self.name} at {page.source}")
