@@ -293,7 +293,8 @@ SETTINGS = {
             keep_und=False,
             min_lines=1,
             min_long_line_characters=40,
-            # Help pages are short. In Khmer text, the rule counts combining marks as words without letters.
+            # Help pages are short. In Khmer text, the rule counts combining marks as words without
+            # letters.
             set=("quality.min_words=20", "quality.min_alphabetic_word_share=0.4"),
             validation_per_mille=10,
             min_validation_documents=60,
