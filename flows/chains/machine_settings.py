@@ -22,7 +22,6 @@ CPU_CORE_FLOPS = 20e9
 #: Share of its peak rate that an accelerator should reach in training: assumed, not measured. It is
 #: below the share in `mswitch.flows.prefect.cost`, because these models are small.
 SMALL_MODELS_UTILIZATION = 0.2
-#: Samples of text that can be downloaded as a crawl.
 SampleName = Literal["gflanguages", "debian", "documentation"]
 NOT_MEASURED = "not measured: no accelerator has run it yet"
 
@@ -36,7 +35,6 @@ DEBIAN_PAGES = CorpusConfig(
     validation_per_mille=10,
     min_validation_documents=8,
 )
-#: Examples of the task for fine-tuning.
 LANGUAGE_OF = SupervisedConfig(inputs_length=64, targets_length=8)
 #: Fine-tuning takes a minute for both models on two cores; only the last checkpoint is written.
 #: T5's rate of 1e-3 would change the models too little in so few steps.
@@ -169,7 +167,6 @@ _TIGHT = _SPARSE.changed(capacity_factor=1.0)
 
 
 def _make_reports(models: Mapping[str, Model]) -> dict[str, tuple[str, tuple[str, ...]]]:
-    """Return two reports: experts against `dense-equal-flops`, and all models against `dense`."""
     experts = tuple(name for name in models if not name.startswith("dense"))
     others = tuple(name for name in models if name != "dense")
     return {"report": ("dense-equal-flops", experts), "report-twin": ("dense", others)}
@@ -225,7 +222,7 @@ _OF_PROSE = {
 
 #: Settings from small to large: the default is the last one that fits the machine.
 SETTINGS = {
-    # The demo takes minutes on two cores. Each difference from mC4's settings has a comment.
+    # The demo takes minutes on two cores.
     "demo": Setting(
         models=make_pair("mt5-tiny", "mswitch-tiny"),
         corpus=CorpusConfig(
@@ -278,7 +275,6 @@ SETTINGS = {
         validation_records=600,
         measured="docs/experiments/2026-11-28-names-in-thirty-languages.md",
     ),
-    # The text is mostly interface messages and help.
     "messages": _MESSAGES,
     "prose": dataclasses.replace(
         _MESSAGES,

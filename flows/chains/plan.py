@@ -30,7 +30,6 @@ from mswitch.pipelines.identities import identifying_settings
 from mswitch.pipelines.outputs import read_manifest
 
 FILE = "chain.json"
-#: Figures of the corpus' held-out text, and the ids of documents near to training text.
 HELD_OUT, NEAR_TRAINING = "held-out.json", "near-training.txt"
 #: Names that an output directory may contain before `chain.json` is written.
 PREPARED = {"sample", "names", "corpus", "vocabulary", "examples", HELD_OUT, NEAR_TRAINING}
@@ -300,7 +299,6 @@ def _describe_data(request: Request, setting: Setting) -> _Data:
 
 
 def _round_two_figures(value: float) -> str:
-    """Format a number to two significant figures, without an exponent."""
     return f"{float(f'{value:.2g}'):,g}"
 
 

@@ -140,7 +140,6 @@ def check_machine() -> list[Finding]:
     ]
 
 
-#: All checks, in the order of the doctor's table.
 CHECKS = (check_machine, check_packages, check_devices, check_runners, check_programs)
 
 

@@ -38,7 +38,6 @@ from mswitch.pipelines.exit_codes import USER_ERROR
 from mswitch.pipelines.faults import fault_point
 from mswitch.pipelines.progress import say
 
-#: What a person or flow may request of a job that runs.
 Ending = Literal["pause", "cancel"]
 
 

@@ -23,7 +23,6 @@ from mswitch.pipelines.directory_lock import follow_link
 from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.outputs import MARKER, canonical_json
 
-#: The program that runs the arguments of a job.
 MSWITCH = (sys.executable, "-P", "-m", "mswitch.flows.cli.main")
 
 _SECRET = re.compile(

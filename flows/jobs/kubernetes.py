@@ -294,7 +294,6 @@ class Kubernetes:
             self._ask("delete", "pods", f"--selector={JOB_NAME}={name}", "--now", *words)
 
     def _list_code_files(self, job: Job, attempt: int) -> list[str]:
-        """Return the files for the exit codes of an attempt's processes."""
         return [job.left(attempt, f"{TASK}{index}") for index in range(job.hosts)]
 
     def _get(self, job: Job) -> list[Json]:
@@ -303,10 +302,7 @@ class Kubernetes:
         return json.loads(self._ask("get", "jobs.batch,pods", selector, "--output=json"))["items"]
 
     def _read_warning(self, name: str) -> str:
-        """Return the last warning of a Job without pods.
-
-        It names, for example, an exceeded quota or a missing service account.
-        """
+        """Return the last warning of a Job without pods."""
         chosen = f"--field-selector=involvedObject.name={name},type=Warning"
         events = json.loads(self._ask("get", "events", chosen, "--output=json"))["items"]
         return events[-1]["message"] if events else ""
@@ -349,7 +345,6 @@ def _accept(done: subprocess.CompletedProcess[str]) -> None:
 
 
 def _format_errors(done: subprocess.CompletedProcess[str]) -> str:
-    """Return kubectl's errors, each line once."""
     lines = [line for line in done.stderr.splitlines() if "(AlreadyExists)" not in line]
     return " ".join(dict.fromkeys(lines))
 

@@ -8,7 +8,6 @@ from mswitch.flows.jobs.job import Status
 
 Json = dict[str, Any]
 
-#: Labels that Kubernetes gives to the pods of a Job.
 JOB_NAME = "batch.kubernetes.io/job-name"
 _INDEX = "batch.kubernetes.io/job-completion-index"
 
@@ -56,7 +55,6 @@ def read_status(
 
 
 def _explain_wait(pod: Json) -> Iterator[str]:
-    """Yield why a pod does not run, such as: no node fits, or its image cannot be pulled."""
     for kind, condition in _read_conditions(pod, "False").items():
         if kind == "PodScheduled":
             yield condition.get("message") or condition["reason"]
@@ -77,7 +75,6 @@ def _explain_end(pod: Json) -> Iterator[str]:
 
 
 def _list_states(pod: Json) -> list[Json]:
-    """Return the details of the container's state, whichever state it is in."""
     return [
         state
         for container in pod["status"].get("containerStatuses", ())

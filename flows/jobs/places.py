@@ -16,7 +16,6 @@ from mswitch.flows.jobs.job import Job, NoPlace, Unreachable
 from mswitch.pipelines.directory_lock import is_held
 from mswitch.pipelines.outputs import write_atomically
 
-#: Commands that train. The number of trainings at a time on a machine is limited.
 TRAININGS = ("train", "finetune", "distill")
 
 

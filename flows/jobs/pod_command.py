@@ -20,7 +20,6 @@ from mswitch.pipelines import objects, storage
 from mswitch.pipelines.exit_codes import RESUME, USER_ERROR
 
 TASK = ".task"
-#: Seconds between uploads of a log to a bucket.
 _UPLOAD_SECS = 10.0
 #: Exit code of a shell that cannot find a command.
 _NOT_STARTED = 127

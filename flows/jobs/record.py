@@ -25,7 +25,6 @@ from mswitch.pipelines.outputs import MARKER, canonical_json, read_json_object, 
 from mswitch.pipelines.progress import say
 
 RECORD = "record.json"
-#: The last request of a person or flow.
 Intent = Literal["run", "pause", "cancel"]
 #: `resume`: interrupted, so start the command again. `refused`: the command says that its input is
 #: wrong. `cancelled`: by a person, in the scheduler. `failed`: any other end but `done`.
@@ -125,7 +124,6 @@ class Record:
 
 
 _RECORD = pydantic.TypeAdapter(Record)
-#: Files that show that a directory is an output or a run.
 _OF_AN_OUTPUT = {MARKER, "config.json"}
 
 

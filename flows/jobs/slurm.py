@@ -187,7 +187,6 @@ class Slurm:
                 _call("scancel", "--full", "--signal=KILL", entry.id)
 
     def _list_ends(self, job: Job, attempt: int) -> list[Path]:
-        """List the exit code files of the processes that have ended."""
         return sorted(job.directory.glob(f"{job.name(attempt)}{TASK}*"))
 
     def _find_entries(self, job: Job, attempt: int) -> list[_Entry]:

@@ -18,7 +18,6 @@ from mswitch.flows.prefect.form_fields import JobCancelledError
 from mswitch.flows.prefect.show import make_key
 from mswitch.pipelines.progress import say
 
-#: The name of the state of a flow run that waits for a decision.
 AWAITING_APPROVAL = "AwaitingApproval"
 #: Proposed limit divided by expected cost: it leaves room for restarts and evaluations.
 _MARGIN = 1.2

@@ -66,7 +66,6 @@ _NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}"
 Name = Annotated[str, Field(pattern=f"^{_NAME}$")]
 #: Name of a pair; empty for no pair. Flow `refresh` accepts `{previous}` for the previous pair.
 PairName = Annotated[str, Field(pattern=rf"^({_NAME}|\{{previous\}})?$")]
-#: A run, by its path in the storage.
 RunName = Annotated[str, Field(pattern=f"^(pairs/{_NAME}/{_NAME}|(runs|finetuned)/{_NAME})$")]
 
 

@@ -24,7 +24,6 @@ from mswitch.pipelines.progress import say
 _OWNER = "flow run "
 #: Largest number of starts of a flow run that crashes.
 MAX_RUNS = 20
-#: Prefix of a tag with the owner of a deployment, from operators.toml.
 OWNER_TAG = "owner:"
 #: State types of flow runs that continue, by themselves or after `reconcile` restarts them.
 _GOING_ON = (StateType.SCHEDULED, StateType.PENDING, StateType.RUNNING, StateType.CRASHED)
@@ -122,5 +121,4 @@ def crash_hook(flow: Any, flow_run: Any, state: Any) -> None:
         client.set_flow_run_state(run.id, crashed, force=True)
 
 
-#: Prefect hooks of flows that have jobs.
 HOOKS: dict[str, Any] = {"on_cancellation": [cancel_hook], "on_crashed": [crash_hook]}

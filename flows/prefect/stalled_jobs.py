@@ -9,7 +9,6 @@ from mswitch.flows.jobs.record import Record
 from mswitch.flows.prefect.owners import parse_flow_run_id
 from mswitch.pipelines.progress import say
 
-#: Event of a job that runs but has written nothing for `STALL_SECS`.
 STALLED = "mswitch.job.stalled"
 STALL_SECS = 30 * 60.0
 

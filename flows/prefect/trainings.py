@@ -35,7 +35,6 @@ from mswitch.pipelines.objects import BucketError
 from mswitch.pipelines.outputs import MARKER, read_manifest
 from mswitch.pipelines.progress import lines_to, say
 
-#: Seconds between reports on unfinished runs.
 REPORT_SECS = 60.0
 #: Seconds between reports on unfinished runs in a bucket. Each report downloads the runs again,
 #: because they change with each checkpoint.
@@ -165,7 +164,6 @@ class Trainings:
                 )
 
     def _is_evaluated(self, training: Planned) -> bool:
-        """Return whether a finished run was already evaluated with these settings."""
         job = self._evaluation(training, watch=False)
         record = read_record(job.path)
         if record is None or record.last is None or record.last.outcome != "done":

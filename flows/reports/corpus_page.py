@@ -84,7 +84,6 @@ def write_page(corpus: str | Path, file: str | Path) -> dict[str, Any]:
 
 
 def _row(total: Mapping[str, Any], seen: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the page's data of a language: sizes, survey, and figures computed from them."""
     known = languages().get(total["lang"])
     letters = sum(seen["scripts"].values())
     below = np.cumsum(seen["scores"])
@@ -154,12 +153,7 @@ def share_bars(rows: Sequence[tuple[str, float]], width: int, title: str) -> Dra
 
 
 def write_fit_page(fitted: Mapping[str, Any], html: str | Path) -> None:
-    """Write the page of `mswitch corpus fit`: drops of each rule and language, before and after.
-
-    Args:
-        fitted: the result of `fit_thresholds`.
-        html: path or URL of the page.
-    """
+    """Write the page of `mswitch corpus fit`: drops of each rule and language, before and after."""
     languages = [
         {**language_fields(lang), **row} for lang, row in sorted(fitted["languages"].items())
     ]

@@ -239,7 +239,6 @@ def _data(
     of_long: Pairs | None,
     config: ReportConfig,
 ) -> dict[str, Any]:
-    """Return the contents of distillation.json."""
     baseline, teacher = (merge_seeds(side) for side in zip(*of_teacher, strict=True))
     names = name_models([pairs[0][1] for _, pairs in of_students])
     long = None

@@ -1,7 +1,4 @@
-"""Write HTML pages that show one fine-tuned run, or compare two fine-tuned models.
-
-Reports on pretraining include the comparisons.
-"""
+"""Write HTML pages that show one fine-tuned run, or compare two fine-tuned models."""
 
 import dataclasses
 import functools
@@ -151,7 +148,6 @@ def _measure(
 def _speed_up(
     baselines: Sequence[TunedRun], candidates: Sequence[TunedRun], lead: Result
 ) -> dict[str, Any]:
-    """Return the scores of both models by steps of pretraining, and the speed-up."""
     steps = [run.origin_step for run in baselines if run.origin_step is not None]
     alone = [[run] for run in (*baselines, *candidates)]
     average = Rows(alone, lead.data["decode"]).average(lead.data["metric"])
@@ -166,7 +162,6 @@ def _speed_up(
 
 
 def _draw_pair(data: Mapping[str, Any]) -> list[Markup]:
-    """Draw both models' scores by steps of pretraining."""
     if not (speed_up := data["speed_up"]):
         return []
     curves = [
@@ -177,7 +172,6 @@ def _draw_pair(data: Mapping[str, Any]) -> list[Markup]:
 
 
 def _draw_validation(data: Mapping[str, Any]) -> list[Markup]:
-    """Draw a run's scores on validation by steps of fine-tuning."""
     chosen = data["validation"]
     if not chosen or len(chosen["values"]) < 2:
         return []

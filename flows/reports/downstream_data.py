@@ -18,10 +18,8 @@ from mswitch.flows.reports.verdicts import judge, judge_tuned
 from mswitch.tasks.batches.multitask import name_leaf
 from mswitch.tasks.metric_intervals import MIN_GROUPS, RESAMPLES
 
-#: Limits on a run's page: predictions per language, and characters per text.
 SHOWN_PREDICTIONS = 5
 SHOWN_CHARACTERS = 400
-#: Notes on tasks that mswitch itself makes.
 TASK_NOTES = {
     "language_of": "The labels are the corpus’ own: which language a text of it is in. The task "
     "can be learned without pretraining. This page shows that fine-tuning and its measurement work "
@@ -193,11 +191,7 @@ def _run(seeds: Sequence[TunedRun], name: str) -> dict[str, Any]:
 
 
 def _chain(origin: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    """Return the fields of `origin` that a page shows; paths are left out.
-
-    `origin` describes the run that another run began with. The result describes in its own field
-    `origin` the run before that.
-    """
+    """Return the fields of `origin` that a page shows; paths are left out."""
     if origin is None:
         return None
     kept = {key: origin.get(key) for key in ("preset", "config_hash", "step", "keep_moments")}
@@ -205,7 +199,6 @@ def _chain(origin: Mapping[str, Any] | None) -> dict[str, Any] | None:
 
 
 def _describe_reads(run: TunedRun) -> str:
-    """Say how often the test split was read, or which other split the figures are from."""
     if run.split != "test":
         return f"{run.split}, not test"
     count = len(run.reads)

@@ -138,7 +138,6 @@ def _stack(
 
 
 def _histogram_legend(width: int, top: float, name: str) -> tuple[str, int]:
-    """Draw the key of the histogram, in one row if there is room."""
     entries = (
         ("bar", "", "in the headline", 0),
         ("thin", "", "not in the headline (too little text)", 130),

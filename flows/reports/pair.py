@@ -1,7 +1,4 @@
-"""Write the report: how many fewer steps the candidate needed, language by language.
-
-It is one self-contained HTML page, the same numbers as JSON and CSV, and the figures as SVG.
-"""
+"""Write the report: how many fewer steps the candidate needed, language by language."""
 
 import dataclasses
 import functools
@@ -93,9 +90,6 @@ def write_report(
         replace: replace an existing report of other runs or settings.
         started_by: who started it, for the page.
         flow_run: address of the flow run that makes it, for the page.
-
-    Returns:
-        The stage's summary: the verdict, its number of languages, and the medians.
     """
     tuned = read_downstream(downstream)
     extras = {"started_by": started_by, "flow_run": flow_run, "text": rounded(text)}
@@ -158,7 +152,6 @@ def _make(
     downstream: Sequence[Downstream],
     extras: Mapping[str, Any],
 ) -> Made:
-    """Compare one candidate with the baseline."""
     baseline, candidate = map(merge_seeds, zip(*pairs, strict=True))
     runs, steps = (baseline, candidate), np.array(baseline.steps, dtype=float)
     of_languages = pair_seed_losses(pairs)
@@ -204,7 +197,6 @@ def _make_all(
     make_one: Callable[[Pairs, tuple[str, str]], Made],
     extras: Mapping[str, Any],
 ) -> Made:
-    """Compare several candidates with the baseline; each candidate has a subdirectory of files."""
     baseline, *names = name_models([compared[0][0][0], *(pairs[0][1] for pairs in compared)])
     reports, files = {}, {}
     for number, (name, pairs) in enumerate(zip(names, compared, strict=True), start=1):
@@ -235,7 +227,6 @@ def _draw(
     routing: Routing | None,
     steps: np.ndarray,
 ) -> Drawings:
-    """Draw every figure from the rounded report and the measured curves."""
     rows = report["languages"]
     count = math.ceil(len(rows) / ROWS_PER_PANEL)
     most = sorted(zip(results, rows, strict=True), key=lambda p: (-p[1]["documents"], p[1]["lang"]))

@@ -43,7 +43,6 @@ TRAINED = (
     "device",
 )
 LOSSES = ("lang", "document", "nats", "target_tokens", "target_bytes")
-#: Order of documents.
 ORDER = [("lang", "ascending"), ("document", "ascending")]
 ROUTING = ("lang", "layer", "expert", "tokens")
 #: Settings of a student's distillation, without seed and teacher.
@@ -293,7 +292,6 @@ def read_evaluated_run(
 
 
 def _check_evaluated(directory: Path, option: str, steps: Sequence[int]) -> None:
-    """Check that a run is finished and evaluated at all steps."""
     if read_marker(directory) is None:
         raise UserError(
             f"{option} has not finished training (no {MARKER}): run the same command again to "
@@ -360,7 +358,6 @@ def _read_losses(path: Path, option: str) -> pa.Table:
 
 
 def _read_routing(path: Path, option: str) -> Routing:
-    """Read the routing that `mswitch evaluate` writes beside the evaluation of a sparse model."""
     table = read_table(path, option, ROUTING)
     if not np.any(table["tokens"].to_numpy() > 0):
         raise UserError(f"{option}: routing/{path.name} counts no tokens: {advice(path)}")

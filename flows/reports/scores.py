@@ -377,7 +377,6 @@ def _signs(groups: int, width: int) -> Iterator[Floats]:
 
 
 def _mark_clear(languages: Iterable[Scores]) -> None:
-    """Mark the languages whose difference stays clear by Holm's method over all languages."""
     tested = [scores for scores in languages if scores["p_value"] is not None]
     rejected = holm_rejections([scores["p_value"] for scores in tested]).tolist()
     for scores, clear in zip(tested, rejected, strict=True):

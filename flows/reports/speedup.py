@@ -40,7 +40,6 @@ from mswitch.flows.reports.intervals import (
 )
 from mswitch.flows.reports.numbers import Censoring
 
-#: Keys of a speed-up in JSON.
 SPEED_UP_KEYS = ("step_speedup", "step_speedup_ci", "step_speedup_ci_censored", "censored")
 #: Codes of a target: never met (the true speed-up is below the bound), met, or met already at the
 #: first evaluation (the true speed-up is above the bound).

@@ -159,7 +159,6 @@ def read_tuned_run(
 def _chosen_step(
     option: str, steps: set[int], selected: Mapping[str, Any] | None, split: str
 ) -> int:
-    """Return the step whose predictions are used: the selected one, or the only one."""
     if selected is not None and selected["step"] in steps:
         return int(selected["step"])
     if selected is None and len(steps) == 1:

@@ -1,7 +1,6 @@
 """Write the verdict, the first sentence of every report.
 
-It says: too little to judge, better, worse, or no clear difference. Pages have it as their heading,
-commands print it, and messages from Prefect contain it.
+It says: too little to judge, better, worse, or no clear difference.
 """
 
 from collections.abc import Mapping, Sequence
@@ -99,7 +98,6 @@ def judge_pair(summary: Mapping[str, Any], baseline: str, candidate: str) -> str
 
 
 def _judge_so_far(summary: Mapping[str, Any], baseline: str, candidate: str) -> str:
-    """Return the sentence that replaces a verdict while the models are trained."""
     figure = summary["median_step_speedup"]
     so_far = "no language has a step speed-up yet"
     if figure:

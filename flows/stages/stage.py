@@ -149,13 +149,7 @@ class Stage:
 
 
 def stage(app: App, name: str, **attributes: Any) -> Callable[[Callable[..., Summary]], Stage]:
-    """Declare a stage by a function, and add its command to an application.
-
-    Args:
-        app: the command itself, or the group that contains it.
-        name: `Stage.name`.
-        attributes: further attributes of the stage.
-    """
+    """Declare a stage by a function, and add its command to an application."""
 
     def declare(function: Callable[..., Summary]) -> Stage:
         made = Stage(name, function, **attributes)
@@ -214,7 +208,6 @@ def _find_stage(argv: Sequence[str]) -> Stage:
 
 
 def _find_option_type(parameter: inspect.Parameter) -> Any:
-    """Return the type of a parameter for the command line."""
     kind = parameter.annotation
     if dataclasses.is_dataclass(parameter.default):
         return Annotated[kind, Parameter(name="*", consume_multiple=True)]

@@ -282,7 +282,6 @@ def _compute_cost(record: Record, summary: doors.Summary) -> dict[str, float]:
 
 
 def _make_job(command: Sequence[str], hosts: int, record: Path | None) -> Job:
-    """Return the job of a command line, if it is a stage of mswitch."""
     from mswitch.flows.cli.app import SUBCOMMANDS
 
     if not command or command[0] not in SUBCOMMANDS or command[0] == "jobs":
@@ -376,7 +375,6 @@ def _finish(place: Path, state: State, json: bool) -> int:
 
 
 def _print(place: Path, text: str, json: bool) -> int:
-    """Print a line about a job, or its whole state as JSON."""
     record = need_record(place)
     return print_result(
         doors.as_json(record, doors.look(record)), f"{_name_job(record.job)}: {text}", json
@@ -388,7 +386,6 @@ def _name_logs_command(place: Path) -> str:
 
 
 def _name_job(job: Job) -> str:
-    """Name a job by its path for commands, and by its output if the output is in a bucket."""
     return _make_line(job.path) + (f" ({_make_line(job.out)})" if job.record else "")
 
 

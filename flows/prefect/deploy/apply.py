@@ -54,16 +54,7 @@ class Thing:
 
 
 def deploy(operators: Operators, operators_file: Path | None, *, write: bool) -> list[str]:
-    """Compare the server with the table of deployments, and update it.
-
-    Args:
-        operators: the settings.
-        operators_file: their file, for the workers.
-        write: whether to change the server.
-
-    Returns:
-        The differences, as lines.
-    """
+    """Compare the server with the table of deployments, and update it."""
     deployments.check_schedules(operators)
     with connect(operators) as client:
         lines = []
@@ -255,7 +246,6 @@ def _compare_deployment(
 
 
 def _describe_schedules(schedules: Sequence[Any]) -> list[str]:
-    """Describe schedules in words, to compare wanted schedules with the server's."""
     return sorted(
         f"{getattr(schedule.schedule, 'cron', schedule.schedule)} {schedule.schedule.timezone}, "
         f"{'on' if schedule.active else 'off'}, from {schedule.slug or 'a person'}"

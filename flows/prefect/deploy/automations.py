@@ -19,7 +19,6 @@ from mswitch.flows.prefect.owners import MAX_RUNS
 from mswitch.flows.prefect.stalled_jobs import STALLED
 from mswitch.pipelines.errors import UserError
 
-#: Seconds between heartbeats of a flow run.
 HEARTBEAT_SECS = 30
 #: Seconds without a heartbeat after which a flow run counts as crashed.
 SILENT_SECS = 3 * HEARTBEAT_SECS

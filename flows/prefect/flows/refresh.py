@@ -131,11 +131,6 @@ def find_previous_pair(storage: Path, template: str, name: str) -> str:
     """Return the last finished pair whose name sorts before `name`; empty if there is none.
 
     Names of dates and dumps sort by time.
-
-    Args:
-        storage: the directory of all outputs.
-        template: the form of the names.
-        name: name of this pair.
     """
     pattern = re.escape(template).replace(r"\{date\}", r"\d{4}-\d\d-\d\d")
     pattern = pattern.replace(r"\{dump\}", r"CC-MAIN-[\d-]+")
@@ -182,7 +177,6 @@ def run_to_end(deployment: str, parameters: Mapping[str, Any]) -> FlowRun:
 
 
 def _starts_again(state: State) -> bool:
-    """Return whether a run crashed so recently that `reconcile` may still restart it."""
     age = datetime.datetime.now(datetime.UTC) - state.timestamp
     return state.is_crashed() and age.total_seconds() < CRASHED_SECS
 
