@@ -118,7 +118,6 @@ def check_programs() -> list[Finding]:
 
 
 def _look_for(group: str, *rows: tuple[str, str | None, str]) -> list[Finding]:
-    """Return a finding for each name: its detail if it is present, else how to get it."""
     return [
         Finding(group, name, "ok" if detail else "missing", detail or how)
         for name, detail, how in rows

@@ -320,7 +320,6 @@ class Kubernetes:
 
 
 def _list_files(job: Job) -> dict[str, int]:
-    """Return the sizes of all files that attempts have written, by name."""
     directory = job.left(1, "").rpartition("/")[0]
     with reaching(directory):
         return storage.file_sizes(directory)

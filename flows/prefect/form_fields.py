@@ -299,7 +299,6 @@ def _make_object(properties: dict[str, Any]) -> dict[str, Any]:
 
 
 def _draw_tabs(name: str, text: str, definition: str) -> dict[str, Any]:
-    """Return the form schema of a group as two tabs: one is empty, one has the fields."""
     closed = {"type": "object", "title": "Defaults", "properties": {}}
     opened = {"$ref": f"#/definitions/{definition}"}
     # Without the outer `$ref`, the form would show a field's error in every tab.

@@ -86,7 +86,6 @@ def _check_mesh(training: Planned, manifest: Mapping[str, Any]) -> None:
 
 
 def _check_examples(run: Path, manifest: Mapping[str, Any], examples: Path | str) -> None:
-    """Refuse a vocabulary or examples other than those with which a run began."""
     if not (run / CONFIG).exists():
         return
     before = read_run(run)["examples"]

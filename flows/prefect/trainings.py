@@ -125,7 +125,7 @@ class Trainings:
             for future in self.trainings.values():
                 future.result()
         except OverBudgetError:
-            # Tasks of this flow run pause the evaluation jobs. Wait until these tasks end.
+            # Tasks of this flow run pause the evaluation jobs.
             wait(list(self.evaluations.values()))
             raise
         except Exception:
@@ -180,7 +180,6 @@ class Trainings:
         return training.evaluation(self.examples, self.settings.evaluation, watch=watch)
 
     def _evaluate(self, training: Planned, start: Callable[..., Any], *, watch: bool) -> Any:
-        """Evaluate a run by calling `start`, which is `follow_job` or `follow_job.submit`."""
         job, title = self._evaluation(training, watch=watch), f"evaluate {training.path.name}"
         return start(title, job, self.evaluator, self.guard.refuse)
 

@@ -29,9 +29,6 @@ def write_page(corpus: str | Path, file: str | Path) -> dict[str, Any]:
     Args:
         corpus: a finished corpus directory.
         file: path or URL of the page; not in the corpus, which must stay as published.
-
-    Returns:
-        The survey (`mswitch.pipelines.corpus.survey.survey`).
     """
     stats = load_stats(corpus)
     check_output_files(html=file)

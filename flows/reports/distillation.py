@@ -136,7 +136,6 @@ def _read(run: Path, role: str) -> EvaluatedRun:
 
 
 def _check_long(of_teacher: Pairs, of_long: Pairs) -> None:
-    """Check that --long-baseline names the baseline's model, trained for twice as many steps."""
     seeds = [[run.seed for _, run in pairs] for pairs in (of_teacher, of_long)]
     if seeds[0] != seeds[1] and max(map(len, seeds)) > 1:
         raise UserError(
@@ -283,7 +282,6 @@ def _data(
 
 
 def _seeds(data: Mapping[str, Any]) -> str:
-    """Describe the seeds of the models; say which variation between seeds no interval contains."""
     teacher = data["runs"]["teacher"]["seeds"]
     models = [*data["students"], *filter(None, [data["long_baseline"]])]
     said = ""

@@ -265,7 +265,6 @@ def headline(results: Sequence[LanguageResult], config: ReportConfig) -> dict[st
 def _improved(
     chosen: Sequence[LanguageResult], draws: np.ndarray | None, config: ReportConfig
 ) -> dict[str, Any]:
-    """Count languages with clearly better final loss; add counts by chance and by Holm's method."""
     deltas = [result.delta for result in chosen]
     better = np.array([each.ci is not None and each.ci[1] < 0 for each in deltas], dtype=float)
     worse = [each.ci is not None and each.ci[0] > 0 for each in deltas]

@@ -8,7 +8,6 @@ Censoring = Literal["none", "lower", "upper"]
 SIGNIFICANT_DIGITS = 6
 #: Fewest units for an interval: documents of a language, or languages of an average.
 MINIMUM_UNITS = 5
-#: Confidence of intervals of scores.
 CONFIDENCE_PERCENT = "95"
 
 NOT_AVAILABLE = "n/a"

@@ -20,7 +20,6 @@ from mswitch.pipelines import objects, storage
 from mswitch.pipelines.corpus.change import STATS
 
 INDEX = "index.html"
-#: Names of the served files: pages, and their data for programs.
 _NAMES = frozenset(
     f"{stem}.{kind}"
     for stem in ("index", "report", "downstream", "distillation", "run")

@@ -158,7 +158,6 @@ def pair_students(of_teacher: Pairs, students: Sequence[EvaluatedRun]) -> list[t
 
 
 def _check_taught(student: EvaluatedRun, teachers: Sequence[EvaluatedRun]) -> None:
-    """Check that a student was distilled from the last step of a run in `teachers`."""
     taught = student.config.get("teacher")
     if taught is None:
         raise UserError(f"{student.option} has no teacher: give a run of mswitch distill")

@@ -264,7 +264,6 @@ def resample_curves(losses: LanguageLosses, resamples: int, seed: int) -> Curves
         weights = document_weights(losses.clusters, count, generator)
         sums, scale = _exact_sums(losses, weights)
         tokens = weights @ losses.tokens.astype(np.float64)
-        # In `scale`, replace the number of tokens of all documents by the number in each resample.
         scale = scale / losses.tokens.sum() * tokens[:, None]
         parts.append(sums / scale)
     return np.concatenate(parts, axis=1)

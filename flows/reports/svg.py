@@ -15,7 +15,6 @@ from markupsafe import Markup
 
 #: CSS classes of a figure that a page has twice, for wide and for narrow screens.
 SCREENS = ("wide", "narrow")
-#: CSS variables of every figure: light values, then dark values.
 FIGURE_VARIABLES = """:root{color-scheme:light dark;--paper:#fdfdfc;--ink:#1b1f24;--muted:#59616b;
 --rule:#d8dce1;--base:#6a7380;--cand:#0b6a8f;--few:#c9d9e0;--mark:#9a4a0e;
 --sans:system-ui,-apple-system,"Segoe UI",Roboto,"Helvetica Neue","Noto Sans",Arial,sans-serif}

@@ -18,7 +18,6 @@ from mswitch.tasks.batches.multitask import ALONE
 PREDICTED = ("id", "language", "group", "inputs", "answers", "prediction", "score")
 #: Ways of decoding in the order in which pages show them.
 DECODES = ("labels", "greedy", "beam")
-#: Settings that must be equal for a fair comparison.
 FAIR_TUNING = ("examples.config_hash", "mixture.", "origin.", "model.dropout_rate", "train.")
 #: Settings that may differ between compared runs. They only change rounding, and a larger model
 #: may need other values.

@@ -1,10 +1,5 @@
 """Declare a stage once, as a function.
 
-    @stage(app, "vocab train", makes="vocabularies", reads={"corpus": "corpora"})
-    def train(*, corpus: str, out: str, config: VocabularyConfig = VocabularyConfig()) -> Summary:
-        '''Train a unigram model on language-balanced text.'''
-        return train_vocabulary(corpus, out, config)
-
 Its parameters become the options of its command, the arguments of its job, and the fields of its
 form in Prefect. A parameter whose default is a dataclass is a configuration: its fields are
 options.
@@ -97,10 +92,8 @@ class Stage:
         """Return the job that makes an output.
 
         Args:
-            beam_options: options for Beam.
             hosts: `Job.hosts`.
             record: `Job.record`, or that of the run if the stage adds a part to one.
-            values: values of the parameters.
         """
         return self.make_job(self.argv(*beam_options, **values), values[self.output], hosts, record)
 
@@ -170,7 +163,6 @@ def make_command_job(argv: Sequence[str], hosts: int = 1, record: Path | None = 
     of predictions is `predictions`.
 
     Args:
-        argv: words of the command line.
         hosts: `Job.hosts`.
         record: `Job.record`, or that of the run if the command adds a part to one.
     """
