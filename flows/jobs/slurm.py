@@ -42,8 +42,6 @@ _NO_ANSWER = re.compile(
 
 
 class _Entry(NamedTuple):
-    """A line of Slurm's queue."""
-
     id: str
     state: str
     reason: str

@@ -97,7 +97,6 @@ def _row(total: Mapping[str, Any], seen: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _script_shares(rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, float]]:
-    """Return the scripts' shares of the corpus, from languages' samples weighted by characters."""
     weights: dict[str, float] = {}
     for row in rows:
         for code, share in row["script_shares"]:

@@ -282,6 +282,7 @@ def _data(
 
 
 def _seeds(data: Mapping[str, Any]) -> str:
+    """Describe the seeds of the models; say which variation between seeds no interval contains."""
     teacher = data["runs"]["teacher"]["seeds"]
     models = [*data["students"], *filter(None, [data["long_baseline"]])]
     said = ""

@@ -221,7 +221,6 @@ def sort_runs(runs: Sequence[TunedRun]) -> list[TunedRun]:
 
 
 def _began_with(run: TunedRun) -> tuple[object, object]:
-    """Return the hash of a run's pretraining, and the run's model."""
     return (run.origin or {}).get("config_hash"), run.config["model"]
 
 
