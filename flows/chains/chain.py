@@ -52,7 +52,11 @@ FETCHED = {
 
 
 class Chain:
-    """Runs stages one after another, and records how long each took."""
+    """Runs stages one after another, and records how long each took.
+
+    Args:
+        name: the command's name, which begins its log lines.
+    """
 
     def __init__(self, name: str):
         self.name, self.secs = name, dict[str, float]()
@@ -75,6 +79,12 @@ class Chain:
 
 def run_chain(name: str, request: Request, out: Path, prepare_only: bool = False) -> dict[str, Any]:
     """Run all unfinished stages, from text to reports, with outputs below `out`.
+
+    Args:
+        name: the command.
+        request: options of the command.
+        out: the directory of all outputs.
+        prepare_only: make the examples, and train nothing.
 
     Returns:
         The summary of the first report, with `hours` of training of each model and `stage_secs` of

@@ -7,7 +7,10 @@ from mswitch.flows.jobs.job import Job
 
 
 def make_end_command(job: Job) -> tuple[str, ...] | None:
-    """Return the command that cancels a job's work on Dataflow, or None without Dataflow."""
+    """Return the command that cancels a job's work on Dataflow, or None without Dataflow.
+
+    A Dataflow job outlives the command that waits for it.
+    """
     own, beam_options = split_beam_options(job.argv)
     if "--runner=dataflow" in own or ("--runner", "dataflow") in itertools.pairwise(own):
         return (*own, "--cancel", *beam_options)

@@ -3,6 +3,7 @@
 A job is one `mswitch` command whose output is a directory, or a URL in a bucket. Its files are in a
 hidden directory beside the output, `.<out>.job/`, or beside `Job.record` if the output is in a
 bucket: a record (`mswitch.flows.jobs.record`), and per attempt a log and exit codes.
+An attempt is named `mswitch-<key>-<number>` on disk and in the scheduler's queue.
 """
 
 import contextlib

@@ -1,5 +1,26 @@
 """Read operators.toml: the server, the storage, the launchers of jobs, and the schedules.
 
+    server = "http://127.0.0.1:4200/api"
+    storage = "/srv/mswitch"
+    pages = "http://127.0.0.1:4280"
+    bucket = "gs://bucket/mswitch"
+
+    [launchers.gpu]
+    launcher = "slurm"
+    partition = "gpu"
+
+    [prices.gpu]
+    chip_hour = 3.9
+    chips = 8
+
+    [dataflow]
+    storage = "gs://bucket/mswitch"
+    options = ["--project=my-project", "--region=europe-west4", "--temp_location=gs://bucket/tmp"]
+
+    [schedules."append-crawl-monthly"]
+    cron = "0 6 5 * *"
+    active = true
+
 Without the file all settings are defaults: a server on this machine, `runs` in this directory.
 """
 

@@ -17,7 +17,11 @@ _OF_A_FORM = re.compile(
 
 
 def make_namer(template: str) -> Callable[[], str]:
-    """Return a function that names a flow's runs, for `flow_run_name`."""
+    """Return a function that names a flow's runs, for `flow_run_name`.
+
+    Args:
+        template: the name, with fields for the flow's parameters, such as `report {name}`.
+    """
 
     def name() -> str:
         given = flow_run.get_name() or ""

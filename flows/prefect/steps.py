@@ -38,7 +38,12 @@ class Step:
 
 
 def step(name: str, **options: Any) -> Callable[[Callable[..., Any]], Step]:
-    """Make a task from a function: its log goes to Prefect, and a user's error is one line."""
+    """Make a task from a function: its log goes to Prefect, and a user's error is one line.
+
+    Args:
+        name: name of the task runs, with fields such as `{preset}`.
+        options: options of Prefect's `task`.
+    """
 
     def decorate(function: Callable[..., Any]) -> Step:
         @functools.wraps(function)

@@ -29,6 +29,9 @@ def write_page(corpus: str | Path, file: str | Path) -> dict[str, Any]:
     Args:
         corpus: a finished corpus directory.
         file: path or URL of the page; not in the corpus, which must stay as published.
+
+    Returns:
+        The survey (`mswitch.pipelines.corpus.survey.survey`).
     """
     stats = load_stats(corpus)
     check_output_files(html=file)
@@ -149,7 +152,12 @@ def share_bars(rows: Sequence[tuple[str, float]], width: int, title: str) -> Dra
 
 
 def write_fit_page(fitted: Mapping[str, Any], html: str | Path) -> None:
-    """Write the page of `mswitch corpus fit`: drops of each rule and language, before and after."""
+    """Write the page of `mswitch corpus fit`: drops of each rule and language, before and after.
+
+    Args:
+        fitted: the result of `fit_thresholds`.
+        html: path or URL of the page.
+    """
     languages = [
         {**language_fields(lang), **row} for lang, row in sorted(fitted["languages"].items())
     ]

@@ -1,4 +1,7 @@
-"""Write HTML pages that show one fine-tuned run, or compare two fine-tuned models."""
+"""Write HTML pages that show one fine-tuned run, or compare two fine-tuned models.
+
+Reports on pretraining include the comparisons.
+"""
 
 import dataclasses
 import functools

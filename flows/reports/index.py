@@ -30,7 +30,14 @@ _NOT_OURS = (LookupError, TypeError, ValueError, ArithmeticError, OSError, jinja
 
 
 def write_index(directory: str | Path) -> dict[str, Any]:
-    """Write index.html and index.json over all reports and comparisons below a directory or URL."""
+    """Write index.html and index.json over all reports and comparisons below a directory or URL.
+
+    Args:
+        directory: a local directory, or a gs:// or s3:// URL.
+
+    Returns:
+        Summary: stage, out, reports, and downstream, the number of comparisons.
+    """
     names = storage.list_names(directory)
     if MARKER in names:
         raise UserError(f"{directory} is itself an output: give the directory above the reports")

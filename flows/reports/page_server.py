@@ -96,7 +96,12 @@ def _refusal(request: Request, token: str) -> Response | None:
 
 
 def read_page(place: str | Path, path: str) -> bytes | None:
-    """Return a page, or its data; None if the file does not exist or is not a page."""
+    """Return a page, or its data; None if the file does not exist or is not a page.
+
+    Args:
+        place: see `page_app`.
+        path: path below the place.
+    """
     parts = path.split("/")
     if any(not part or part.startswith(".") or "\\" in part or "\0" in part for part in parts):
         return None

@@ -1,4 +1,7 @@
-"""Write the report: how many fewer steps the candidate needed, language by language."""
+"""Write the report: how many fewer steps the candidate needed, language by language.
+
+It is one self-contained HTML page, the same numbers as JSON and CSV, and the figures as SVG.
+"""
 
 import dataclasses
 import functools
@@ -90,6 +93,9 @@ def write_report(
         replace: replace an existing report of other runs or settings.
         started_by: who started it, for the page.
         flow_run: address of the flow run that makes it, for the page.
+
+    Returns:
+        The stage's summary: the verdict, its number of languages, and the medians.
     """
     tuned = read_downstream(downstream)
     extras = {"started_by": started_by, "flow_run": flow_run, "text": rounded(text)}

@@ -136,6 +136,10 @@ def pair_students(of_teacher: Pairs, students: Sequence[EvaluatedRun]) -> list[t
     Seeds of students need not match: one teacher may have several students of a model, or each of
     several teachers has one.
 
+    Args:
+        of_teacher: baseline and teacher of each seed.
+        students: students of one model or several.
+
     Returns:
         For each model of students, pairs of baseline and teacher, and of baseline and student.
     """

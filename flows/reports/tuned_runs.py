@@ -107,7 +107,14 @@ class TunedRun(CompletedRun):
 def read_tuned_run(
     place: str | Path, option: str, *, task: str | None = None, split: str = "test"
 ) -> TunedRun:
-    """Read a run and its predictions of a split."""
+    """Read a run and its predictions of a split.
+
+    Args:
+        place: the run directory, or its URL.
+        option: the command line option that names it, for messages.
+        task: the task's name; None if the run predicted only one.
+        split: the predicted split.
+    """
     option = f"{option} {place}".strip()
     with open_files(place) as files:
         files.refresh(predictions=True)

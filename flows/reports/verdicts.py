@@ -1,6 +1,7 @@
 """Write the verdict, the first sentence of every report.
 
-It says: too little to judge, better, worse, or no clear difference.
+It says: too little to judge, better, worse, or no clear difference. Pages have it as their heading,
+commands print it, and messages from Prefect contain it.
 """
 
 from collections.abc import Mapping, Sequence

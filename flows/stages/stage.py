@@ -1,5 +1,10 @@
 """Declare a stage once, as a function.
 
+    @stage(app, "vocab train", makes="vocabularies", reads={"corpus": "corpora"})
+    def train(*, corpus: str, out: str, config: VocabularyConfig = VocabularyConfig()) -> Summary:
+        '''Train a unigram model on language-balanced text.'''
+        return train_vocabulary(corpus, out, config)
+
 Its parameters become the options of its command, the arguments of its job, and the fields of its
 form in Prefect. A parameter whose default is a dataclass is a configuration: its fields are
 options.
@@ -92,8 +97,10 @@ class Stage:
         """Return the job that makes an output.
 
         Args:
+            beam_options: options for Beam.
             hosts: `Job.hosts`.
             record: `Job.record`, or that of the run if the stage adds a part to one.
+            values: values of the parameters.
         """
         return self.make_job(self.argv(*beam_options, **values), values[self.output], hosts, record)
 
@@ -142,7 +149,13 @@ class Stage:
 
 
 def stage(app: App, name: str, **attributes: Any) -> Callable[[Callable[..., Summary]], Stage]:
-    """Declare a stage by a function, and add its command to an application."""
+    """Declare a stage by a function, and add its command to an application.
+
+    Args:
+        app: the command itself, or the group that contains it.
+        name: `Stage.name`.
+        attributes: further attributes of the stage.
+    """
 
     def declare(function: Callable[..., Summary]) -> Stage:
         made = Stage(name, function, **attributes)
@@ -163,6 +176,7 @@ def make_command_job(argv: Sequence[str], hosts: int = 1, record: Path | None = 
     of predictions is `predictions`.
 
     Args:
+        argv: words of the command line.
         hosts: `Job.hosts`.
         record: `Job.record`, or that of the run if the command adds a part to one.
     """

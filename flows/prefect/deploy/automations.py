@@ -110,7 +110,11 @@ def save_block(severity: str, url: str) -> None:
 
 
 def make_automations(blocks: Mapping[str, UUID]) -> list[AutomationCore]:
-    """Return the automations that send messages."""
+    """Return the automations that send messages.
+
+    Args:
+        blocks: ids of blocks by severity.
+    """
     compared = {
         "prefect.resource.role": "flow",
         "prefect.resource.name": ["pretrain-pair", "experiment"],

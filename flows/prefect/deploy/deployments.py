@@ -160,6 +160,11 @@ def list_schedules(
 
     Only a table of operators.toml replaces a person's schedule in Prefect. If that table is
     removed, its schedule is removed too.
+
+    Args:
+        deployment: the deployment.
+        operators: settings with the tables.
+        present: its schedules on the server.
     """
     given, table = operators.schedules.get(deployment.name), deployment.schedule
     if given is None:

@@ -131,6 +131,11 @@ def find_previous_pair(storage: Path, template: str, name: str) -> str:
     """Return the last finished pair whose name sorts before `name`; empty if there is none.
 
     Names of dates and dumps sort by time.
+
+    Args:
+        storage: the directory of all outputs.
+        template: the form of the names.
+        name: name of this pair.
     """
     pattern = re.escape(template).replace(r"\{date\}", r"\d{4}-\d\d-\d\d")
     pattern = pattern.replace(r"\{dump\}", r"CC-MAIN-[\d-]+")
