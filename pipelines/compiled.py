@@ -66,7 +66,6 @@ class compiled(Generic[_Parameters, _Result]):  # noqa: N801, a decorator
 
 @functools.cache
 def _say_compiling() -> None:
-    """Print once that functions are being compiled, which takes a while."""
     say("compile", "compiling loops over text for this machine, once: ten seconds to a minute")
 
 

@@ -39,8 +39,6 @@ class Lease:
     """A lease that this process holds until it expires.
 
     Attributes:
-        directory: the place that it protects.
-        url: URL of the object.
         key: identifies the lease for other processes.
     """
 
@@ -130,7 +128,6 @@ class FollowedLease(Lease):
     """A lease that another process of the same job holds.
 
     Args:
-        directory: the place that it protects.
         key: key of the holder's lease, which was valid just now.
     """
 
@@ -158,7 +155,7 @@ class FollowedLease(Lease):
             ):
                 self._until = 0.0
                 return
-            if self._version not in (None, version):  # the lease was renewed since the last read
+            if self._version not in (None, version):
                 self._until = self._seen + LEASE_SECS
             self._version, self._seen = version, begun
 

@@ -180,7 +180,6 @@ def _work(function: Callable[[A], T], item: A) -> T:
 def _begin(
     storage_options: dict[str, Any], environment: dict[str, str], notes: Any, begun: Any
 ) -> None:
-    """Make this process a worker, which accesses remote files like its parent."""
     with begun.get_lock():
         _notes.append(notes[begun.value])
         begun.value += 1

@@ -21,7 +21,6 @@ from mswitch.pipelines.storage import (
 
 #: Seconds for which Google's client retries. After this time, renewing a lease would be useless.
 _RETRY_SECS = 20
-#: Maximum bytes in a request to Amazon.
 _AMAZON_REQUEST_BYTES = 5 << 30
 
 

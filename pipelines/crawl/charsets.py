@@ -39,7 +39,6 @@ _SAMPLE_BYTES, _WINDOW_BYTES = 2000, 1 << 14
 #: encoding.
 _READ_BYTES, _MIN_READ_BYTES = 1000, 300
 
-#: Python's name of windows-1252.
 _DEFAULT = "cp1252"
 #: Bytes beyond ASCII confirm or refute these encodings, whether or not a page declares them.
 _PROVED = (_DEFAULT, "utf-7", "utf-8", "utf-16-le", "utf-16-be")
@@ -77,7 +76,6 @@ _OTHER_NAMES = {row["label"]: row["codec"] for row in read_own_table("encodings.
 _OTHER_META = re.compile(
     rb"<meta\s[^>]{0,200}?charset\s*=\s*[\"']?\s*(%s)\b" % "|".join(_OTHER_NAMES).encode(), re.I
 )
-#: Seven-bit encodings, and their escape sequences.
 _SEVEN_BITS = ("hz", "iso2022_jp", "iso2022_kr")
 _ESCAPES = (b"\x1b", b"~{")
 #: Corrections to the detector's names. cp949 is what the standard calls EUC-KR. The detector does
@@ -234,14 +232,12 @@ def _find_mark(html: bytes, declared: Sequence[str]) -> str | None:
 
 
 def _is_utf8(declared: Sequence[str], text: str, broken: float) -> bool:
-    """Return whether text decoded as UTF-8 really is UTF-8, given the declared encodings."""
     if broken > MAX_BROKEN_SHARE or text.isascii():
         return False
     return _LIKE_UTF8.isdisjoint(declared) or _count_beyond_ascii(text) >= _MIN_UTF8_CHARACTERS
 
 
 def _take_sample(html: bytes) -> bytes:
-    """Return a sample of HTML: joined texts and tags that contain bytes beyond ASCII."""
     first = _RUN.search(html)
     start = max(0, first.start() - _SAMPLE_BYTES) if first else 0
     pieces = _PIECE.findall(b">" + html[start : start + _WINDOW_BYTES])

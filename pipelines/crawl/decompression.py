@@ -103,7 +103,7 @@ def read_zstd_dictionary(file: BinaryIO) -> zstandard.ZstdCompressionDict | None
     if len(data) > MAX_DICTIONARY_BYTES:
         raise DamagedStreamError(0, "the zstd dictionary is too large")
     if not data.startswith(_RAW_DICTIONARY):
-        return None  # this skippable frame is not a dictionary
+        return None
     return zstandard.ZstdCompressionDict(data)
 
 
@@ -114,7 +114,6 @@ class DecompressedStream(io.RawIOBase):
 
     Args:
         file: the file; only the stream may move its position from now on.
-        compression: compression of the file.
         start: offset of the first member to read.
         dictionary: the result of `read_zstd_dictionary`.
         one_member: end after the first member.
@@ -291,9 +290,6 @@ class Members:
 
     After damage, reading of a gzip file continues at the next member that begins well; the rest of
     the damaged member is lost. The rest of a damaged zstd file is not read.
-
-    Attributes:
-        compression: compression of the file.
     """
 
     def __init__(self, file: BinaryIO):

@@ -227,7 +227,6 @@ def _detect(head: bytes) -> FileFormat:
 
 
 def _detect_next_format(file: BinaryIO, start: int) -> FileFormat:
-    """Detect the format from the first gzip member after `start` with a known beginning."""
     for _, content in find_members(file, start):
         if format := _detect_text_format(content):
             return format

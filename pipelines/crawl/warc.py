@@ -66,8 +66,6 @@ class Damage(NamedTuple):
 
 
 class _Archive:
-    """An open archive; finds places where records may start."""
-
     def __init__(self, file: BinaryIO):
         self._file = file
         self.members = Members(file)

@@ -185,7 +185,7 @@ def _fetch_all(
             future.add_done_callback(lambda done: None if done.exception() else progress.add())
         try:
             wait(futures)
-        except BaseException:  # interrupted by the user
+        except BaseException:
             downloader.cancel()
             raise
     errors = [future.exception() for future in futures]

@@ -1,7 +1,4 @@
-"""Builds an examples directory of finished inputs and targets from a task's files.
-
-Rows are counted and splits are compared before anything is tokenised.
-"""
+"""Builds an examples directory of finished inputs and targets from a task's files."""
 
 import dataclasses
 import functools
@@ -227,7 +224,6 @@ def _read_keys(files: Sequence[InputFile], parts: str) -> pa.Table:
 def _describe_overlap(
     keys: pa.Table, splits: Sequence[str], marked: Mapping[str, NDArray[np.bool_]]
 ) -> str:
-    """Name the first row that `mark_overlap` marks, and a row with the same inputs or group."""
     names, row = np.asarray(keys["split"]), int(np.argmax(marked["rows"]))
     shared = "inputs" if marked["inputs"][row] else "group"
     same = keys[f"{shared}_key"].to_numpy() == keys[f"{shared}_key"][row].as_py()

@@ -46,7 +46,6 @@ KEYS = ("number", "group_key", "inputs_key", "pair_key")
 PART_SCHEMA = pa.schema([*ROW_SCHEMA, *((name, pa.int64()) for name in KEYS)])
 #: Number of rows of a part to sort at once, and number of rows to read at once.
 BLOCK_ROWS, GROUP_ROWS = 1 << 17, 1 << 13
-#: Number of rows to tokenise in one call.
 CALL_ROWS = 1 << 12
 #: Maximum number of bad rows that an error names.
 SHOWN = 3
@@ -238,13 +237,6 @@ def write_shard(
     shard: SupervisedShard, directory: str, *, model: str, lengths: Lengths, left_out: str = ""
 ) -> dict[str, Any]:
     """Write a shard with its index and lengths; equal rows always have equal bytes.
-
-    Args:
-        shard: the shard to write.
-        directory: the examples directory.
-        model: file of the vocabulary.
-        lengths: largest lengths of examples.
-        left_out: see `SupervisedShard.read`.
 
     Returns:
         The result of `write_rows`; `trimmed` by feature; and `targets_lengths`, the number of

@@ -45,13 +45,7 @@ def _json(value: Any) -> str:
 def write_sources(
     directory: Path, packages: Sequence[tuple[Download, Mapping[str, bytes]]], licence: str
 ) -> None:
-    """List in SOURCES.md the packages that the rows come from, and copy their licences.
-
-    Args:
-        directory: directory of the sample.
-        packages: packages, each with its file `copyright`.
-        licence: the licence in a few words.
-    """
+    """List in SOURCES.md the packages that the rows come from, and copy their licences."""
     (directory / "licences").mkdir(exist_ok=True)
     lines = ["# Sources", "", f"Rows come from Debian packages. Licence: {licence}.", ""]
     lines += ["| package | file | SHA-256 | licence |", "|---|---|---|---|"]
