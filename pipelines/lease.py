@@ -170,7 +170,6 @@ def _describe_self() -> str:
 
 
 def _read_field(data: bytes, name: str) -> str:
-    """Return a field of a lease, or "" if the object is damaged."""
     try:
         return str(json.loads(data)[name])
     except (ValueError, LookupError, TypeError):
@@ -179,10 +178,6 @@ def _read_field(data: bytes, name: str) -> str:
 
 def hold_lease(directory: str, stage: str) -> AbstractContextManager[Lease]:
     """Keep other writers away from `directory` while the body runs.
-
-    Args:
-        directory: a gs:// or s3:// URL.
-        stage: name of the waiting stage, for messages.
 
     Returns:
         A context manager that yields the lease: `check` it before each write.
@@ -193,10 +188,7 @@ def hold_lease(directory: str, stage: str) -> AbstractContextManager[Lease]:
 
 
 def follow_lease(directory: str, key: str) -> AbstractContextManager[Lease]:
-    """Follow the lease with this `key`, which another process of the job holds.
-
-    Return a context manager as `hold_lease` does.
-    """
+    """Follow the lease with this `key`, which another process of the job holds."""
     return _keep(FollowedLease(directory, key))
 
 

@@ -47,7 +47,6 @@ _MARKS = {b"\xef\xbb\xbf": "utf-8", b"\xff\xfe": "utf-16-le", b"\xfe\xff": "utf-
 #: quarter of these zeros is enough, but at least `_MIN_ZEROS` are required.
 _HEAD_BYTES, _MIN_ZEROS = 1024, 16
 _WIDE = (["utf-16-le"], ["utf-16-be"])
-#: Beginning of a tag in UTF-16.
 _WIDE_TAGS = {
     "utf-16-le": re.compile(rb"(?:..)*?<\0[A-Za-z!/]\0", re.S),
     "utf-16-be": re.compile(rb"(?:..)*?\0<\0[A-Za-z!/]", re.S),
@@ -97,7 +96,6 @@ class Decoded(NamedTuple):
     """Decoded HTML and its encoding.
 
     Attributes:
-        text: the HTML.
         charset: Python's name of the encoding that decoded it.
         declared: the encoding declared by the HTTP header, else by the meta tag; "" if neither
             names one.

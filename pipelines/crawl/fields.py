@@ -27,7 +27,6 @@ class Form(NamedTuple):
     """The fields of a published corpus.
 
     Attributes:
-        name: name of the corpus.
         marks: fields that identify it; all must be present.
         fields: fields with parts of a page, if they differ from `STANDARD_FIELDS`.
         only: whether it must have no other fields.

@@ -78,16 +78,7 @@ def build_supervised(
     runner: str = "local",
     beam_options: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """Write the examples directory of a task.
-
-    Args:
-        task: the task's TOML file.
-        vocabulary: a finished vocabulary directory, or a SentencePiece model file in T5's layout.
-        out: the directory to make, or a URL such as gs://bucket/reviews.
-        config: lengths, and whether overlap is allowed.
-        runner: where tasks run (`mswitch.pipelines.runners`); their workers must see `out`.
-        beam_options: Beam's own options.
-    """
+    """Write the examples directory of a task."""
     use_runner(runner, beam_options)
     defined, opened = read_task(task), open_vocabulary(vocabulary)
     files, identities = _list_input_files(defined)

@@ -62,7 +62,6 @@ class Template:
     """Text with fields of a row.
 
     Attributes:
-        text: the source of the template.
         fields: the fields it names, in order.
     """
 

@@ -144,12 +144,6 @@ def write_part(
 ) -> dict[str, Any]:
     """Write rows as a part; equal rows always have equal bytes.
 
-    Args:
-        rows: rows with the columns of the schema.
-        path: path of the part below `directory`.
-        directory: directory of parts.
-        schema: `ROW_SCHEMA` and further columns of the source.
-
     Returns:
         The part's description: path, records, size_bytes, and `rows` by language and split.
     """

@@ -67,9 +67,6 @@ def write_sample(
         out: the directory to make.
         config: everything that its content depends on; `sample` is its name.
         write: writes to a directory and returns the number of rows by language.
-
-    Returns:
-        The summary that the command prints.
     """
     with stage_output(out, stage=STAGE, config=config) as staged:
         reused = staged.complete
