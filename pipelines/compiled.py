@@ -70,7 +70,6 @@ def _say_compiling() -> None:
 
 
 def _find_directory(function: Callable[..., Any]) -> str:
-    """Return the cache directory of a function, or "" if none is writable."""
     package = Path(__file__).parent
     user = os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()
     for parent in (package / "__pycache__", Path(user) / "mswitch"):

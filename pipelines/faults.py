@@ -23,7 +23,6 @@ MODERN_POINTS = _list_points(
 )
 SUPERVISED_POINTS = _list_points("examples", "after_rows")
 BUCKET_POINTS = _list_points("train", "during_upload after_upload")
-#: Fault points that a training passes only if it continues a finished run with more steps.
 EXTENSION_POINTS = _list_points("train", "after_reopening")
 #: Fault points of a process that follows a job (`mswitch.flows.jobs`).
 LAUNCH_POINTS = _list_points(

@@ -121,7 +121,6 @@ def replace_version(url: str, data: bytes, version: str | None) -> str:
 
 
 def _put_amazon(url: str, body: bytes | BinaryIO, **condition: str) -> str:
-    """Write an object if `condition` holds; return the object's new version."""
     from botocore.exceptions import ClientError
 
     client, place = amazon_object(url)

@@ -126,7 +126,6 @@ def _read(content: BinaryIO, size: int | None, max_bytes: int) -> Iterator[Recor
 
 
 def _skip_blank(content: BinaryIO) -> bytes:
-    """Skip blank lines, at most `_MOST_BLANK_LINES`; return the next line, or b"" at the end."""
     line, blank = content.readline(_LONGEST_LINE_BYTES), 0
     while line.isspace() and blank < _MOST_BLANK_LINES:
         line, blank = content.readline(_LONGEST_LINE_BYTES), blank + 1

@@ -139,7 +139,6 @@ def decode(html: bytes, http_charset: str = "") -> Decoded | None:
 def _list_encodings(
     html: bytes, declared: Sequence[str], read: Callable[[str], tuple[str, float]]
 ) -> Iterator[str]:
-    """Yield possible encodings of HTML, the most likely first."""
     if marked := _find_mark(html, declared):
         yield marked
     if html.isascii():
@@ -257,7 +256,6 @@ def _detect(html: bytes) -> str | None:
 
 
 def _detect_other_alphabet(sample: bytes) -> str | None:
-    """Return uchardet's encoding if letters beyond ASCII form runs in a non-Latin alphabet."""
     charset = None if _are_single(sample) else _detect(sample)
     if charset is None:
         return None
@@ -267,7 +265,6 @@ def _detect_other_alphabet(sample: bytes) -> str | None:
 
 
 def _choose_latin(sample: bytes) -> str:
-    """Return the Latin encoding in which CLD2 reads a sample best; the default is windows-1252."""
     best = _DEFAULT
     lang, most = _identify_language(sample, best)
     if lang and lang not in _NOT_WESTERN:

@@ -34,8 +34,7 @@ _HEAD_BYTES = 256 << 10
 _SEARCH_BYTES = 64 << 10
 _REQUESTS = 32
 
-#: Formats of files. "damaged" files are compressed and cannot be read from the start. Nothing is
-#: read from files in formats of `UNREAD`.
+#: Formats of files. "damaged" files are compressed and cannot be read from the start.
 FileFormat = Literal[
     "warc", "arc", "jsonl", "parquet", "empty", "damaged", "json_array", "pretty_json", "csv",
     "bzip2", "xz", "zip", "other",

@@ -164,7 +164,6 @@ class _UnreadRows:
         self._name, self._left = name, most
 
     def reject(self, reason: str, first: int, rows: int, detail: str) -> Iterator[Rejected]:
-        """Yield a rejection for each of `rows` rows; one rejection if `rows` is 0 or too large."""
         if rows > self._left:
             detail, rows = f"{rows} rows: {detail}", 1
         rows = max(rows, 1)

@@ -226,7 +226,6 @@ def _read(archive: _Archive, max_bytes: int) -> Iterator[Record | Damage]:
 
 
 def _find_record(content: BinaryIO) -> bytes:
-    """Skip blank lines; return the line that begins a record, or b"" at the end."""
     line = content.readline(_MOST_HEADER_BYTES)
     while line.isspace():
         line = content.readline(_MOST_HEADER_BYTES)

@@ -83,13 +83,6 @@ def publish(
 ) -> dict[str, Any]:
     """Write the files that seqio's own cache has beside its shards; publish the directory.
 
-    Args:
-        staged: the directory.
-        finished: descriptions of all shards.
-        vocabulary: vocabulary of the examples.
-        features: by split, the features that seqio reads, with shape and type.
-        said: further entries of the manifest.
-
     Returns:
         `languages` of the manifest.
     """

@@ -81,7 +81,6 @@ def t5(documents: Iterable[Document], length: int, *, seed: int) -> Iterator[Seg
 
 
 def _cut(pieces: list[Tokens], length: int) -> Iterator[Segment]:
-    """Join pieces and cut them into segments; yield each segment and the starts of pieces in it."""
     if not pieces:
         return
     ends = np.cumsum([piece.size for piece in pieces])

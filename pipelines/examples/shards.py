@@ -274,11 +274,7 @@ def write_shard(
     config: ExamplesConfig,
     rehydration: Rehydration | None = None,
 ) -> dict[str, Any]:
-    """Write a shard with its index; repeated writing yields the same bytes.
-
-    Returns:
-        The result of `write_records`.
-    """
+    """Write a shard with its index; repeated writing yields the same bytes."""
     counts, vocabulary, lang = ShardCounts(), load_cached_vocabulary(model), shard.corpus_shard.lang
     if shard.corpus_shard.split == "train":
         records = make_training_records(shard, vocabulary, config, counts, rehydration)

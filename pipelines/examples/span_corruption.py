@@ -32,6 +32,7 @@ class ExampleKey(NamedTuple):
     """Key of an example; the draws of the example depend only on this key.
 
     Attributes:
+        seed: seed of the run.
         stream: a 64-bit number for a language or a document (`hash_stream`).
         number: number of the example in its stream.
         epoch: how often the example was read before.

@@ -21,7 +21,6 @@ _LANGUAGE_IN_PACKAGE = re.compile(r"-([a-z]{2}(?:-[a-z]{2})?)$")
 _HIDDEN = re.compile(rb"<(script|style)\b.*?</\1\s*>|<!--.*?-->|<[^>]*>", re.DOTALL | re.IGNORECASE)
 _SPACE = re.compile(rb"\s+")
 _TAGS = rb"h[1-6]|p|li|dt|dd|td|th"
-#: A block of HTML without inner blocks.
 _BLOCK = re.compile(
     rb"<(%b)\b[^>]*>((?:(?!<(?:%b)\b).)*?)</\1\s*>" % (_TAGS, _TAGS), re.DOTALL | re.IGNORECASE
 )

@@ -87,9 +87,6 @@ def read_file(
     """Read an input file, and write its rendered rows to a Parquet file (a part).
 
     If there are bad rows, an error names the first of them.
-
-    Returns:
-        The result of `write_part`.
     """
     name, renderer = storage.get_name(file.source), Renderer(task)
     named = {"lang": file.lang, "split": file.split}
