@@ -66,12 +66,10 @@ class compiled(Generic[_Parameters, _Result]):  # noqa: N801, a decorator
 
 @functools.cache
 def _say_compiling() -> None:
-    """Print once that functions are being compiled, which takes a while."""
     say("compile", "compiling loops over text for this machine, once: ten seconds to a minute")
 
 
 def _find_directory(function: Callable[..., Any]) -> str:
-    """Return the cache directory of a function, or "" if none is writable."""
     package = Path(__file__).parent
     user = os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()
     for parent in (package / "__pycache__", Path(user) / "mswitch"):

@@ -30,7 +30,6 @@ Count = Annotated[int, Ge(1), Le(2**31 - 1)]
 Share = Annotated[float, Ge(0), Le(1)]
 
 _Bound = Ge | Gt | Le | Lt
-#: Function that compares a value with a bound, and the bound's name in errors.
 _BOUNDS = {
     Ge: (operator.ge, "at least"),
     Gt: (operator.gt, "above"),

@@ -47,13 +47,7 @@ def job_name(title: str, directory: str) -> str:
 
 
 def make_job_label(title: str, directory: str, identity: str) -> str:
-    """Return the label of a job, for Beam's option --labels.
-
-    Args:
-        title: name of the job within its build.
-        directory: directory that the job writes to.
-        identity: identity of the build.
-    """
+    """Return the label of a job, for Beam's option --labels."""
     return f"{_LABEL}={_hash(directory)}-{_hash(f'{title} {identity}')}"
 
 
@@ -208,8 +202,6 @@ class _Meter:
 
 
 class _Service:
-    """The jobs of a project in a region."""
-
     def __init__(self, options: "PipelineOptions"):
         from apache_beam.options.pipeline_options import GoogleCloudOptions
         from apache_beam.runners.dataflow.internal.apiclient import DataflowApplicationClient
@@ -221,7 +213,6 @@ class _Service:
         self._place = {"project_id": self.cloud.project, "location": self.cloud.region}
 
     def link(self, job_id: str) -> str:
-        """Return the address at which a person can see a job."""
         place = f"{self.cloud.region}/{job_id}?project={self.cloud.project}"
         return f"https://console.cloud.google.com/dataflow/jobs/{place}"
 
@@ -252,7 +243,6 @@ class _Service:
         return used
 
     def find(self) -> "DataflowPipelineResult | None":
-        """Return the running job of this name, or None."""
         from apache_beam.runners.dataflow.dataflow_metrics import DataflowMetrics
         from apache_beam.runners.dataflow.dataflow_runner import (
             DataflowPipelineResult,

@@ -27,7 +27,6 @@ from mswitch.pipelines.storage import SECRETS, hide_secrets
 CHUNK_BYTES = 256 << 10
 #: Timeouts for connecting, and for waiting until a connection sends a byte.
 TIMEOUTS_SECS = (10.0, 60.0)
-#: Number of repeated requests, and the waits between requests.
 RETRY = Retry(5, backoff_factor=1.0, backoff_jitter=1.0, backoff_max=60.0)
 #: Longest pause, in seconds, that a server may ask for; a longer pause ends the download.
 LONGEST_PAUSE_SECS = 600
@@ -129,7 +128,6 @@ class Downloader:
         return size, head, tail
 
     def _request_patiently(self, url: str, request: Callable[[], _T]) -> _T:
-        """Repeat a request while it fails for reasons that may pass."""
         retry, wait_secs = self._retry, 0.0
         while not self._cancelled.wait(wait_secs):
             try:

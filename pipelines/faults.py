@@ -17,17 +17,12 @@ _PUBLICATION = "before_marker before_publish after_publish"
 CHANGE_POINTS = _list_points(
     "corpus", "after_deciding_change during_change before_change after_change"
 )
-#: Fault points that only removals pass.
 REMOVAL_POINTS = _list_points("corpus", "after_removal")
-#: Fault points in the code of a corpus build that runs only with profile `modern`.
 MODERN_POINTS = _list_points(
     "corpus", "after_near_keys after_near_matches after_near_clusters after_bands_fingerprints"
 )
-#: Fault points that only supervised examples pass, between reading rows and writing shards.
 SUPERVISED_POINTS = _list_points("examples", "after_rows")
-#: Fault points that a training passes only if it writes to a bucket.
 BUCKET_POINTS = _list_points("train", "during_upload after_upload")
-#: Fault points that a training passes only if it continues a finished run with more steps.
 EXTENSION_POINTS = _list_points("train", "after_reopening")
 #: Fault points of a process that follows a job (`mswitch.flows.jobs`).
 LAUNCH_POINTS = _list_points(

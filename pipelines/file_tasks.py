@@ -121,7 +121,6 @@ def do_task(numbered: tuple[int, Any], tasks: Tasks, stage: str) -> int:
 
 
 def _do_and_count(numbered: tuple[int, Any], tasks: Tasks, stage: str) -> int:
-    """Do a task on an engine, and set the engine's counters."""
     from apache_beam.metrics.metric import Metrics
 
     number = do_task(numbered, tasks, stage)
@@ -154,7 +153,6 @@ def _build(root: "beam.Pipeline", lists: Sequence[Tasks], stage: str) -> None:
 
 
 def _write_items(tasks: Tasks) -> list[str]:
-    """Write the items of unfinished tasks to files of bounded length; return their paths."""
     todo, paths = tasks.todo(), []
     for start in range(0, len(todo), _ITEMS_PER_FILE):
         paths.append(storage.join(tasks.notes, f"items-{start:06d}.pickle"))
@@ -171,7 +169,7 @@ def _read_items(path: str, _before: int = 0) -> list[tuple[int, Any]]:
 def _watch(lists: Sequence[Tasks], stage: str, stop: threading.Event) -> None:
     """Report slow tasks and the progress of lists of tasks, one list after the other.
 
-    A task is done when its note, a file with its result, exists. After `stop`, report once more.
+    After `stop`, report once more.
     """
     for tasks in lists:
         sizes, scale, unit = [1] * len(tasks.items), 1, tasks.unit

@@ -128,12 +128,7 @@ def find_language(code: str) -> Language:
 def parse_codes(
     codes: Iterable[str], find: Callable[[str], str | None] = find_code
 ) -> tuple[str, ...]:
-    """Check codes that a user gave; aliases (`he`) become mC4's codes (`iw`).
-
-    Args:
-        codes: codes as given.
-        find: returns the code in a text; `any_code` also allows other languages.
-    """
+    """Check codes that a user gave; aliases (`he`) become mC4's codes (`iw`)."""
     chosen = []
     for code in codes:
         known = find(code)

@@ -39,8 +39,6 @@ class Lease:
     """A lease that this process holds until it expires.
 
     Attributes:
-        directory: the place that it protects.
-        url: URL of the object.
         key: identifies the lease for other processes.
     """
 
@@ -130,7 +128,6 @@ class FollowedLease(Lease):
     """A lease that another process of the same job holds.
 
     Args:
-        directory: the place that it protects.
         key: key of the holder's lease, which was valid just now.
     """
 
@@ -158,7 +155,7 @@ class FollowedLease(Lease):
             ):
                 self._until = 0.0
                 return
-            if self._version not in (None, version):  # the lease was renewed since the last read
+            if self._version not in (None, version):
                 self._until = self._seen + LEASE_SECS
             self._version, self._seen = version, begun
 
@@ -173,7 +170,6 @@ def _describe_self() -> str:
 
 
 def _read_field(data: bytes, name: str) -> str:
-    """Return a field of a lease, or "" if the object is damaged."""
     try:
         return str(json.loads(data)[name])
     except (ValueError, LookupError, TypeError):
@@ -182,10 +178,6 @@ def _read_field(data: bytes, name: str) -> str:
 
 def hold_lease(directory: str, stage: str) -> AbstractContextManager[Lease]:
     """Keep other writers away from `directory` while the body runs.
-
-    Args:
-        directory: a gs:// or s3:// URL.
-        stage: name of the waiting stage, for messages.
 
     Returns:
         A context manager that yields the lease: `check` it before each write.
@@ -196,10 +188,7 @@ def hold_lease(directory: str, stage: str) -> AbstractContextManager[Lease]:
 
 
 def follow_lease(directory: str, key: str) -> AbstractContextManager[Lease]:
-    """Follow the lease with this `key`, which another process of the job holds.
-
-    Return a context manager as `hold_lease` does.
-    """
+    """Follow the lease with this `key`, which another process of the job holds."""
     return _keep(FollowedLease(directory, key))
 
 

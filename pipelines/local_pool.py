@@ -89,9 +89,6 @@ def start_server(modules: Sequence[str] = ()) -> None:
     """Start the server that workers are forked from, in the background.
 
     Server and workers ignore Ctrl-C, which a terminal sends to all: they end with their parent.
-
-    Args:
-        modules: modules that it imports besides `PRELOAD`.
     """
     multiprocessing.get_context("forkserver").set_forkserver_preload([*PRELOAD, *modules])
     resource_tracker.ensure_running()  # else the fork server starts this tracker, unblocking SIGINT
@@ -180,7 +177,6 @@ def _work(function: Callable[[A], T], item: A) -> T:
 def _begin(
     storage_options: dict[str, Any], environment: dict[str, str], notes: Any, begun: Any
 ) -> None:
-    """Make this process a worker, which accesses remote files like its parent."""
     with begun.get_lock():
         _notes.append(notes[begun.value])
         begun.value += 1

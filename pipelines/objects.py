@@ -21,7 +21,6 @@ from mswitch.pipelines.storage import (
 
 #: Seconds for which Google's client retries. After this time, renewing a lease would be useless.
 _RETRY_SECS = 20
-#: Maximum bytes in a request to Amazon.
 _AMAZON_REQUEST_BYTES = 5 << 30
 
 
@@ -122,7 +121,6 @@ def replace_version(url: str, data: bytes, version: str | None) -> str:
 
 
 def _put_amazon(url: str, body: bytes | BinaryIO, **condition: str) -> str:
-    """Write an object if `condition` holds; return the object's new version."""
     from botocore.exceptions import ClientError
 
     client, place = amazon_object(url)

@@ -287,7 +287,6 @@ class StagedOutput:
         return full
 
     def _remove_leftovers(self) -> None:
-        """Remove directories of unfinished runs beside the published output."""
         # This pattern matches names with one hash value. The name of a directory with an unfinished
         # change to a corpus has two. Keep this directory: its change may be ready to publish.
         for leftover in self.out.parent.glob(f".{glob.escape(self.out.name)}.partial-{_ANY_HASH}"):
@@ -297,16 +296,9 @@ class StagedOutput:
 class RemoteOutput:
     """Output of a stage at a URL, written in place, with the marker last; see `StagedOutput`.
 
-    An object store has no directory to rename, and no lock that is freed when a process dies.
     `_BUILDING.json` names the settings of the output being made. A run with the same settings
     continues it: all files are a function of the settings, so two such runs cannot harm each
     other's data. A run with other settings is refused.
-
-    Attributes:
-        out: the URL.
-        directory: where to write: `out` itself.
-        complete: True if `out` already holds this output, and there is nothing to do.
-        hash: identity of stage, configuration and inputs.
     """
 
     def __init__(self, out: str, stage: str, config: Mapping[str, Any]):

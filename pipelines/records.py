@@ -11,7 +11,6 @@ from mswitch.pipelines.own_tables import read_own_table
 SPLITS = ("train", "validation")
 
 _COLUMNS = read_own_table("columns.csv")
-#: Meaning of each column of a document, for the data card.
 COLUMN_MEANINGS = {row["column"]: row["meaning"] for row in _COLUMNS}
 
 

@@ -97,13 +97,7 @@ def pipeline_options(
 
 
 def use_runner(runner: str, beam_options: Sequence[str] = (), cost: Cost = UNLIMITED) -> None:
-    """Check a runner's options before work begins; let `storage` access remote files with them.
-
-    Args:
-        runner: see `pipeline_options`.
-        beam_options: Beam's own options.
-        cost: limit of the cost, which only Dataflow meters.
-    """
+    """Check a runner's options before work begins; let `storage` access remote files with them."""
     if cost.max_cost_usd is not None and runner != "dataflow":
         raise UserError(f"--max-cost-usd: runner {runner} meters no cost: leave it out")
     read_prices(cost.prices)
@@ -154,7 +148,6 @@ def worker_processes(
 
 
 def _count_workers(beam_options: Sequence[str]) -> int | None:
-    """Return the value of --direct_num_workers, or None."""
     words = [word for option in beam_options for word in option.split("=", 1)]
     for name, value in itertools.pairwise(words):
         if name == "--direct_num_workers" and value.isdigit():

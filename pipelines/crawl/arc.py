@@ -22,7 +22,6 @@ _SCHEME = re.compile(rb"[A-Za-z][A-Za-z0-9+.-]*:")
 _HEAD = re.compile(
     rb"([A-Za-z][A-Za-z0-9+.-]*:.*?) \S+ (\d{4})(\d\d)(\d\d)(\d\d)(\d\d)(\d\d)(?: |$)"
 )
-#: Maximum bytes of a line that begins a record.
 _LONGEST_LINE_BYTES = 64 << 10
 _MOST_BLANK_LINES = 1000
 _READ_BYTES = 64 << 10
@@ -127,7 +126,6 @@ def _read(content: BinaryIO, size: int | None, max_bytes: int) -> Iterator[Recor
 
 
 def _skip_blank(content: BinaryIO) -> bytes:
-    """Skip blank lines, at most `_MOST_BLANK_LINES`; return the next line, or b"" at the end."""
     line, blank = content.readline(_LONGEST_LINE_BYTES), 0
     while line.isspace() and blank < _MOST_BLANK_LINES:
         line, blank = content.readline(_LONGEST_LINE_BYTES), blank + 1

@@ -39,7 +39,6 @@ _SAMPLE_BYTES, _WINDOW_BYTES = 2000, 1 << 14
 #: encoding.
 _READ_BYTES, _MIN_READ_BYTES = 1000, 300
 
-#: Python's name of windows-1252.
 _DEFAULT = "cp1252"
 #: Bytes beyond ASCII confirm or refute these encodings, whether or not a page declares them.
 _PROVED = (_DEFAULT, "utf-7", "utf-8", "utf-16-le", "utf-16-be")
@@ -48,7 +47,6 @@ _MARKS = {b"\xef\xbb\xbf": "utf-8", b"\xff\xfe": "utf-16-le", b"\xfe\xff": "utf-
 #: quarter of these zeros is enough, but at least `_MIN_ZEROS` are required.
 _HEAD_BYTES, _MIN_ZEROS = 1024, 16
 _WIDE = (["utf-16-le"], ["utf-16-be"])
-#: Beginning of a tag in UTF-16.
 _WIDE_TAGS = {
     "utf-16-le": re.compile(rb"(?:..)*?<\0[A-Za-z!/]\0", re.S),
     "utf-16-be": re.compile(rb"(?:..)*?\0<\0[A-Za-z!/]", re.S),
@@ -77,7 +75,6 @@ _OTHER_NAMES = {row["label"]: row["codec"] for row in read_own_table("encodings.
 _OTHER_META = re.compile(
     rb"<meta\s[^>]{0,200}?charset\s*=\s*[\"']?\s*(%s)\b" % "|".join(_OTHER_NAMES).encode(), re.I
 )
-#: Seven-bit encodings, and their escape sequences.
 _SEVEN_BITS = ("hz", "iso2022_jp", "iso2022_kr")
 _ESCAPES = (b"\x1b", b"~{")
 #: Corrections to the detector's names. cp949 is what the standard calls EUC-KR. The detector does
@@ -99,7 +96,6 @@ class Decoded(NamedTuple):
     """Decoded HTML and its encoding.
 
     Attributes:
-        text: the HTML.
         charset: Python's name of the encoding that decoded it.
         declared: the encoding declared by the HTTP header, else by the meta tag; "" if neither
             names one.
@@ -143,7 +139,6 @@ def decode(html: bytes, http_charset: str = "") -> Decoded | None:
 def _list_encodings(
     html: bytes, declared: Sequence[str], read: Callable[[str], tuple[str, float]]
 ) -> Iterator[str]:
-    """Yield possible encodings of HTML, the most likely first."""
     if marked := _find_mark(html, declared):
         yield marked
     if html.isascii():
@@ -234,14 +229,12 @@ def _find_mark(html: bytes, declared: Sequence[str]) -> str | None:
 
 
 def _is_utf8(declared: Sequence[str], text: str, broken: float) -> bool:
-    """Return whether text decoded as UTF-8 really is UTF-8, given the declared encodings."""
     if broken > MAX_BROKEN_SHARE or text.isascii():
         return False
     return _LIKE_UTF8.isdisjoint(declared) or _count_beyond_ascii(text) >= _MIN_UTF8_CHARACTERS
 
 
 def _take_sample(html: bytes) -> bytes:
-    """Return a sample of HTML: joined texts and tags that contain bytes beyond ASCII."""
     first = _RUN.search(html)
     start = max(0, first.start() - _SAMPLE_BYTES) if first else 0
     pieces = _PIECE.findall(b">" + html[start : start + _WINDOW_BYTES])
@@ -263,7 +256,6 @@ def _detect(html: bytes) -> str | None:
 
 
 def _detect_other_alphabet(sample: bytes) -> str | None:
-    """Return uchardet's encoding if letters beyond ASCII form runs in a non-Latin alphabet."""
     charset = None if _are_single(sample) else _detect(sample)
     if charset is None:
         return None
@@ -273,7 +265,6 @@ def _detect_other_alphabet(sample: bytes) -> str | None:
 
 
 def _choose_latin(sample: bytes) -> str:
-    """Return the Latin encoding in which CLD2 reads a sample best; the default is windows-1252."""
     best = _DEFAULT
     lang, most = _identify_language(sample, best)
     if lang and lang not in _NOT_WESTERN:

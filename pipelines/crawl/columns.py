@@ -17,9 +17,7 @@ LIST = "list"
 ALL = "all"
 #: Key in a page's `columns` for the names of kept columns whose values were dropped.
 LOST = "_lost"
-#: Maximum bytes of a value in a kept column.
 MAX_VALUE_BYTES = 64 << 10
-#: Maximum number of kept columns.
 _MOST_COLUMNS = 256
 _NAME = re.compile(r"[\w-]{1,100}")
 #: Columns that a build itself writes, into the corpus or its intermediate files.

@@ -103,7 +103,7 @@ def read_zstd_dictionary(file: BinaryIO) -> zstandard.ZstdCompressionDict | None
     if len(data) > MAX_DICTIONARY_BYTES:
         raise DamagedStreamError(0, "the zstd dictionary is too large")
     if not data.startswith(_RAW_DICTIONARY):
-        return None  # this skippable frame is not a dictionary
+        return None
     return zstandard.ZstdCompressionDict(data)
 
 
@@ -114,10 +114,8 @@ class DecompressedStream(io.RawIOBase):
 
     Args:
         file: the file; only the stream may move its position from now on.
-        compression: compression of the file.
         start: offset of the first member to read.
         dictionary: the result of `read_zstd_dictionary`.
-        one_member: end after the first member.
         damage: the reason if nothing can be read.
         max_window: largest window of a zstd frame; a frame with a larger one counts as damaged, and
             each step yields at most half as much. 0 means zstd's own limit.
@@ -287,14 +285,7 @@ class DecompressedStream(io.RawIOBase):
 
 
 class Members:
-    """An input file that may be compressed; finds the place to continue after damage.
-
-    After damage, reading of a gzip file continues at the next member that begins well; the rest of
-    the damaged member is lost. The rest of a damaged zstd file is not read.
-
-    Attributes:
-        compression: compression of the file.
-    """
+    """An input file that may be compressed; finds the place to continue after damage."""
 
     def __init__(self, file: BinaryIO):
         self._file = file

@@ -34,8 +34,7 @@ _HEAD_BYTES = 256 << 10
 _SEARCH_BYTES = 64 << 10
 _REQUESTS = 32
 
-#: Formats of files. "damaged" files are compressed and cannot be read from the start. Nothing is
-#: read from files in formats of `UNREAD`.
+#: Formats of files. "damaged" files are compressed and cannot be read from the start.
 FileFormat = Literal[
     "warc", "arc", "jsonl", "parquet", "empty", "damaged", "json_array", "pretty_json", "csv",
     "bzip2", "xz", "zip", "other",
@@ -227,7 +226,6 @@ def _detect(head: bytes) -> FileFormat:
 
 
 def _detect_next_format(file: BinaryIO, start: int) -> FileFormat:
-    """Detect the format from the first gzip member after `start` with a known beginning."""
     for _, content in find_members(file, start):
         if format := _detect_text_format(content):
             return format

@@ -34,8 +34,6 @@ _SNIFFED_BYTES = 1445
 _ZSTD_WINDOW = 8 << 20
 _HTML_TYPES = ("text/html", "application/xhtml+xml")
 
-#: Function that gets a response's headers and HTML. It returns the reason why the response must not
-#: be used, else None.
 Reserved = Callable[[Sequence[tuple[str, str]], str], str | None]
 
 

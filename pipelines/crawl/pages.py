@@ -12,10 +12,8 @@ from mswitch.pipelines.crawl.http_response import Reserved
 from mswitch.pipelines.crawl.warc import Damage, Record, read_archive
 from mswitch.pipelines.records import Page, Rejected, reject_record
 
-#: Reason of pages whose URL is on a blocklist.
 BLOCKED = "blocked_url"
 
-#: Returns the list that blocks a URL, or None.
 Blocked = Callable[[str], str | None]
 
 

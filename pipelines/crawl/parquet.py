@@ -16,7 +16,6 @@ from mswitch.pipelines.crawl.fields import Reading, describe_missing
 from mswitch.pipelines.crawl.rows import make_page_from_fields
 from mswitch.pipelines.records import Page, Rejected, reject_record
 
-#: Maximum number of rows to decode at a time.
 BATCH_ROWS = 100
 #: Maximum bytes of the rows to decode at a time, including the dictionaries of their columns.
 BATCH_BYTES = 64 << 20
@@ -137,7 +136,7 @@ def read_column_kinds(path: str) -> dict[str, str]:
 
 
 def _list_paths(columns: pq.ParquetSchema) -> list[str]:
-    """Return the columns with one value per row; leave out columns within lists and maps."""
+    """Return the columns with one value per row."""
     leaves = map(columns.column, range(len(columns)))
     return [column.path for column in leaves if not column.max_repetition_level]
 
@@ -165,7 +164,6 @@ class _UnreadRows:
         self._name, self._left = name, most
 
     def reject(self, reason: str, first: int, rows: int, detail: str) -> Iterator[Rejected]:
-        """Yield a rejection for each of `rows` rows; one rejection if `rows` is 0 or too large."""
         if rows > self._left:
             detail, rows = f"{rows} rows: {detail}", 1
         rows = max(rows, 1)
@@ -254,7 +252,6 @@ def _read_rows(
 
 
 def _flatten(path: str, column: pa.Array) -> dict[str, pa.Array]:
-    """Return the columns of a struct, at any depth, by their paths."""
     if not isinstance(column, pa.StructArray):
         return {path: column}
     leaves: dict[str, pa.Array] = {}

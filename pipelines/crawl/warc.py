@@ -66,8 +66,6 @@ class Damage(NamedTuple):
 
 
 class _Archive:
-    """An open archive; finds places where records may start."""
-
     def __init__(self, file: BinaryIO):
         self._file = file
         self.members = Members(file)
@@ -228,7 +226,6 @@ def _read(archive: _Archive, max_bytes: int) -> Iterator[Record | Damage]:
 
 
 def _find_record(content: BinaryIO) -> bytes:
-    """Skip blank lines; return the line that begins a record, or b"" at the end."""
     line = content.readline(_MOST_HEADER_BYTES)
     while line.isspace():
         line = content.readline(_MOST_HEADER_BYTES)

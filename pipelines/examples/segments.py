@@ -54,13 +54,7 @@ def reduce_concat_tokens(documents: Iterable[Tokens], count: int) -> Iterator[li
 def join_lossless(
     documents: Iterable[Document], length: int, *, separate: bool
 ) -> Iterator[Segment]:
-    """Join all documents and cut them into segments of `length`; only the last may be shorter.
-
-    Args:
-        documents: documents in order.
-        length: tokens of a segment.
-        separate: whether to put an EOS after each document.
-    """
+    """Join all documents and cut them into segments of `length`; only the last may be shorter."""
     eos = np.array([EOS_ID], np.int32)
     pieces = [np.concatenate([tokens, eos]) if separate else tokens for _, tokens in documents]
     return _cut(pieces, length)
@@ -87,7 +81,6 @@ def t5(documents: Iterable[Document], length: int, *, seed: int) -> Iterator[Seg
 
 
 def _cut(pieces: list[Tokens], length: int) -> Iterator[Segment]:
-    """Join pieces and cut them into segments; yield each segment and the starts of pieces in it."""
     if not pieces:
         return
     ends = np.cumsum([piece.size for piece in pieces])

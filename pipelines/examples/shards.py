@@ -44,7 +44,6 @@ from mswitch.pipelines.vocabulary.model import load_vocabulary
 
 #: SentencePiece's character for a space.
 SPACE_MARK = "\N{LOWER ONE EIGHTH BLOCK}"
-#: Approximate bytes of text to tokenise in one call.
 CALL_BYTES = 1 << 20
 
 
@@ -132,7 +131,6 @@ def tokenise(
         if rehydration:
             cluster_sizes = batch.column(rehydration.column).to_pylist()
             copies = [rehydration.copies(shard.lang, size) for size in cluster_sizes]
-        # binary_length counts the UTF-8 bytes of a string column.
         sizes = pc.call_function("binary_length", [texts]).to_numpy(zero_copy_only=False)
         counts.documents += len(texts)
         counts.copies += sum(copies)
@@ -265,7 +263,6 @@ def make_byte_validation_records(
             )
 
 
-#: Loads the vocabulary of a model file once per process.
 load_cached_vocabulary = functools.lru_cache(maxsize=1)(load_vocabulary)
 
 
@@ -277,18 +274,7 @@ def write_shard(
     config: ExamplesConfig,
     rehydration: Rehydration | None = None,
 ) -> dict[str, Any]:
-    """Write a shard with its index; repeated writing yields the same bytes.
-
-    Args:
-        shard: the shard to read, and the shard it becomes.
-        directory: the examples directory.
-        model: the vocabulary's model file.
-        config: settings of the directory.
-        rehydration: repetitions of training documents; None for none.
-
-    Returns:
-        The result of `write_records`.
-    """
+    """Write a shard with its index; repeated writing yields the same bytes."""
     counts, vocabulary, lang = ShardCounts(), load_cached_vocabulary(model), shard.corpus_shard.lang
     if shard.corpus_shard.split == "train":
         records = make_training_records(shard, vocabulary, config, counts, rehydration)

@@ -42,8 +42,7 @@ def write_sample(
     """Download `segments` files of a dump unchanged, to `out`/wet or `out`/warc.
 
     The dump's list is cut into `segments` equal parts, and the middle file of each is taken; the
-    choice depends on nothing else. A WET file has about 150 MB, a WARC file about 1 GB. A stopped
-    run continues with its unfinished files.
+    choice depends on nothing else. A stopped run continues with its unfinished files.
 
     Args:
         out: the directory to make.
@@ -185,7 +184,7 @@ def _fetch_all(
             future.add_done_callback(lambda done: None if done.exception() else progress.add())
         try:
             wait(futures)
-        except BaseException:  # interrupted by the user
+        except BaseException:
             downloader.cancel()
             raise
     errors = [future.exception() for future in futures]

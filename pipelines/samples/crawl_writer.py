@@ -47,7 +47,6 @@ def _hash_base32(block: bytes) -> str:
 
 
 def _make_record(kind: str, identity: str, headers: dict[str, str], block: bytes) -> bytes:
-    """Return a WARC record in its own gzip member."""
     fields = {
         "WARC-Type": kind,
         "WARC-Date": WARC_DATE,

@@ -21,7 +21,6 @@ _LANGUAGE_IN_PACKAGE = re.compile(r"-([a-z]{2}(?:-[a-z]{2})?)$")
 _HIDDEN = re.compile(rb"<(script|style)\b.*?</\1\s*>|<!--.*?-->|<[^>]*>", re.DOTALL | re.IGNORECASE)
 _SPACE = re.compile(rb"\s+")
 _TAGS = rb"h[1-6]|p|li|dt|dd|td|th"
-#: A block of HTML without inner blocks.
 _BLOCK = re.compile(
     rb"<(%b)\b[^>]*>((?:(?!<(?:%b)\b).)*?)</\1\s*>" % (_TAGS, _TAGS), re.DOTALL | re.IGNORECASE
 )
@@ -96,14 +95,7 @@ def read_mallard(document: bytes) -> list[tuple[str, str]]:
 def render_mallard(
     document: bytes, lang: str, original: Collection[bytes] = frozenset()
 ) -> bytes | None:
-    """Turn a Mallard page into HTML; return None if it has no paragraphs.
-
-    Args:
-        document: the page.
-        lang: its language.
-        original: texts of blocks of English pages. Equal blocks of the page were not translated,
-            and are left out.
-    """
+    """Turn a Mallard page into HTML; return None if it has no paragraphs."""
     all_blocks = read_mallard(document)
     kept = [(tag, text) for tag, text in all_blocks if text and text.encode() not in original]
     if all(tag != "p" for tag, _ in kept):

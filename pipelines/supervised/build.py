@@ -1,7 +1,4 @@
-"""Builds an examples directory of finished inputs and targets from a task's files.
-
-Rows are counted and splits are compared before anything is tokenised.
-"""
+"""Builds an examples directory of finished inputs and targets from a task's files."""
 
 import dataclasses
 import functools
@@ -81,16 +78,7 @@ def build_supervised(
     runner: str = "local",
     beam_options: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """Write the examples directory of a task.
-
-    Args:
-        task: the task's TOML file.
-        vocabulary: a finished vocabulary directory, or a SentencePiece model file in T5's layout.
-        out: the directory to make, or a URL such as gs://bucket/reviews.
-        config: lengths, and whether overlap is allowed.
-        runner: where tasks run (`mswitch.pipelines.runners`); their workers must see `out`.
-        beam_options: Beam's own options.
-    """
+    """Write the examples directory of a task."""
     use_runner(runner, beam_options)
     defined, opened = read_task(task), open_vocabulary(vocabulary)
     files, identities = _list_input_files(defined)
@@ -227,7 +215,6 @@ def _read_keys(files: Sequence[InputFile], parts: str) -> pa.Table:
 def _describe_overlap(
     keys: pa.Table, splits: Sequence[str], marked: Mapping[str, NDArray[np.bool_]]
 ) -> str:
-    """Name the first row that `mark_overlap` marks, and a row with the same inputs or group."""
     names, row = np.asarray(keys["split"]), int(np.argmax(marked["rows"]))
     shared = "inputs" if marked["inputs"][row] else "group"
     same = keys[f"{shared}_key"].to_numpy() == keys[f"{shared}_key"][row].as_py()

@@ -37,7 +37,6 @@ FORMATS = ("squad", "wikiann")
 SPANS = "span_f1"
 #: Used in place of the name of a split: the hash of a row's group decides the row's split.
 BY_HASH = "hash"
-#: Placeholder for the language in the name of a file.
 LANG = "{lang}"
 #: Names that seqio's registry and a folder allow.
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.]*")
@@ -63,7 +62,6 @@ class Template:
     """Text with fields of a row.
 
     Attributes:
-        text: the source of the template.
         fields: the fields it names, in order.
     """
 
@@ -155,11 +153,7 @@ class Row(NamedTuple):
     """A row as text.
 
     Attributes:
-        lang: code of its language.
-        inputs: the text that the model reads.
-        targets: the text that the model should write.
         answers: all right answers, at least one.
-        group: value that examples of one origin share.
         id: its name, or "".
     """
 
@@ -175,7 +169,6 @@ class Renderer:
     """Turns rows into text; parses the templates once."""
 
     def __init__(self, task: SupervisedTask):
-        """Parse the task's templates, which must be valid."""
         self._inputs, self._targets = Template(task.inputs), Template(task.targets)
         self._language = Template(task.language)
         self._group, self._id = Template(task.group), Template(task.id)
@@ -185,7 +178,6 @@ class Renderer:
         self._spans = SPANS in task.metrics
         templates = (self._inputs, self._targets, self._language, self._group, self._id)
         named = [field for template in templates for field in template.fields]
-        #: Names of the fields to read from each row.
         self.fields = tuple(dict.fromkeys([*named, *answers]))
 
     def render(self, row: Mapping[str, Any]) -> Row:

@@ -35,7 +35,6 @@ from mswitch.pipelines.supervised.shards import SupervisedShard
 from mswitch.pipelines.vocabulary.model import VocabularyModel, load_vocabulary
 
 KIND = "supervised"
-#: Maximum rows of a shard.
 SHARD_ROWS = 50_000
 _TEXT = {"shape": [], "dtype": "string"}
 FEATURES = {

@@ -97,7 +97,6 @@ def _read_lines(file: BinaryIO) -> Iterator[tuple[int, str]]:
 
 
 def _detect_kind(lines: Sequence[str], name: str) -> Literal["jsonl", "tsv", "csv"]:
-    """Detect JSON Lines by braces at the start of lines, TSV and CSV by the header's separators."""
     if 2 * sum(line.lstrip().startswith("{") for line in lines) > len(lines) > 0:
         return "jsonl"
     if lines and lines[0].lstrip().startswith("["):
@@ -157,8 +156,7 @@ def _read_parquet(file: BinaryIO, wanted: Sequence[str]) -> Iterator[Numbered]:
         table = pq.ParquetFile(file, page_checksum_verification=True)
         named = {field.partition(".")[0] for field in wanted} | set(wanted)
         there = [name for name in table.schema_arrow.names if not wanted or name in named]
-        # Without any column, Parquet would not yield the right number of rows. In this case, read
-        # all columns.
+        # Without any column, Parquet would not yield the right number of rows.
         for batch in table.iter_batches(_BATCH_ROWS, columns=there or None):
             for row in batch.to_pylist():
                 number += 1

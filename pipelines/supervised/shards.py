@@ -46,7 +46,6 @@ KEYS = ("number", "group_key", "inputs_key", "pair_key")
 PART_SCHEMA = pa.schema([*ROW_SCHEMA, *((name, pa.int64()) for name in KEYS)])
 #: Number of rows of a part to sort at once, and number of rows to read at once.
 BLOCK_ROWS, GROUP_ROWS = 1 << 17, 1 << 13
-#: Number of rows to tokenise in one call.
 CALL_ROWS = 1 << 12
 #: Maximum number of bad rows that an error names.
 SHOWN = 3
@@ -88,9 +87,6 @@ def read_file(
     """Read an input file, and write its rendered rows to a Parquet file (a part).
 
     If there are bad rows, an error names the first of them.
-
-    Returns:
-        The result of `write_part`.
     """
     name, renderer = storage.get_name(file.source), Renderer(task)
     named = {"lang": file.lang, "split": file.split}
@@ -144,12 +140,6 @@ def write_part(
     rows: Iterable[Mapping[str, Any]], path: str, directory: str, schema: pa.Schema
 ) -> dict[str, Any]:
     """Write rows as a part; equal rows always have equal bytes.
-
-    Args:
-        rows: rows with the columns of the schema.
-        path: path of the part below `directory`.
-        directory: directory of parts.
-        schema: `ROW_SCHEMA` and further columns of the source.
 
     Returns:
         The part's description: path, records, size_bytes, and `rows` by language and split.
@@ -238,13 +228,6 @@ def write_shard(
     shard: SupervisedShard, directory: str, *, model: str, lengths: Lengths, left_out: str = ""
 ) -> dict[str, Any]:
     """Write a shard with its index and lengths; equal rows always have equal bytes.
-
-    Args:
-        shard: the shard to write.
-        directory: the examples directory.
-        model: file of the vocabulary.
-        lengths: largest lengths of examples.
-        left_out: see `SupervisedShard.read`.
 
     Returns:
         The result of `write_rows`; `trimmed` by feature; and `targets_lengths`, the number of

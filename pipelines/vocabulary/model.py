@@ -168,7 +168,6 @@ def open_vocabulary(path: str | Path) -> VocabularyModel:
 
 
 def _load(model: bytes, path: str | Path) -> sentencepiece.SentencePieceProcessor:
-    """Return a SentencePiece processor for a model, which must have its sentinels."""
     processor = sentencepiece.SentencePieceProcessor()
     try:
         processor.LoadFromSerializedProto(model)

@@ -9,7 +9,6 @@ import numpy as np
 
 from mswitch.pipelines.compiled import compiled
 
-# Properties of elements.
 PARAGRAPH, ITEM, TERM, OPTION, GROUP, CELL, ROW, ROWS = (1 << bit for bit in range(8))
 HEADING, LINK, VOID, VOID_IN_HTML, RAW, FORMATTING = (1 << bit for bit in range(8, 14))
 ENDS_P, SPECIAL, FOREIGN, BREAKS_OUT, HOLDS_HTML, MERGED = (1 << bit for bit in range(14, 20))

@@ -74,7 +74,6 @@ def read_names(files: Mapping[str, bytes], wanted: Collection[str]) -> Iterator[
 
 
 def _hash_order(text: str) -> str:
-    """Return a hash that puts texts into a random but fixed order."""
     return hashlib.sha256(text.encode()).hexdigest()
 
 
