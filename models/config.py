@@ -36,7 +36,6 @@ DecodeName = Literal["greedy", "beam", "labels"]
 
 AtLeastZero = Annotated[float, Ge(0)]
 Positive = Annotated[float, Gt(0)]
-#: Share of at least 0 and below 1, such as a probability of dropout.
 Rate = Annotated[float, Ge(0), Lt(1)]
 
 #: Settings that only a model with experts uses.
@@ -153,7 +152,6 @@ class ModelConfig:
         return self.heads * self.d_kv
 
 
-#: Settings of a preset that a run may change.
 CHANGEABLE = (
     "d_model",
     "d_ff",
@@ -179,7 +177,6 @@ class _Changes:
     """New values for fields of `ModelConfig`; None keeps a field."""
 
     def apply_to(self, model: ModelConfig) -> ModelConfig:
-        """Return the model with these changes."""
         changes = {name: value for name, value in vars(self).items() if value is not None}
         changed = dataclasses.replace(model, **changes)
         for name in (*OF_EXPERTS, "sparse_every"):

@@ -42,11 +42,9 @@ from mswitch.pipelines.outputs import MARKER, canonical_json, read_manifest
 from mswitch.pipelines.progress import say
 from mswitch.tasks.batches.validation import ValidationBatches
 
-#: Default number of sequences in a batch, if the mesh divides this number.
 USUAL_BATCH = 32
 _AXES = ("data_parallel", "expert_parallel", "model_parallel")
 _ALONE = JobConfig()
-#: Seconds between two checks of `--watch` for a new checkpoint.
 WATCH_SECS = 5.0
 
 
@@ -122,10 +120,7 @@ def evaluate_run(
     *,
     watch: bool = False,
 ) -> dict[str, Any]:
-    """Evaluate a run with this config.json as `evaluate` does; every process must call this.
-
-    `open_batches` opens the data for a batch size.
-    """
+    """Evaluate a run with this config.json as `evaluate` does; every process must call this."""
     train = together(lambda: adapt_training(described, config))
     batches = together(lambda: open_batches(train.batch_size))
     # With dispatch `blocks`, a device computes blocks of tokens one after another. A single CPU
@@ -136,7 +131,6 @@ def evaluate_run(
         "run": described["config_hash"],
         "dtype": train.dtype,
         "batch_size": train.batch_size,
-        # For losses per byte, the examples may differ from the training examples: record them.
         **({"spans": "bytes", "examples": batches.config_hash} if batches.in_bytes else {}),
         **({"dispatch": dispatch} if described["model"]["experts"] else {}),
         **({"max_documents": config.max_documents} if config.max_documents else {}),

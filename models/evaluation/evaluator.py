@@ -40,7 +40,6 @@ from mswitch.pipelines.special_tokens import SENTINELS
 from mswitch.tasks.batches.prefetch import make_ahead
 from mswitch.tasks.batches.validation import ValidationBatches
 
-#: Features of a batch that hold its text.
 TEXT = ("encoder_input_tokens", "decoder_target_tokens")
 
 

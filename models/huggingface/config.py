@@ -13,7 +13,6 @@ from mswitch.models.config import OF_EXPERTS, ModelConfig
 from mswitch.models.nn.layers import NORM_EPSILON
 from mswitch.pipelines.errors import UserError
 
-#: Hugging Face's class for each model type that can be read.
 ARCHITECTURES = {
     "mt5": "MT5ForConditionalGeneration",
     "t5": "T5ForConditionalGeneration",

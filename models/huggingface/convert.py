@@ -43,7 +43,6 @@ from mswitch.pipelines.vocabulary.model import VocabularyModel, open_vocabulary
 
 #: Maximum bytes of a weights file, as in `save_pretrained` of transformers 4.
 MAX_SHARD_BYTES = 5_000_000_000
-#: Name of an imported model that is not a preset.
 IMPORTED = "imported"
 #: Training settings of an imported run: float32, so that evaluation does not round parameters.
 _TRAIN = TrainConfig(dtype="float32")

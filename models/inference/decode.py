@@ -31,7 +31,6 @@ class Outputs(NamedTuple):
     scores: Float[Array, " B"]
 
 
-#: Function `(parameters, inputs) -> outputs`, as `make_decoder` returns it.
 Decode = Callable[[Parameters, Int[Array, "B M"]], Outputs]
 
 

@@ -171,7 +171,6 @@ def hash_to_expert(ids: Int[Array, "*S"], experts: int) -> Int[Array, "*S"]:
 
 
 def _prefer_hash(key: PRNGKeyArray, shape: tuple[int, ...], dtype: jnp.dtype) -> Array:
-    """Make logits: the hash's expert has probability `_FIRST_GATE`, all others are equal."""
     del key
     tokens, experts = shape
     chosen = jax.nn.one_hot(hash_to_expert(jnp.arange(tokens), experts), experts, dtype=dtype)
@@ -213,8 +212,6 @@ def _round(x: Array) -> Array:
 
 
 class _Choice(NamedTuple):
-    """The choice of an expert for each token, by a router or by a hash."""
-
     expert: Int[Array, "G S"]
     gate: Float[Array, "G S"]
     probabilities: Float[Array, "G S E"]

@@ -53,8 +53,6 @@ class KernelOptions:
 
 @dataclasses.dataclass(frozen=True)
 class _Call:
-    """Sizes of one kernel call and of its tiles."""
-
     batch: int
     heads: int
     width: int

@@ -145,10 +145,7 @@ class _Part(NamedTuple):
 
 
 def _list_shares(model: ModelConfig, train: TrainConfig, inputs: int, targets: int) -> list[_Part]:
-    """Return one device's share of a microbatch, first in the encoder, then in the decoder.
-
-    A sequence has `inputs` positions in the encoder and `targets` positions in the decoder.
-    """
+    """Return one device's share of a microbatch, first in the encoder, then in the decoder."""
     shards = train.data_parallel * train.expert_parallel * train.microbatches
     groups = group_batch(model, train.batch_size, inputs, targets)
     parts = []
@@ -187,10 +184,7 @@ def _count_block_kept(
 
 
 def _count_attention_weights(model: ModelConfig, train: TrainConfig, part: _Part) -> float:
-    """Count the bytes of a block's attention weights, including a decoder's cross-attention.
-
-    Fused attention keeps no weights.
-    """
+    """Count the bytes of a block's attention weights, including a decoder's cross-attention."""
     if train.attention in FUSED_ATTENTION:
         return 0.0
     keys, heads = part.length + part.memory_length, model.heads / train.model_parallel

@@ -15,7 +15,6 @@ import numpy as np
 from mswitch.models.config import BadLossPolicy
 from mswitch.models.training.distributed import JobError, say_once
 
-#: Maximum number of earlier losses that a loss is compared with.
 WINDOW_STEPS = 100
 #: Minimum number of earlier losses; with fewer losses, no loss counts as a spike.
 MIN_STEPS = 20

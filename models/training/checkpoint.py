@@ -377,7 +377,6 @@ def _check_same_model(checkpoint: Path, part: str, stored: Any, wanted: Any) -> 
 
 
 def _list_shapes(tree: Any) -> dict[str, tuple[int, ...]]:
-    """Return shapes by dotted name; a level of the tree is a dictionary or a named tuple."""
     leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
     return {
         jax.tree_util.keystr(path, simple=True, separator="."): tuple(getattr(x, "shape", ()))

@@ -105,7 +105,6 @@ def _is_device_error(error: BaseException) -> bool:
 
 
 def _choose_exit_code(error: BaseException) -> int:
-    """Return the exit code of the command for this error (`mswitch.flows.cli.main`)."""
     if isinstance(error, KeyboardInterrupt):
         return 130
     return 2 if isinstance(error, UserError) else 1

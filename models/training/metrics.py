@@ -20,19 +20,11 @@ import numpy as np
 from mswitch.pipelines.errors import UserError
 
 METRICS = "metrics.jsonl"
-#: Number of steps between two records of metrics that are matrices.
 MATRICES_EVERY = 100
 
 
 def cut_metrics(run: Path, step: int, recent: int = 1) -> list[dict[str, Any]]:
     """Cut metrics.jsonl in place after the line of `step`.
-
-    A million lines of a kilobyte take about two seconds.
-
-    Args:
-        run: the run directory.
-        step: the last step to keep.
-        recent: number of last lines to return.
 
     Returns:
         The metrics of the last `recent` steps, in order; fewer if there are fewer.

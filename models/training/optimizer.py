@@ -269,7 +269,6 @@ def make_optimizer(train: TrainConfig, steps_counted: int = 0) -> Optimizer:
 
 
 def _apply_decay(rate: Array, step: Int[Array, ""], decay: int, end: int) -> Array:
-    """Let a rate fall linearly to zero over the last `decay` steps before `end`."""
     if not decay:
         return rate
     return rate * jnp.clip((end - step).astype(jnp.float32) / decay, 0.0, 1.0)

@@ -352,5 +352,4 @@ def open_files(
 
 
 def _replace_copies(text: str, name: str, url: str) -> str:
-    """Replace paths of all processes' working copies in an error's text by the run's URL."""
     return re.sub(rf"[^\s'\"]*/{name}\.\d+-\w{{8}}", lambda _: url, text)

@@ -117,7 +117,6 @@ def _find_teacher(
     step: int | None = None,
     shared: bool = False,
 ) -> Teacher:
-    """Find a sparse run's checkpoint that can predict these examples on the mesh of `config`."""
     with open_files(teacher, shared=shared) as files:
         files.refresh()
         described = read_run(files.directory)

@@ -24,7 +24,6 @@ from mswitch.tasks.batches.record_blocks import RecordSource
 STAGE = "examples"
 SPLITS = ("train", "validation")
 VOCABULARY_PATH = "vocabulary/sentencepiece.model"
-#: Maximum number of parallel requests to an object store.
 _REQUESTS = 32
 
 

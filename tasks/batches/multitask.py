@@ -158,12 +158,7 @@ def _explain_splits(directory: str) -> None:
 
 
 def open_task_mixture(examples: str | Path, mixture: Mixture | None = None) -> TaskMixture:
-    """Return the task mixture of an examples directory, or of a TOML file with several tasks.
-
-    Args:
-        examples: the directory or the file.
-        mixture: sampling rates of the directory's languages.
-    """
+    """Return the task mixture of an examples directory, or of a TOML file with several tasks."""
     if not str(examples).endswith(FILE_SUFFIX):
         alone = WeightedTask(str(examples), mixture=mixture or Mixture())
         return TaskMixture({ALONE: alone})

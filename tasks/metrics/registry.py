@@ -52,5 +52,4 @@ def as_seqio(
     return metric_fn
 
 
-#: All metrics by name.
 METRICS: dict[str, Maker] = {**CLASS_METRICS, **TEXT_METRICS}

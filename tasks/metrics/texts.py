@@ -199,7 +199,6 @@ def _make_bleu(labels: list[str], language: str) -> Metric:
 
 
 def _make_bleu_intl(labels: list[str], language: str) -> Metric:
-    """Make T5's BLEU, with the tokenizer `intl` in every language."""
     return _make_bleu_with("bleu_intl", "intl")
 
 
