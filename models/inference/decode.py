@@ -76,9 +76,7 @@ class CachedDecoder:
     Scanned layers are sliced out of their stack once, outside the loop over positions. Inside it,
     each position would copy every layer's parameters before reading them.
 
-    Args:
-        model: a model without a mesh.
-        length: most positions of an output.
+    The model has no mesh.
     """
 
     def __init__(self, model: Transformer, length: int):
@@ -159,10 +157,7 @@ def make_decoder(skeleton: Skeleton, length: int, *, pieces: int | None = None) 
     An output ends with EOS or at `length` positions, and is padded with 0. The loop ends when all
     have ended. A row of only padding has an empty output. Padding is never chosen.
 
-    Args:
-        skeleton: a model without a mesh.
-        length: most positions of an output.
-        pieces: ids of the vocabulary; rows of the model beyond them are never chosen.
+    The model has no mesh. Its rows beyond `pieces`, the ids of the vocabulary, are never chosen.
     """
     assert skeleton.mesh is None
     choosable = mask_choosable(skeleton.config.vocabulary_size, pieces)

@@ -154,10 +154,7 @@ def assign_blocks(
     So the cost is known beforehand. Queues as long as the fullest expert's would cost up to
     `experts` times as much.
 
-    Args:
-        expert: the expert of every token, -1 for none.
-        experts: number of experts.
-        rows: rows of a block.
+    An expert of -1 is none.
 
     Returns:
         The row of every token (block * rows + place; beyond all blocks for a token without
@@ -187,12 +184,8 @@ def compute_groups(
 
     On a TPU this reads and writes less memory than blocks do.
 
-    Args:
-        tokens: input.
-        expert: the expert of each token, -1 for none, which gives zeros.
-        into: one or two kernels into the hidden layer.
-        back: the kernel out of it.
-        interpret: whether JAX computes it operation by operation, as on CPU.
+    An expert of -1 is none, and gives zeros. `into` has one or two kernels into the hidden layer,
+    `back` is the kernel out of it. JAX interprets the product with `interpret`, as on CPU.
     """
     flat, count = expert.reshape(-1), expert.size
     tile = min(ROW_TILE, 1 << (count - 1).bit_length())

@@ -86,11 +86,8 @@ class Router(nnx.Module):
     A `token` router adds the token's row of a learned table to the logits. It first routes like the
     hash: its linear map begins with zeros, and its table with the hash's choices.
 
-    Args:
-        config: architecture.
-        dtype: compute type of the rest of the model; if float32, routing is exact too.
-        mesh: the devices, over whose `expert` axis the table's columns are sharded.
-        rngs: randomness of initialisation.
+    If `dtype`, the compute type of the rest of the model, is float32, routing is exact too. The
+    table's columns are sharded over the mesh axis `expert`.
     """
 
     def __init__(

@@ -132,11 +132,7 @@ class Stack(nnx.Module):
 class Transformer(nnx.Module):
     """mT5 or mSwitch: one embedding, an encoder, a decoder, and logits.
 
-    Args:
-        config: architecture.
-        train: its compute type, `scan_layers`, `remat` and `attention` count.
-        mesh: devices to shard over, or None for one.
-        rngs: randomness of initialisation.
+    Of `train`, its compute type, `scan_layers`, `remat` and `attention` count.
     """
 
     def __init__(

@@ -199,10 +199,8 @@ def _make_student_state(
 def rename_to_dense(sparse: Mapping[str, Any], period: int, *, mean: bool) -> dict[str, Any]:
     """Return unscanned parameters of a sparse model under their names in a dense model.
 
-    Args:
-        sparse: the parameters.
-        period: blocks after which the model's pattern repeats.
-        mean: whether to return the mean of a sparse layer's experts; else the layer is left out.
+    `period` is the number of blocks after which the model's pattern repeats. With `mean`, a sparse
+    layer becomes the mean of its experts; else it is left out.
     """
     dense = {}
     for name, value in sparse.items():

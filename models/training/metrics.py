@@ -100,10 +100,8 @@ class MetricsWriter:
     def write(self, step: int, metrics: Mapping[str, Any]) -> None:
         """Record one step.
 
-        Args:
-            step: number of the step, from 1.
-            metrics: numbers; vectors with a value per layer; and matrices with a row per layer
-                and a share per expert, which TensorBoard shows as a histogram.
+        Steps count from 1. Metrics are numbers; vectors with a value per layer; and matrices with a
+        row per layer and a share per expert, which TensorBoard shows as a histogram.
         """
         line: dict[str, Any] = {"step": step}
         for name, value in metrics.items():

@@ -123,9 +123,7 @@ class TaskMixture:
     ) -> dict[str, float]:
         """Return the sampling rate of each language of each task; all rates sum to 1.
 
-        Args:
-            records: training examples by task and language.
-            budget: examples of the whole training; only `max_epochs` needs it.
+        `budget` has the examples of the whole training; only `max_epochs` needs it.
         """
         rates_by_leaf = {}
         for name, share in self.compute_shares(records).items():

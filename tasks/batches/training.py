@@ -186,10 +186,7 @@ class TaskBatches:
         Neither `prefetch` nor `workers` changes a batch or the order. One worker is enough for a
         disk; several hide the latency of an object store.
 
-        Args:
-            start: the first step.
-            prefetch: number of batches that wait; 0 makes each on request.
-            workers: number of threads that make them.
+        With `prefetch` 0, each is made on request.
         """
         return make_ahead(self.batch, itertools.count(start), prefetch=prefetch, workers=workers)
 

@@ -22,10 +22,8 @@ from mswitch.tasks.metrics.texts import TEXT_METRICS
 def make_metric(name: str, labels: Sequence[str] = (), language: str = "en") -> Metric:
     """Make the metric called `name`.
 
-    Args:
-        name: one of `METRICS`.
-        labels: the closed set of targets, for metrics of classes.
-        language: mC4 code of the answers, on which articles and tokens depend.
+    `labels` is the closed set of targets, for metrics of classes. Articles and tokens depend on
+    `language`, the mC4 code of the answers.
     """
     if name not in METRICS:
         raise UserError(f"metric {name!r} is unknown: choose among {', '.join(METRICS)}")
