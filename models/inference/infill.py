@@ -109,7 +109,6 @@ def _encode(processor: sentencepiece.SentencePieceProcessor, text: str) -> list[
 def _split_spans(
     processor: sentencepiece.SentencePieceProcessor, output: list[int]
 ) -> dict[int, str]:
-    """Map each sentinel's number to the output's text from this sentinel to the next."""
     last = processor.GetPieceSize() - 1
     tokens: dict[int, list[int]] = {}
     current: list[int] = []

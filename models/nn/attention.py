@@ -110,10 +110,7 @@ class Attention(nnx.Module):
         bias: Float[Array, "1 H Q K"] | Float[Array, "H diagonals"] | None = None,
         key: PRNGKeyArray | None = None,
     ) -> Float[Array, "B Q D"]:
-        """Attend from `x` to the positions of `memory` where `mask` is true.
-
-        With a `KernelMask` the kernel computes attention, and `bias` are diagonals.
-        """
+        """Attend from `x` to the positions of `memory` where `mask` is true."""
         if isinstance(mask, KernelMask):
             values = self._drop(self.value(memory), key)
             q, k = self.query(x), self.key(memory)

@@ -235,15 +235,10 @@ class SwitchFeedForward(nnx.Module):
     ) -> tuple[Float[Array, "B L D"], RoutingStats]:
         """Apply the chosen expert to every real token with a slot; return zeros for other tokens.
 
-        Args:
-            x: input.
-            real: false on padding.
-            ids: ids of the tokens that are read, if the router uses them.
-            groups: number of parts of the batch, in order, that are routed separately.
-            capacity: slots per expert and group; by default from `capacity_factor`. `DROPLESS`:
-                as many as needed, not for training. On a mesh each device then computes all
-                experts for its own tokens, gathering their kernels layer by layer.
-            key: randomness of training.
+        `groups` parts of the batch, in order, are routed separately. `capacity` has the slots per
+        expert and group; by default from `capacity_factor`. `DROPLESS` means as many as needed, not
+        for training. On a mesh each device then computes all experts for its own tokens, gathering
+        their kernels layer by layer.
         """
         tokens = x.reshape(groups, -1, x.shape[-1])
         if capacity is None:

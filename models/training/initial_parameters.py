@@ -1,8 +1,4 @@
-"""The initial parameters of a run: drawn, or taken from another run's checkpoint or a teacher.
-
-A fine-tuning has an origin, trained or imported. A student may begin with its teacher's parameters
-except the experts, and learns from the teacher's predictions.
-"""
+"""The initial parameters of a run: drawn, or taken from another run's checkpoint or a teacher."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -121,8 +117,7 @@ def prepare_state(
 def load_origin_state(origin: Origin, skeleton: Skeleton, optimizer: Optimizer) -> TrainState:
     """Return the state at step 0 of a run that begins from another run, its origin.
 
-    Parameters come from the origin. The optimizer's moments also come from the origin if
-    `origin.keep_moments`; otherwise they are new.
+    The optimizer's moments come from the origin if `origin.keep_moments`; otherwise they are new.
     """
     run = origin.chain["config_hash"]
     with open_files(origin.path, shared=jax.process_count() > 1) as files:

@@ -9,8 +9,6 @@
     Mixture(weights={"de": 3, "sw": 1})                  # explicit rates
     Mixture(alpha=0, max_epochs=4)                       # UniMax: even, at most 4 epochs each
     Mixture(alpha=0.3, max_epochs=4, tiers=("low",))     # both, of a group
-
-`mixtures()` returns the mixtures that have a name.
 """
 
 import dataclasses
