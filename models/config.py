@@ -1,7 +1,4 @@
-"""Settings of a model, a training run, its job, its evaluation and its predictions.
-
-The named models are in `mswitch.models.presets`.
-"""
+"""Settings of a model, a training run, its job, its evaluation and its predictions."""
 
 import dataclasses
 import inspect
@@ -174,8 +171,6 @@ _HINTS = get_type_hints(ModelConfig, include_extras=True)
 
 
 class _Changes:
-    """New values for fields of `ModelConfig`; None keeps a field."""
-
     def apply_to(self, model: ModelConfig) -> ModelConfig:
         changes = {name: value for name, value in vars(self).items() if value is not None}
         changed = dataclasses.replace(model, **changes)

@@ -61,13 +61,9 @@ def evaluate(
     A sparse model also gets `routing/<step>.parquet`: tokens per language, sparse layer (the
     encoder's first) and expert.
 
-    Args:
-        run: a run directory, also in a bucket; if the run is still in training, its checkpoints
-            so far are evaluated.
-        examples: the examples directory it was trained on.
-        config: settings of the evaluation.
-        job: the processes that evaluate together.
-        watch: wait for checkpoints that a run in training, or about to begin, has not yet saved.
+    The run may be in a bucket; if it is still in training, its checkpoints so far are evaluated.
+    `examples` is the directory it was trained on. `watch` waits for checkpoints that a run in
+    training, or about to begin, has not yet saved.
 
     Returns:
         Summary: stage, out, reused, steps (evaluated in all), documents.

@@ -95,12 +95,8 @@ def export_hf(
 ) -> dict[str, Any]:
     """Write a checkpoint as a directory for `from_pretrained` of transformers.
 
-    Args:
-        run: a run directory, also in a bucket.
-        out: the new directory.
-        vocab: the model's vocabulary, to write as a tokenizer; None writes no tokenizer.
-        step: the checkpoint; by default the one that `predict --select` chose, or the newest.
-        max_shard_bytes: largest size of a file.
+    Without `vocab`, no tokenizer is written. The checkpoint is by default the one that `predict
+    --select` chose, or the newest. `max_shard_bytes` is the largest size of a file.
 
     Returns:
         Summary: stage, out, reused, step, parameters, files.

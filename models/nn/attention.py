@@ -82,8 +82,7 @@ class Attention(nnx.Module):
 
     Logits are not divided by sqrt(d_kv); the query kernel starts smaller instead. The softmax runs
     in float32 (T5X's default is the compute type; bfloat16 rounds the probabilities to 8 bits).
-    With `remat`, the backward pass recomputes logits and weights from queries and keys. Their size
-    grows with the square of the length.
+    With `remat`, the backward pass recomputes logits and weights from queries and keys.
     """
 
     def __init__(

@@ -138,8 +138,7 @@ def combine_sharded(
 def choose_block_rows(tokens: int, experts: int) -> int:
     """Return the number of rows in a block of tokens, a power of two.
 
-    Above `MIN_BLOCK` rows, empty rows are at most half as many as tokens. In blocks of fewer than
-    `MIN_BLOCK` rows, kernels would cost more than rows.
+    Above `MIN_BLOCK` rows, empty rows are at most half as many as tokens.
     """
     fitting = max(tokens // (2 * experts), MIN_BLOCK)
     return min(1 << (fitting.bit_length() - 1), MAX_BLOCK)

@@ -3,7 +3,7 @@
 The router runs in float32 inside bfloat16 training (selective precision, section 2.4), unless
 configured for bfloat16, to see its effect. Statistics are always float32. Padding is never routed
 and is in no statistic. It counts only in the group size S that sets the capacity
-(`mswitch.models.capacity`). Nothing here depends on the number of devices.
+(`mswitch.models.capacity`).
 
 On a TPU a float32 product is several bfloat16 passes. Three (`high`) route like six (`highest`) in
 half the time. That matters: the router of `switch-c` multiplies as much as its experts

@@ -203,7 +203,6 @@ def _run(
     scratch: Mapping[str, jax.ShapeDtypeStruct],
     cost: pl.CostEstimate,
 ) -> dict[str, Array]:
-    """Run a kernel on every row of the batch for each group of heads; pass arrays by name."""
     names = (*inputs, *results, *scratch)
 
     def block(name: str) -> pl.BlockSpec:
@@ -346,7 +345,6 @@ def _weights(
 
 
 def _window_part(call: _Call, start: Int[Array, ""]) -> slice | pl.Slice:
-    """Return the rows of `ref.window` that hold the position bias of the tile at query `start`."""
     first = pl.multiple_of(call.padded_queries - call.tile - start, LANES)
     return pl.ds(first, call.padded_keys)
 

@@ -206,7 +206,6 @@ class Module:
 
 
 def _read_integers(instructions: Iterable[Instruction]) -> list[int]:
-    """Return the positive integers among constants."""
     return [
         int(instruction.literal)
         for instruction in instructions

@@ -1,8 +1,7 @@
 """Predict a training step's memory on each device, only from shapes.
 
 Parameters and moments are exact: the real shardings are applied to the real shapes. The rest is
-modelled on the arrays that XLA was observed to keep for the backward pass. docs/reference/tpu.md
-has the error compared with compiled programs.
+modelled on the arrays that XLA was observed to keep for the backward pass.
 """
 
 import dataclasses
@@ -39,8 +38,7 @@ ROUTER_KEPT_BYTES = 2 * 4
 #: in float32. Programs for GPUs also write their gradient.
 LOGITS_BYTES = {"tpu": 4, "gpu": 8}
 #: Bytes of memory at the peak for each value of the embedding table, which each device gathers from
-#: all devices. Programs for TPUs hold the table once, in float32. Programs for GPUs also write its
-#: gradient.
+#: all devices. GPUs also hold its gradient.
 GATHERED_TABLE_BYTES = {"tpu": 4, "gpu": 8}
 #: Largest predicted share of a device's memory at which a setting is tried: steps took up to 11 %
 #: more than predicted (docs/reference/tpu.md).

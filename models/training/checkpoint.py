@@ -155,7 +155,6 @@ class Checkpoints:
 
     @property
     def _is_apart(self) -> bool:
-        """Whether each process of a job has its own directory."""
         return self._files is not None and self._files.is_copy and jax.process_count() > 1
 
     def latest(self) -> int | None:

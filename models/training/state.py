@@ -67,7 +67,6 @@ class Skeleton:
     @classmethod
     def build(cls, config: ModelConfig, train: TrainConfig, mesh: Mesh | None = None) -> "Skeleton":
         """Build the skeleton of a model; no parameter is allocated."""
-        # The parameters' tree depends only on these settings of a training.
         names = ("dtype", "scan_layers", "remat", "attention")
         kept = TrainConfig(**{name: getattr(train, name) for name in names})
         graph, paths, shapes, axes = _trace_tree(config, kept, mesh)

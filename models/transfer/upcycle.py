@@ -72,12 +72,8 @@ def upcycle(
 ) -> dict[str, Any]:
     """Make a sparse run of step 0 from a checkpoint of a dense run.
 
-    Args:
-        run: the dense run, also in a bucket.
-        examples: examples in its vocabulary, also in a bucket.
-        out: the new run directory, also in a bucket.
-        config: the sparse model to make.
-        step: the checkpoint; by default the newest.
+    `examples` have the run's vocabulary. The checkpoint is by default the newest. All directories
+    may be in a bucket.
 
     Returns:
         Summary: stage, out, reused, preset, parameters, dense_loss, loss (nats per token).

@@ -7,8 +7,7 @@ costs the same, because only the values that it needs are drawn.
 Languages are mixed in windows. A window holds each language as often as its rate says, in an order
 that is drawn for each window. So the position within a batch (host, device, routing group) is
 independent of language. A weighted round robin would link them. The counts of all windows together
-follow the rates exactly. Within a language, records come in the order of `RecordOrder`, so that
-storage is read in blocks.
+follow the rates exactly.
 """
 
 import bisect

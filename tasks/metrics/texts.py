@@ -191,7 +191,6 @@ def _make_chrf(labels: list[str], language: str) -> Metric:
 
 
 def _make_bleu(labels: list[str], language: str) -> Metric:
-    """Make BLEU with the language's tokenizer: sacreBLEU's `13a` if spaces separate words."""
     # Other sacreBLEU tokenizers are not used. The Japanese and Korean tokenizers need packages, and
     # FLORES's tokenizer needs a download.
     tokenizer = "zh" if language == "zh" else "char" if language in _UNSPACED else "13a"
