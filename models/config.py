@@ -35,7 +35,6 @@ AtLeastZero = Annotated[float, Ge(0)]
 Positive = Annotated[float, Gt(0)]
 Rate = Annotated[float, Ge(0), Lt(1)]
 
-#: Settings that only a model with experts uses.
 OF_EXPERTS = (
     "routing",
     "capacity_factor",

@@ -56,10 +56,7 @@ def score(
 
 
 def score_sums(metric: Metric, statistics: Floats, rows: int) -> Score:
-    """Compute a metric's value and interval from statistics [G, S] of groups of rows.
-
-    `rows` is the total number of rows.
-    """
+    """Compute a metric's value and interval from statistics [G, S] of groups of rows."""
     value = float(metric.value(statistics.sum(axis=0)))
     low, high = None, None
     if len(statistics) >= MIN_GROUPS:

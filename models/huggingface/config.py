@@ -26,7 +26,6 @@ OWN_KEY = "mswitch"
 
 _ACTIVATIONS = {"gated-gelu": "geglu", "relu": "relu"}
 _FEED_FORWARD = {own: other for other, own in _ACTIVATIONS.items()}
-#: Hugging Face's names of the numbers that describe every model.
 _NUMBERS = {
     "vocabulary_size": "vocab_size",
     "d_model": "d_model",

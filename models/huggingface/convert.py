@@ -51,9 +51,8 @@ _TRAIN = TrainConfig(dtype="float32")
 def import_hf(directory: str | Path, out: str | Path) -> dict[str, Any]:
     """Make a run directory from a Hugging Face model.
 
-    Args:
-        directory: output of `save_pretrained`: config.json and safetensors, sharded or not.
-        out: the run directory, also in a bucket.
+    `directory` is the output of `save_pretrained`: config.json and safetensors, sharded or not. The
+    run may be in a bucket.
 
     Returns:
         Summary: stage, out, reused, preset, parameters.

@@ -31,7 +31,6 @@ from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.progress import Progress
 from mswitch.pipelines.special_tokens import EOS_ID, PAD_ID
 
-#: The shortest length that inputs are padded to.
 SHORTEST = 32
 
 #: Function `(parameters, inputs [B, M]) -> (answers, scores [B])`. Answers are tokens [B, T], or

@@ -32,7 +32,6 @@ ROUTER_INITS: dict[RouterInit, Initializer] = {
 }
 
 
-#: Number of tokens in a block, within which queue positions are counted pair by pair.
 _BLOCK = 64
 #: Probability that a new router of kind `token` gives to the expert that `hash_to_expert` returns.
 _FIRST_GATE = 0.7

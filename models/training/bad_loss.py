@@ -18,7 +18,6 @@ from mswitch.models.training.distributed import JobError, say_once
 WINDOW_STEPS = 100
 #: Minimum number of earlier losses; with fewer losses, no loss counts as a spike.
 MIN_STEPS = 20
-#: Number of steps before the current one whose metrics a `LossWatch` needs.
 HISTORY_STEPS = WINDOW_STEPS + 1
 #: Number of bad steps in a row that `skip` allows; the next one ends the run.
 PATIENCE = 10
@@ -27,9 +26,8 @@ PATIENCE = 10
 class LossWatch:
     """Compares each loss with the losses before it.
 
-    Args:
-        spike: standard deviations above the mean at which a loss is a spike; None for never.
-        history: metrics of the last `HISTORY_STEPS` steps or more, in order.
+    `spike` is the number of standard deviations above the mean at which a loss is a spike; None for
+    never. `history` has the metrics of the last `HISTORY_STEPS` steps or more, in order.
 
     Attributes:
         skipped: steps in a row, up to the last, whose update was left out.

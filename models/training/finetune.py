@@ -40,8 +40,8 @@ def finetune(
     `origin` may be trained or imported. `tasks` is a finished examples directory of the same
     vocabulary, or a TOML file of several (`mswitch.tasks.batches.multitask`). All directories may
     be in a bucket. By default, languages are sampled at n ** 0.3 over all languages, changes to the
-    model are dropout, as in T5's recipe, and `step` is the origin's last. `keep_moments` continues
-    with the origin's moments and its count of steps, as T5X does.
+    model are dropout, as in T5's recipe, and `step` is the origin's last checkpoint. `keep_moments`
+    continues with the origin's moments and its count of steps, as T5X does.
 
     Returns:
         Summary: stage, out, reused, preset, step, final_loss, parameters.

@@ -286,6 +286,5 @@ def _count_stacked(axes: Sequence[str]) -> int:
 
 
 def _is_matrix(axes: Sequence[str]) -> bool:
-    """Return whether each of the stacked parameters is a kernel or an embedding."""
     own = [axis for axis in axes if axis not in STACKED_AXES]
     return len(own) == 2 and "buckets" not in own

@@ -31,8 +31,6 @@ CHECKPOINTS = "checkpoints"
 METADATA = "_CHECKPOINT_METADATA"
 PARAMETERS = "parameters"
 OPTIMIZER = "optimizer"
-#: Names in a run directory: the directory of predictions, and the file with the number of the step
-#: whose checkpoint was best on validation data.
 PREDICTIONS = "predictions"
 SELECTED = "selected.json"
 TEST_READS = "test_reads.json"

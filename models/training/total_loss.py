@@ -24,7 +24,6 @@ FEATURES = (
 )
 #: Additional feature of a batch for losses per byte: 1 for sentinels and ends of targets, else 0.
 BORDERS = "decoder_border_weights"
-#: Additional features of a batch if rows are packed.
 SEGMENTS = ("encoder_segment_ids", "decoder_segment_ids")
 
 

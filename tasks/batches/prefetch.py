@@ -19,7 +19,7 @@ def make_ahead(
     are not made, and threads have ended.
 
     Several workers call `make` at a time. `numbers` may be endless; `prefetch` of them are taken
-    ahead. So many values wait, ready or being made; 0 makes each on request.
+    ahead, and as many values wait, ready or being made; 0 makes each on request.
 
     Raises:
         ValueError: `prefetch` is negative or `workers` less than 1.

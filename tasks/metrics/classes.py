@@ -154,5 +154,4 @@ CLASS_METRICS: dict[str, Maker] = {
     "pearson": _make_pearson,
     "spearman": _make_spearman,
 }
-#: Metrics that need a closed set of targets.
 NEED_LABELS = ("macro_f1", "mean_multiclass_f1", "f1", "matthews")

@@ -55,7 +55,6 @@ GLUE: _Benchmark = {
     "wnli": (_ENTAILED[::-1], ("accuracy",), None),
     "ax": (_INFERENCE, (), 0),
 }
-#: Entries as in `GLUE` for each SuperGLUE task except WSC.
 SUPER_GLUE: _Benchmark = {
     "boolq": (_TRUTH, ("accuracy",), 9_427),
     "cb": (("entailment", "contradiction", "neutral"), ("mean_multiclass_f1", "accuracy"), 250),
