@@ -381,7 +381,6 @@ class JobConfig:
         return self.distributed or self.coordinator_address is not None
 
 
-#: Pattern of each comma-separated part of `EvaluateConfig.steps`.
 _STEPS = re.compile(r"last|[0-9]+(-([0-9]+|last))?")
 
 

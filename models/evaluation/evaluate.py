@@ -119,8 +119,7 @@ def evaluate_run(
     """Evaluate a run with this config.json as `evaluate` does; every process must call this."""
     train = together(lambda: adapt_training(described, config))
     batches = together(lambda: open_batches(train.batch_size))
-    # With dispatch `blocks`, a device computes blocks of tokens one after another. A single CPU
-    # device loses no time by this order.
+    # A single CPU device loses no time by computing blocks one after another.
     one_cpu = train.devices == 1 and jax.default_backend() == "cpu"
     dispatch = config.dispatch or ("blocks" if one_cpu else "queues")
     settings = {

@@ -182,6 +182,7 @@ def _count_block_kept(
 
 
 def _count_attention_weights(model: ModelConfig, train: TrainConfig, part: _Part) -> float:
+    """Count the bytes of a block's attention weights, including a decoder's cross-attention."""
     if train.attention in FUSED_ATTENTION:
         return 0.0
     keys, heads = part.length + part.memory_length, model.heads / train.model_parallel

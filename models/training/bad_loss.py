@@ -26,8 +26,9 @@ PATIENCE = 10
 class LossWatch:
     """Compares each loss with the losses before it.
 
-    `spike` is the number of standard deviations above the mean at which a loss is a spike; None for
-    never. `history` has the metrics of the last `HISTORY_STEPS` steps or more, in order.
+    Args:
+        spike: standard deviations above the mean at which a loss is a spike; None for never.
+        history: metrics of the last `HISTORY_STEPS` steps or more, in order.
 
     Attributes:
         skipped: steps in a row, up to the last, whose update was left out.

@@ -127,8 +127,7 @@ def preprocess(
     If a task draws nothing at random, its examples equal those of `get_dataset`.
 
     `shard` is the number of a shard of the source, and the number of shards. `draw` is the seed of
-    the steps after the task's cache; the seed of earlier steps is fixed. `take` examples of the
-    source are used; by default all.
+    the steps after the task's cache; the seed of earlier steps is fixed.
     """
     number, of = shard
     info = seqio.ShardInfo(number, of) if of > 1 else None
