@@ -1,7 +1,4 @@
-"""Settings of a model, a training run, its job, its evaluation and its predictions.
-
-The named models are in `mswitch.models.presets`.
-"""
+"""Settings of a model, a training run, its job, its evaluation and its predictions."""
 
 import dataclasses
 import inspect
@@ -36,10 +33,8 @@ DecodeName = Literal["greedy", "beam", "labels"]
 
 AtLeastZero = Annotated[float, Ge(0)]
 Positive = Annotated[float, Gt(0)]
-#: Share of at least 0 and below 1, such as a probability of dropout.
 Rate = Annotated[float, Ge(0), Lt(1)]
 
-#: Settings that only a model with experts uses.
 OF_EXPERTS = (
     "routing",
     "capacity_factor",
@@ -153,7 +148,6 @@ class ModelConfig:
         return self.heads * self.d_kv
 
 
-#: Settings of a preset that a run may change.
 CHANGEABLE = (
     "d_model",
     "d_ff",
@@ -176,10 +170,7 @@ _HINTS = get_type_hints(ModelConfig, include_extras=True)
 
 
 class _Changes:
-    """New values for fields of `ModelConfig`; None keeps a field."""
-
     def apply_to(self, model: ModelConfig) -> ModelConfig:
-        """Return the model with these changes."""
         changes = {name: value for name, value in vars(self).items() if value is not None}
         changed = dataclasses.replace(model, **changes)
         for name in (*OF_EXPERTS, "sparse_every"):
@@ -390,7 +381,6 @@ class JobConfig:
         return self.distributed or self.coordinator_address is not None
 
 
-#: Pattern of each comma-separated part of `EvaluateConfig.steps`.
 _STEPS = re.compile(r"last|[0-9]+(-([0-9]+|last))?")
 
 

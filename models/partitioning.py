@@ -62,7 +62,6 @@ def make_mesh(config: TrainConfig, devices: Sequence[Any] | None = None) -> Mesh
             f"devices, and there are {len(devices)}: choose smaller ones"
         )
     if jax.process_count() > 1:
-        # Devices stay in the order of processes, not of places in the torus.
         return Mesh(np.array(devices).reshape(config.mesh), AXES)
     return arrange_mesh(config, devices[: config.devices])
 
@@ -152,7 +151,6 @@ def shard_parameter(axes: Sequence[str], shape: Sequence[int], mesh: Mesh) -> Pa
                 size = larger
         taken.update(fitting)
         chosen[dimension] = tuple(fitting) or None
-    # If a batch axis does not divide the width, it may divide another dimension.
     for axis in BATCH_AXES:
         if axis in taken or mesh.shape[axis] == 1:
             continue

@@ -47,9 +47,7 @@ def _scale(
     return dataclasses.replace(model, **sizes, **changes)
 
 
-#: Settings that all sizes of T5 1.0 share.
 _T5 = ModelConfig(vocabulary_size=32_128, activation="relu", tied_embeddings=True)
-#: T5 1.0 Base; Switch-Base has the same layers.
 _T5_BASE = _scale(_T5, 768, 3072, 12, 12)
 
 

@@ -15,12 +15,10 @@ import numpy as np
 
 from mswitch.tasks.metrics.metric import Answers, Floats, Metric
 
-#: Least number of groups for an interval.
 MIN_GROUPS = 5
 RESAMPLES = 1000
 #: Maximum number of resampling weights in memory at a time: 128 MB.
 _MOST_WEIGHTS = 1 << 24
-#: Two-sided quantiles of the 95 % interval.
 _INTERVAL = (0.025, 0.975)
 _Z = 1.959964
 
@@ -58,10 +56,7 @@ def score(
 
 
 def score_sums(metric: Metric, statistics: Floats, rows: int) -> Score:
-    """Compute a metric's value and interval from statistics [G, S] of groups of rows.
-
-    `rows` is the total number of rows.
-    """
+    """Compute a metric's value and interval from statistics [G, S] of groups of rows."""
     value = float(metric.value(statistics.sum(axis=0)))
     low, high = None, None
     if len(statistics) >= MIN_GROUPS:

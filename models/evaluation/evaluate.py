@@ -42,11 +42,9 @@ from mswitch.pipelines.outputs import MARKER, canonical_json, read_manifest
 from mswitch.pipelines.progress import say
 from mswitch.tasks.batches.validation import ValidationBatches
 
-#: Default number of sequences in a batch, if the mesh divides this number.
 USUAL_BATCH = 32
 _AXES = ("data_parallel", "expert_parallel", "model_parallel")
 _ALONE = JobConfig()
-#: Seconds between two checks of `--watch` for a new checkpoint.
 WATCH_SECS = 5.0
 
 
@@ -63,13 +61,9 @@ def evaluate(
     A sparse model also gets `routing/<step>.parquet`: tokens per language, sparse layer (the
     encoder's first) and expert.
 
-    Args:
-        run: a run directory, also in a bucket; if the run is still in training, its checkpoints
-            so far are evaluated.
-        examples: the examples directory it was trained on.
-        config: settings of the evaluation.
-        job: the processes that evaluate together.
-        watch: wait for checkpoints that a run in training, or about to begin, has not yet saved.
+    The run may be in a bucket; if it is still in training, its checkpoints so far are evaluated.
+    `examples` is the directory it was trained on. `watch` waits for checkpoints that a run in
+    training, or about to begin, has not yet saved.
 
     Returns:
         Summary: stage, out, reused, steps (evaluated in all), documents.
@@ -122,21 +116,16 @@ def evaluate_run(
     *,
     watch: bool = False,
 ) -> dict[str, Any]:
-    """Evaluate a run with this config.json as `evaluate` does; every process must call this.
-
-    `open_batches` opens the data for a batch size.
-    """
+    """Evaluate a run with this config.json as `evaluate` does; every process must call this."""
     train = together(lambda: adapt_training(described, config))
     batches = together(lambda: open_batches(train.batch_size))
-    # With dispatch `blocks`, a device computes blocks of tokens one after another. A single CPU
-    # device loses no time by this order.
+    # A single CPU device loses no time by computing blocks one after another.
     one_cpu = train.devices == 1 and jax.default_backend() == "cpu"
     dispatch = config.dispatch or ("blocks" if one_cpu else "queues")
     settings = {
         "run": described["config_hash"],
         "dtype": train.dtype,
         "batch_size": train.batch_size,
-        # For losses per byte, the examples may differ from the training examples: record them.
         **({"spans": "bytes", "examples": batches.config_hash} if batches.in_bytes else {}),
         **({"dispatch": dispatch} if described["model"]["experts"] else {}),
         **({"max_documents": config.max_documents} if config.max_documents else {}),

@@ -40,7 +40,6 @@ from mswitch.pipelines.special_tokens import SENTINELS
 from mswitch.tasks.batches.prefetch import make_ahead
 from mswitch.tasks.batches.validation import ValidationBatches
 
-#: Features of a batch that hold its text.
 TEXT = ("encoder_input_tokens", "decoder_target_tokens")
 
 
@@ -108,11 +107,7 @@ def count_sequence_loads(
 class Evaluator:
     """Evaluates a run's parameters on the validation batches.
 
-    Args:
-        described: the run's config.json.
-        train: the configuration from `adapt_training`.
-        dispatch: see `EvaluateConfig`.
-        batches: whole batches, the same in every process of a job.
+    `train` comes from `adapt_training`. `batches` are whole, the same in every process of a job.
     """
 
     def __init__(

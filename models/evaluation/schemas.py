@@ -21,7 +21,6 @@ SCHEMA = pa.schema(
         (CLUSTER, pa.int64()),
     ]
 )
-#: `SCHEMA` with columns that only some evaluations have.
 WHOLE_SCHEMA = pa.schema([*SCHEMA, (BORDER_NATS, pa.float64()), (DENOISER, pa.int64())])
 ROUTING_SCHEMA = pa.schema(
     [

@@ -13,7 +13,6 @@ from mswitch.models.config import OF_EXPERTS, ModelConfig
 from mswitch.models.nn.layers import NORM_EPSILON
 from mswitch.pipelines.errors import UserError
 
-#: Hugging Face's class for each model type that can be read.
 ARCHITECTURES = {
     "mt5": "MT5ForConditionalGeneration",
     "t5": "T5ForConditionalGeneration",
@@ -27,7 +26,6 @@ OWN_KEY = "mswitch"
 
 _ACTIVATIONS = {"gated-gelu": "geglu", "relu": "relu"}
 _FEED_FORWARD = {own: other for other, own in _ACTIVATIONS.items()}
-#: Hugging Face's names of the numbers that describe every model.
 _NUMBERS = {
     "vocabulary_size": "vocab_size",
     "d_model": "d_model",
@@ -74,9 +72,7 @@ def read_config(config: Mapping[str, Any], where: str) -> ModelConfig:
 def write_config(model: ModelConfig, original: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """Return a model's config.json in the format of transformers 4; transformers 5 reads it too.
 
-    Args:
-        model: the model.
-        original: the config.json it was imported from, whose other keys are kept.
+    Other keys of `original`, the config.json it was imported from, are kept.
     """
     if model.sparse:
         _check_exportable(model)

@@ -43,7 +43,6 @@ from mswitch.pipelines.vocabulary.model import VocabularyModel, open_vocabulary
 
 #: Maximum bytes of a weights file, as in `save_pretrained` of transformers 4.
 MAX_SHARD_BYTES = 5_000_000_000
-#: Name of an imported model that is not a preset.
 IMPORTED = "imported"
 #: Training settings of an imported run: float32, so that evaluation does not round parameters.
 _TRAIN = TrainConfig(dtype="float32")
@@ -52,9 +51,8 @@ _TRAIN = TrainConfig(dtype="float32")
 def import_hf(directory: str | Path, out: str | Path) -> dict[str, Any]:
     """Make a run directory from a Hugging Face model.
 
-    Args:
-        directory: output of `save_pretrained`: config.json and safetensors, sharded or not.
-        out: the run directory, also in a bucket.
+    `directory` is the output of `save_pretrained`: config.json and safetensors, sharded or not. The
+    run may be in a bucket.
 
     Returns:
         Summary: stage, out, reused, preset, parameters.
@@ -96,12 +94,8 @@ def export_hf(
 ) -> dict[str, Any]:
     """Write a checkpoint as a directory for `from_pretrained` of transformers.
 
-    Args:
-        run: a run directory, also in a bucket.
-        out: the new directory.
-        vocab: the model's vocabulary, to write as a tokenizer; None writes no tokenizer.
-        step: the checkpoint; by default the one that `predict --select` chose, or the newest.
-        max_shard_bytes: largest size of a file.
+    Without `vocab`, no tokenizer is written. The checkpoint is by default the one that `predict
+    --select` chose, or the newest. `max_shard_bytes` is the largest size of a file.
 
     Returns:
         Summary: stage, out, reused, step, parameters, files.

@@ -39,13 +39,10 @@ def infill(
 ) -> dict[str, Any]:
     """Fill `<extra_id_0>`, `<extra_id_1>` and so on in every text.
 
-    Args:
-        run: a run directory, also in a bucket.
-        texts: texts, each with its sentinels in order, from 0.
-        config: settings of the prediction; by default in float32.
-        vocab: the vocabulary that the model was trained with; by default that of `tasks`.
-        tasks: examples; by default the run's training examples.
-        step: the checkpoint; by default the selected one, else the newest.
+    Each text has its sentinels in order, from 0. The prediction is by default in float32. `vocab`
+    is the vocabulary that the model was trained with; by default that of `tasks`, which are by
+    default the run's training examples. The checkpoint is by default the selected one, else the
+    newest.
 
     Returns:
         Summary: stage, step, texts (a list of text, spans, filled); a span that the model omits is
@@ -109,7 +106,6 @@ def _encode(processor: sentencepiece.SentencePieceProcessor, text: str) -> list[
 def _split_spans(
     processor: sentencepiece.SentencePieceProcessor, output: list[int]
 ) -> dict[int, str]:
-    """Map each sentinel's number to the output's text from this sentinel to the next."""
     last = processor.GetPieceSize() - 1
     tokens: dict[int, list[int]] = {}
     current: list[int] = []

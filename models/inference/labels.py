@@ -69,9 +69,7 @@ def make_label_scorer(
 
     It is minus the loss of teacher forcing, summed over the label's tokens.
 
-    Args:
-        skeleton: a model without a mesh.
-        labels: tokens of each label, including EOS.
+    Labels include EOS; the skeleton has no mesh.
     """
     assert skeleton.mesh is None
     tree = make_prefix_tree(labels)

@@ -3,7 +3,7 @@
 The router runs in float32 inside bfloat16 training (selective precision, section 2.4), unless
 configured for bfloat16, to see its effect. Statistics are always float32. Padding is never routed
 and is in no statistic. It counts only in the group size S that sets the capacity
-(`mswitch.models.capacity`). Nothing here depends on the number of devices.
+(`mswitch.models.capacity`).
 
 On a TPU a float32 product is several bfloat16 passes. Three (`high`) route like six (`highest`) in
 half the time. That matters: the router of `switch-c` multiplies as much as its experts
@@ -32,7 +32,6 @@ ROUTER_INITS: dict[RouterInit, Initializer] = {
 }
 
 
-#: Number of tokens in a block, within which queue positions are counted pair by pair.
 _BLOCK = 64
 #: Probability that a new router of kind `token` gives to the expert that `hash_to_expert` returns.
 _FIRST_GATE = 0.7
@@ -86,11 +85,8 @@ class Router(nnx.Module):
     A `token` router adds the token's row of a learned table to the logits. It first routes like the
     hash: its linear map begins with zeros, and its table with the hash's choices.
 
-    Args:
-        config: architecture.
-        dtype: compute type of the rest of the model; if float32, routing is exact too.
-        mesh: the devices, over whose `expert` axis the table's columns are sharded.
-        rngs: randomness of initialisation.
+    If `dtype`, the compute type of the rest of the model, is float32, routing is exact too. The
+    table's columns are sharded over the mesh axis `expert`.
     """
 
     def __init__(
@@ -171,7 +167,6 @@ def hash_to_expert(ids: Int[Array, "*S"], experts: int) -> Int[Array, "*S"]:
 
 
 def _prefer_hash(key: PRNGKeyArray, shape: tuple[int, ...], dtype: jnp.dtype) -> Array:
-    """Make logits: the hash's expert has probability `_FIRST_GATE`, all others are equal."""
     del key
     tokens, experts = shape
     chosen = jax.nn.one_hot(hash_to_expert(jnp.arange(tokens), experts), experts, dtype=dtype)
@@ -213,8 +208,6 @@ def _round(x: Array) -> Array:
 
 
 class _Choice(NamedTuple):
-    """The choice of an expert for each token, by a router or by a hash."""
-
     expert: Int[Array, "G S"]
     gate: Float[Array, "G S"]
     probabilities: Float[Array, "G S E"]

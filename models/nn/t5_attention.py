@@ -53,8 +53,6 @@ class KernelOptions:
 
 @dataclasses.dataclass(frozen=True)
 class _Call:
-    """Sizes of one kernel call and of its tiles."""
-
     batch: int
     heads: int
     width: int
@@ -137,16 +135,8 @@ def t5_attention(
 ) -> Float[Array, "B Q J"]:
     """Compute softmax(q k + bias, masked) v for each head; logits are not scaled.
 
-    Args:
-        q: queries.
-        k: keys.
-        v: values.
-        diagonals: float32 bias of each of the `diagonal_distances`.
-        key_segments: example of each key; without `query_segments`, 0 hides a key.
-        query_segments: example of each query, which sees only the keys of its example.
-        heads: heads in `J`.
-        causal: whether a query sees no key after it.
-        options: options of the kernel.
+    `diagonals` has the float32 bias of each of the `diagonal_distances`. Segments and `causal` are
+    as in `mswitch.models.nn.sharded_attention.KernelMask`.
     """
     rows, queries, joined = q.shape
     sizes = (rows, heads, joined // heads, queries, k.shape[1])
@@ -213,7 +203,6 @@ def _run(
     scratch: Mapping[str, jax.ShapeDtypeStruct],
     cost: pl.CostEstimate,
 ) -> dict[str, Array]:
-    """Run a kernel on every row of the batch for each group of heads; pass arrays by name."""
     names = (*inputs, *results, *scratch)
 
     def block(name: str) -> pl.BlockSpec:
@@ -356,7 +345,6 @@ def _weights(
 
 
 def _window_part(call: _Call, start: Int[Array, ""]) -> slice | pl.Slice:
-    """Return the rows of `ref.window` that hold the position bias of the tile at query `start`."""
     first = pl.multiple_of(call.padded_queries - call.tile - start, LANES)
     return pl.ds(first, call.padded_keys)
 

@@ -148,7 +148,6 @@ def read_group(attributes: str) -> list[int]:
 
 
 def _arrange(shape: str, order: str | None) -> np.ndarray:
-    """Return device numbers in an array of shape `shape`, with axes transposed to `order`."""
     sizes = [int(size) for size in shape.split(",")]
     ids = np.arange(math.prod(sizes)).reshape(sizes)
     return ids.transpose([int(axis) for axis in order.split(",")]) if order else ids
@@ -159,8 +158,7 @@ def compute_roofline(costs: Mapping[str, Any], chip: Chip) -> dict[str, float]:
 
     Matrix products count once per pass; all links of a device are in use. A step takes longer than
     the longest of these times, even if they overlapped perfectly. `costs` are a program's `Costs`
-    as a dictionary. The network is a slice's links or a host's NVLink; several hosts have another
-    between them.
+    as a dictionary.
     """
     collectives = costs["collectives"].values()
     sent = sum(collective["bytes"] for collective in collectives)

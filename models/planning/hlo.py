@@ -206,7 +206,6 @@ class Module:
 
 
 def _read_integers(instructions: Iterable[Instruction]) -> list[int]:
-    """Return the positive integers among constants."""
     return [
         int(instruction.literal)
         for instruction in instructions
@@ -245,7 +244,7 @@ def _find_closing_parenthesis(text: str) -> int:
 def _parse_frames(text: str) -> dict[int, tuple[str, ...]]:
     """Return the functions of each call stack in HLO text, innermost first, by the stack's number.
 
-    HLO text has tables of call stacks before all computations.
+    The tables come before all computations.
     """
     tables: dict[str, dict[int, str]] = {}
     for title in ("FileNames", "FunctionNames", "FileLocations", "StackFrames"):

@@ -1,8 +1,7 @@
 """Predict a training step's memory on each device, only from shapes.
 
 Parameters and moments are exact: the real shardings are applied to the real shapes. The rest is
-modelled on the arrays that XLA was observed to keep for the backward pass. docs/reference/tpu.md
-has the error compared with compiled programs.
+modelled on the arrays that XLA was observed to keep for the backward pass.
 """
 
 import dataclasses
@@ -39,8 +38,7 @@ ROUTER_KEPT_BYTES = 2 * 4
 #: in float32. Programs for GPUs also write their gradient.
 LOGITS_BYTES = {"tpu": 4, "gpu": 8}
 #: Bytes of memory at the peak for each value of the embedding table, which each device gathers from
-#: all devices. Programs for TPUs hold the table once, in float32. Programs for GPUs also write its
-#: gradient.
+#: all devices. GPUs also hold its gradient.
 GATHERED_TABLE_BYTES = {"tpu": 4, "gpu": 8}
 #: Largest predicted share of a device's memory at which a setting is tried: steps took up to 11 %
 #: more than predicted (docs/reference/tpu.md).
@@ -145,10 +143,7 @@ class _Part(NamedTuple):
 
 
 def _list_shares(model: ModelConfig, train: TrainConfig, inputs: int, targets: int) -> list[_Part]:
-    """Return one device's share of a microbatch, first in the encoder, then in the decoder.
-
-    A sequence has `inputs` positions in the encoder and `targets` positions in the decoder.
-    """
+    """Return one device's share of a microbatch, first in the encoder, then in the decoder."""
     shards = train.data_parallel * train.expert_parallel * train.microbatches
     groups = group_batch(model, train.batch_size, inputs, targets)
     parts = []
@@ -187,10 +182,7 @@ def _count_block_kept(
 
 
 def _count_attention_weights(model: ModelConfig, train: TrainConfig, part: _Part) -> float:
-    """Count the bytes of a block's attention weights, including a decoder's cross-attention.
-
-    Fused attention keeps no weights.
-    """
+    """Count the bytes of a block's attention weights, including a decoder's cross-attention."""
     if train.attention in FUSED_ATTENTION:
         return 0.0
     keys, heads = part.length + part.memory_length, model.heads / train.model_parallel

@@ -159,7 +159,6 @@ def _estimate_secs(
     topology: Topology,
     counts: dict[str, int],
 ) -> float:
-    """Estimate a step's time for ranking: compute, communication, and memory traffic of weights."""
     chip, parts = topology.chip, train.microbatches
     flops = count_training_step_flops(model, train.batch_size, *lengths)
     flops += count_recomputed_flops(model, train, *lengths)

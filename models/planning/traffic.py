@@ -78,7 +78,6 @@ def _count_in_hbm(instruction: Instruction) -> int:
 
 
 def _count_fusion_bytes(module: Module, computation: Computation, fusion: Instruction) -> int:
-    """Count the bytes of a fusion's operands and results, or of the parts that the fusion uses."""
     inside = module.find_fused(fusion)
     read = sum(
         min(_count_in_hbm(computation[name]), _count_bytes_read(module, inside, parameter))
@@ -88,14 +87,12 @@ def _count_fusion_bytes(module: Module, computation: Computation, fusion: Instru
 
 
 def _pair_parameters(fusion: Instruction, inside: Computation) -> Iterator[tuple[str, Instruction]]:
-    """Yield the name of each operand of a fusion, with its parameter in the fused computation."""
     for instruction in inside.values():
         if instruction.opcode == "parameter":
             yield fusion.operands[int(instruction.literal)], instruction
 
 
 def _count_bytes_read(module: Module, inside: Computation, value: Instruction) -> int:
-    """Count the bytes of a value that a fused computation reads: all, or only slices."""
     total = 0
     for user in inside.values():
         if value.name not in user.operands:

@@ -15,11 +15,9 @@ import numpy as np
 from mswitch.models.config import BadLossPolicy
 from mswitch.models.training.distributed import JobError, say_once
 
-#: Maximum number of earlier losses that a loss is compared with.
 WINDOW_STEPS = 100
 #: Minimum number of earlier losses; with fewer losses, no loss counts as a spike.
 MIN_STEPS = 20
-#: Number of steps before the current one whose metrics a `LossWatch` needs.
 HISTORY_STEPS = WINDOW_STEPS + 1
 #: Number of bad steps in a row that `skip` allows; the next one ends the run.
 PATIENCE = 10
@@ -50,10 +48,7 @@ class LossWatch:
     ) -> None:
         """Judge a step: remember it, log it if it is skipped, or end the run by a JobError.
 
-        Args:
-            metrics: the step's metrics.
-            policy: `skip` ends a run after `PATIENCE` skipped steps, `stop` at the first bad one.
-            checkpoint: path of the newest checkpoint, if any.
+        The policy `skip` ends a run after `PATIENCE` skipped steps, `stop` at the first bad one.
         """
         step = int(metrics["step"])
         if fault := self.find_fault(metrics):

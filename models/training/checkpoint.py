@@ -155,7 +155,6 @@ class Checkpoints:
 
     @property
     def _is_apart(self) -> bool:
-        """Whether each process of a job has its own directory."""
         return self._files is not None and self._files.is_copy and jax.process_count() > 1
 
     def latest(self) -> int | None:
@@ -192,10 +191,7 @@ class Checkpoints:
         checkpoint is good. The newest therefore stays until the next one is saved. The caller
         must first write to disk everything that belongs to these steps (metrics).
 
-        Args:
-            state: the state after `step` steps.
-            step: the checkpoint's name.
-            prune: remove older checkpoints, since the steps after the newest were good.
+        `prune` removes older checkpoints, since the steps after the newest were good.
         """
         self.wait()
         if prune:
@@ -248,10 +244,7 @@ class Checkpoints:
     def restore(self, step: int, like: TrainState, fix: str = "") -> TrainState:
         """Load the whole state and place it on the devices of `like`.
 
-        Args:
-            step: the checkpoint's step.
-            like: shapes, types and shardings of the state.
-            fix: advice if it cannot be read; empty for a run that continues.
+        `fix` is advice if it cannot be read; empty for a run that continues.
         """
         checkpoint = self.directory / str(step)
         fix = fix or self._advise(step)
@@ -377,7 +370,6 @@ def _check_same_model(checkpoint: Path, part: str, stored: Any, wanted: Any) -> 
 
 
 def _list_shapes(tree: Any) -> dict[str, tuple[int, ...]]:
-    """Return shapes by dotted name; a level of the tree is a dictionary or a named tuple."""
     leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
     return {
         jax.tree_util.keystr(path, simple=True, separator="."): tuple(getattr(x, "shape", ()))

@@ -60,9 +60,7 @@ def say_once(stage: str, message: str) -> None:
 def membership(job: JobConfig, *, saves_on_sigterm: bool = True) -> Iterator[None]:
     """Join the job; at the end, wait for the other processes unless only this process failed.
 
-    Args:
-        job: the job.
-        saves_on_sigterm: leave SIGTERM to JAX's preemption service, so that all agree on a step.
+    `saves_on_sigterm` leaves SIGTERM to JAX's preemption service, so that all agree on a step.
     """
     if not job.shared:
         check_devices()
@@ -105,7 +103,6 @@ def _is_device_error(error: BaseException) -> bool:
 
 
 def _choose_exit_code(error: BaseException) -> int:
-    """Return the exit code of the command for this error (`mswitch.flows.cli.main`)."""
     if isinstance(error, KeyboardInterrupt):
         return 130
     return 2 if isinstance(error, UserError) else 1

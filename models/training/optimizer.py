@@ -269,7 +269,6 @@ def make_optimizer(train: TrainConfig, steps_counted: int = 0) -> Optimizer:
 
 
 def _apply_decay(rate: Array, step: Int[Array, ""], decay: int, end: int) -> Array:
-    """Let a rate fall linearly to zero over the last `decay` steps before `end`."""
     if not decay:
         return rate
     return rate * jnp.clip((end - step).astype(jnp.float32) / decay, 0.0, 1.0)
@@ -287,6 +286,5 @@ def _count_stacked(axes: Sequence[str]) -> int:
 
 
 def _is_matrix(axes: Sequence[str]) -> bool:
-    """Return whether each of the stacked parameters is a kernel or an embedding."""
     own = [axis for axis in axes if axis not in STACKED_AXES]
     return len(own) == 2 and "buckets" not in own

@@ -31,14 +31,10 @@ CHECKPOINTS = "checkpoints"
 METADATA = "_CHECKPOINT_METADATA"
 PARAMETERS = "parameters"
 OPTIMIZER = "optimizer"
-#: Names in a run directory: the directory of predictions, and the file with the number of the step
-#: whose checkpoint was best on validation data.
 PREDICTIONS = "predictions"
 SELECTED = "selected.json"
-#: File beside a task's predictions: how often its test split was read.
 TEST_READS = "test_reads.json"
 
-#: What to do if examples have another vocabulary than the run.
 BUILD_EXAMPLES = "build examples with the vocabulary of the run (`mswitch examples build --vocab`)"
 Config = TypeVar("Config", ModelConfig, TrainConfig)
 
@@ -261,7 +257,7 @@ def check_vocabulary(
     """Check that a run and examples have the same vocabulary.
 
     An imported run only needs an embedding for each piece of the vocabulary. `place` and `manifest`
-    belong to the examples. The error contains `advice`, which says what to do.
+    belong to the examples.
     """
     rows, trained_on = described["model"]["vocabulary_size"], described["examples"]
     size = manifest["vocabulary_size"]

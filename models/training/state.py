@@ -67,7 +67,6 @@ class Skeleton:
     @classmethod
     def build(cls, config: ModelConfig, train: TrainConfig, mesh: Mesh | None = None) -> "Skeleton":
         """Build the skeleton of a model; no parameter is allocated."""
-        # The parameters' tree depends only on these settings of a training.
         names = ("dtype", "scan_layers", "remat", "attention")
         kept = TrainConfig(**{name: getattr(train, name) for name in names})
         graph, paths, shapes, axes = _trace_tree(config, kept, mesh)
@@ -158,10 +157,7 @@ class Skeleton:
 def _trace_tree(
     config: ModelConfig, train: TrainConfig, mesh: Mesh | None
 ) -> tuple[Any, dict[str, Any], dict[str, Any], dict[str, Any]]:
-    """Return the module graph of a model, and the paths, shapes and axes of its parameters.
-
-    Tracing takes a tenth to a third of a second.
-    """
+    """Return the module graph of a model, and the paths, shapes and axes of its parameters."""
     graph, state = nnx.split(nnx.eval_shape(lambda: _create(config, train, mesh)))
     paths, shapes, axes = {}, {}, {}
     for path, variable in nnx.to_flat_state(state):
@@ -206,10 +202,7 @@ def find_dense_name(name: str, period: int) -> str:
 
 
 def is_frozen(name: str, freeze: Freeze) -> bool:
-    """Return whether `--freeze` keeps a parameter unchanged.
-
-    The option freezes the experts' parameters, all others, or none.
-    """
+    """Return whether `--freeze` keeps a parameter unchanged."""
     return freeze != "none" and (find_group(name) == "experts") == (freeze == "experts")
 
 

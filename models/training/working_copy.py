@@ -20,7 +20,6 @@ from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.lease import LEASE
 from mswitch.pipelines.outputs import CLAIM, MARKER
 
-#: Number of files to upload or download at a time.
 REQUESTS = 8
 #: Pattern of files that tell which checkpoints and evaluations exist.
 _SMALL = re.compile(

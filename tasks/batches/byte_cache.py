@@ -61,7 +61,6 @@ class ByteCache:
         future.set_result(value)
 
     def _trim(self) -> None:
-        """Drop the least recently used values, except values that are still loading."""
         for key in list(self._kept)[:-1] if self._bytes > self._budget else ():
             if self._bytes <= self._budget:
                 break

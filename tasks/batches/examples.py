@@ -24,7 +24,6 @@ from mswitch.tasks.batches.record_blocks import RecordSource
 STAGE = "examples"
 SPLITS = ("train", "validation")
 VOCABULARY_PATH = "vocabulary/sentencepiece.model"
-#: Maximum number of parallel requests to an object store.
 _REQUESTS = 32
 
 
@@ -108,9 +107,8 @@ def open_examples(directory: str | Path, cache: ByteCache | None = None) -> Exam
     On a disk, the first and last record of the first and last shard of each language and split are
     also read and checked. All others are checked when they are read.
 
-    Args:
-        directory: a path, or a URL such as gs://bucket/examples.
-        cache: cache for records; directories that are read together share one.
+    `directory` may be a URL such as gs://bucket/examples. Directories that are read together share
+    a cache.
     """
     manifest = read_manifest(directory, STAGE)
     try:

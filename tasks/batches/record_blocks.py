@@ -14,7 +14,6 @@ from mswitch.pipelines.examples.example_proto import Feature, decode_example
 from mswitch.pipelines.examples.tfrecord import Records, TFRecordFile
 from mswitch.tasks.batches.byte_cache import ByteCache
 
-#: Mean bytes of a block of neighbouring records of a language; a block is read at once.
 BLOCK_BYTES = 1 << 20
 
 

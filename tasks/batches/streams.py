@@ -1,7 +1,4 @@
-"""Endless streams of training examples, addressed by position.
-
-Each leaf of a mixture has a stream. A leaf is a language, or a language of a task.
-"""
+"""Endless streams of training examples, addressed by position."""
 
 import math
 from collections.abc import Mapping, Sequence

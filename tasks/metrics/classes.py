@@ -49,10 +49,7 @@ def _count_classes(labels: list[str], answers: Answers, predictions: Sequence[st
 
 
 def _make_macro_f1(labels: list[str], language: str) -> Metric:
-    """Make macro-F1: the mean F1 of the classes that occur in answers or predictions.
-
-    So classes that a language lacks do not lower its value.
-    """
+    """Make macro-F1: the mean F1 of the classes that occur in answers or predictions."""
 
     def value(sums: Floats) -> Floats:
         hits, right, given = np.split(sums[..., :-2], 3, axis=-1)
@@ -157,5 +154,4 @@ CLASS_METRICS: dict[str, Maker] = {
     "pearson": _make_pearson,
     "spearman": _make_spearman,
 }
-#: Metrics that need a closed set of targets.
 NEED_LABELS = ("macro_f1", "mean_multiclass_f1", "f1", "matthews")

@@ -86,5 +86,4 @@ def make_mean(
     return Metric(name, statistics, _mean, of_group=of_group)
 
 
-#: Function that makes a metric for a closed set of targets and a language.
 Maker = Callable[[list[str], str], Metric]

@@ -191,7 +191,6 @@ def _make_chrf(labels: list[str], language: str) -> Metric:
 
 
 def _make_bleu(labels: list[str], language: str) -> Metric:
-    """Make BLEU with the language's tokenizer: sacreBLEU's `13a` if spaces separate words."""
     # Other sacreBLEU tokenizers are not used. The Japanese and Korean tokenizers need packages, and
     # FLORES's tokenizer needs a download.
     tokenizer = "zh" if language == "zh" else "char" if language in _UNSPACED else "13a"
@@ -199,7 +198,6 @@ def _make_bleu(labels: list[str], language: str) -> Metric:
 
 
 def _make_bleu_intl(labels: list[str], language: str) -> Metric:
-    """Make T5's BLEU, with the tokenizer `intl` in every language."""
     return _make_bleu_with("bleu_intl", "intl")
 
 

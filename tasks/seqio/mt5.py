@@ -55,7 +55,6 @@ GLUE: _Benchmark = {
     "wnli": (_ENTAILED[::-1], ("accuracy",), None),
     "ax": (_INFERENCE, (), 0),
 }
-#: Entries as in `GLUE` for each SuperGLUE task except WSC.
 SUPER_GLUE: _Benchmark = {
     "boolq": (_TRUTH, ("accuracy",), 9_427),
     "cb": (("entailment", "contradiction", "neutral"), ("mean_multiclass_f1", "accuracy"), 250),
@@ -119,11 +118,7 @@ def _make_task(
 
 
 def list_mt5_tasks() -> Iterator[Mt5Task]:
-    """Yield mT5's fine-tuning tasks.
-
-    These are XNLI, PAWS-X, WikiANN, SQuAD, XQuAD, MLQA, TyDiQA GoldP, GLUE, SuperGLUE and
-    summaries.
-    """
+    """Yield mT5's fine-tuning tasks."""
     evaluated, both = _keep_names("validation", "test"), _keep_names("train", "validation")
 
     yield _make_task("xnli_train", "multi_nli:1.1.0", _keep_names("train"), mnli, "accuracy")

@@ -31,8 +31,7 @@ _registered: dict[str, str] = {}
 def register(directory: str | Path) -> list[str]:
     """Register `<task>.<lang>` for each language; a second call changes nothing.
 
-    Args:
-        directory: a finished directory of supervised examples, on a disk.
+    The directory is finished, and on a disk.
 
     Returns:
         The names of the tasks.
