@@ -1,4 +1,7 @@
-"""Settings of a model, a training run, its job, its evaluation and its predictions."""
+"""Settings of a model, a training run, its job, its evaluation and its predictions.
+
+The named models are in `mswitch.models.presets`.
+"""
 
 import dataclasses
 import inspect

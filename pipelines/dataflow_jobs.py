@@ -47,7 +47,13 @@ def job_name(title: str, directory: str) -> str:
 
 
 def make_job_label(title: str, directory: str, identity: str) -> str:
-    """Return the label of a job, for Beam's option --labels."""
+    """Return the label of a job, for Beam's option --labels.
+
+    Args:
+        title: name of the job within its build.
+        directory: directory that the job writes to.
+        identity: identity of the build.
+    """
     return f"{_LABEL}={_hash(directory)}-{_hash(f'{title} {identity}')}"
 
 

@@ -128,7 +128,12 @@ def find_language(code: str) -> Language:
 def parse_codes(
     codes: Iterable[str], find: Callable[[str], str | None] = find_code
 ) -> tuple[str, ...]:
-    """Check codes that a user gave; aliases (`he`) become mC4's codes (`iw`)."""
+    """Check codes that a user gave; aliases (`he`) become mC4's codes (`iw`).
+
+    Args:
+        codes: codes as given.
+        find: returns the code in a text; `any_code` also allows other languages.
+    """
     chosen = []
     for code in codes:
         known = find(code)

@@ -39,6 +39,8 @@ class Lease:
     """A lease that this process holds until it expires.
 
     Attributes:
+        directory: the place that it protects.
+        url: URL of the object.
         key: identifies the lease for other processes.
     """
 
@@ -128,6 +130,7 @@ class FollowedLease(Lease):
     """A lease that another process of the same job holds.
 
     Args:
+        directory: the place that it protects.
         key: key of the holder's lease, which was valid just now.
     """
 
@@ -179,6 +182,10 @@ def _read_field(data: bytes, name: str) -> str:
 def hold_lease(directory: str, stage: str) -> AbstractContextManager[Lease]:
     """Keep other writers away from `directory` while the body runs.
 
+    Args:
+        directory: a gs:// or s3:// URL.
+        stage: name of the waiting stage, for messages.
+
     Returns:
         A context manager that yields the lease: `check` it before each write.
     """
@@ -188,7 +195,10 @@ def hold_lease(directory: str, stage: str) -> AbstractContextManager[Lease]:
 
 
 def follow_lease(directory: str, key: str) -> AbstractContextManager[Lease]:
-    """Follow the lease with this `key`, which another process of the job holds."""
+    """Follow the lease with this `key`, which another process of the job holds.
+
+    Return a context manager as `hold_lease` does.
+    """
     return _keep(FollowedLease(directory, key))
 
 

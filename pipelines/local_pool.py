@@ -89,6 +89,9 @@ def start_server(modules: Sequence[str] = ()) -> None:
     """Start the server that workers are forked from, in the background.
 
     Server and workers ignore Ctrl-C, which a terminal sends to all: they end with their parent.
+
+    Args:
+        modules: modules that it imports besides `PRELOAD`.
     """
     multiprocessing.get_context("forkserver").set_forkserver_preload([*PRELOAD, *modules])
     resource_tracker.ensure_running()  # else the fork server starts this tracker, unblocking SIGINT

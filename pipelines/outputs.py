@@ -296,9 +296,16 @@ class StagedOutput:
 class RemoteOutput:
     """Output of a stage at a URL, written in place, with the marker last; see `StagedOutput`.
 
+    An object store has no directory to rename, and no lock that is freed when a process dies.
     `_BUILDING.json` names the settings of the output being made. A run with the same settings
     continues it: all files are a function of the settings, so two such runs cannot harm each
     other's data. A run with other settings is refused.
+
+    Attributes:
+        out: the URL.
+        directory: where to write: `out` itself.
+        complete: True if `out` already holds this output, and there is nothing to do.
+        hash: identity of stage, configuration and inputs.
     """
 
     def __init__(self, out: str, stage: str, config: Mapping[str, Any]):

@@ -97,7 +97,13 @@ def pipeline_options(
 
 
 def use_runner(runner: str, beam_options: Sequence[str] = (), cost: Cost = UNLIMITED) -> None:
-    """Check a runner's options before work begins; let `storage` access remote files with them."""
+    """Check a runner's options before work begins; let `storage` access remote files with them.
+
+    Args:
+        runner: see `pipeline_options`.
+        beam_options: Beam's own options.
+        cost: limit of the cost, which only Dataflow meters.
+    """
     if cost.max_cost_usd is not None and runner != "dataflow":
         raise UserError(f"--max-cost-usd: runner {runner} meters no cost: leave it out")
     read_prices(cost.prices)

@@ -39,6 +39,8 @@ class FileStatus(NamedTuple):
     """A file that `match` or `files_below` found.
 
     Attributes:
+        path: its path or URL.
+        size_bytes: its size.
         updated: time of the last write, in seconds since 1970.
     """
 
@@ -88,7 +90,12 @@ def list_names(directory: str | Path) -> set[str]:
 
 
 def match(pattern: str, limit: int | None = None) -> list[FileStatus]:
-    """Return the remote files that match `pattern`; `**` matches any depth."""
+    """Return the remote files that match `pattern`; `**` matches any depth.
+
+    Args:
+        pattern: a URL with *, ** and ?.
+        limit: number of files that are enough.
+    """
     systems = file_systems(pattern)
     try:
         [result] = systems.match([pattern], [limit])

@@ -95,7 +95,11 @@ def build_from_task(
 ) -> dict[str, Any]:
     """Write the examples of a task, or the examples of a mixture's tasks and `multitask.toml`.
 
-    `vocabulary` is a finished directory, or a SentencePiece model file.
+    Args:
+        registered: the task or mixture.
+        vocabulary: its vocabulary: a finished directory, or a SentencePiece model file.
+        out: the output directory.
+        config: lengths, and settings that seqio does not have.
     """
     opened, provider = open_vocabulary(vocabulary), registered.find()
     draws = _check(provider, opened, config)

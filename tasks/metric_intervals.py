@@ -56,7 +56,10 @@ def score(
 
 
 def score_sums(metric: Metric, statistics: Floats, rows: int) -> Score:
-    """Compute a metric's value and interval from statistics [G, S] of groups of rows."""
+    """Compute a metric's value and interval from statistics [G, S] of groups of rows.
+
+    `rows` is the total number of rows.
+    """
     value = float(metric.value(statistics.sum(axis=0)))
     low, high = None, None
     if len(statistics) >= MIN_GROUPS:

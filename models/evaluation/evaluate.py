@@ -61,9 +61,13 @@ def evaluate(
     A sparse model also gets `routing/<step>.parquet`: tokens per language, sparse layer (the
     encoder's first) and expert.
 
-    The run may be in a bucket; if it is still in training, its checkpoints so far are evaluated.
-    `examples` is the directory it was trained on. `watch` waits for checkpoints that a run in
-    training, or about to begin, has not yet saved.
+    Args:
+        run: a run directory, also in a bucket; if the run is still in training, its checkpoints
+            so far are evaluated.
+        examples: the examples directory it was trained on.
+        config: settings of the evaluation.
+        job: the processes that evaluate together.
+        watch: wait for checkpoints that a run in training, or about to begin, has not yet saved.
 
     Returns:
         Summary: stage, out, reused, steps (evaluated in all), documents.
@@ -116,7 +120,10 @@ def evaluate_run(
     *,
     watch: bool = False,
 ) -> dict[str, Any]:
-    """Evaluate a run with this config.json as `evaluate` does; every process must call this."""
+    """Evaluate a run with this config.json as `evaluate` does; every process must call this.
+
+    `open_batches` opens the data for a batch size.
+    """
     train = together(lambda: adapt_training(described, config))
     batches = together(lambda: open_batches(train.batch_size))
     # A single CPU device loses no time by computing blocks one after another.

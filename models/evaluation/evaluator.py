@@ -107,7 +107,11 @@ def count_sequence_loads(
 class Evaluator:
     """Evaluates a run's parameters on the validation batches.
 
-    `train` comes from `adapt_training`. `batches` are whole, the same in every process of a job.
+    Args:
+        described: the run's config.json.
+        train: the configuration from `adapt_training`.
+        dispatch: see `EvaluateConfig`.
+        batches: whole batches, the same in every process of a job.
     """
 
     def __init__(

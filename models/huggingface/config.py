@@ -72,7 +72,9 @@ def read_config(config: Mapping[str, Any], where: str) -> ModelConfig:
 def write_config(model: ModelConfig, original: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """Return a model's config.json in the format of transformers 4; transformers 5 reads it too.
 
-    Other keys of `original`, the config.json it was imported from, are kept.
+    Args:
+        model: the model.
+        original: the config.json it was imported from, whose other keys are kept.
     """
     if model.sparse:
         _check_exportable(model)

@@ -51,8 +51,9 @@ _TRAIN = TrainConfig(dtype="float32")
 def import_hf(directory: str | Path, out: str | Path) -> dict[str, Any]:
     """Make a run directory from a Hugging Face model.
 
-    `directory` is the output of `save_pretrained`: config.json and safetensors, sharded or not. The
-    run may be in a bucket.
+    Args:
+        directory: output of `save_pretrained`: config.json and safetensors, sharded or not.
+        out: the run directory, also in a bucket.
 
     Returns:
         Summary: stage, out, reused, preset, parameters.
@@ -94,8 +95,12 @@ def export_hf(
 ) -> dict[str, Any]:
     """Write a checkpoint as a directory for `from_pretrained` of transformers.
 
-    Without `vocab`, no tokenizer is written. The checkpoint is by default the one that `predict
-    --select` chose, or the newest. `max_shard_bytes` is the largest size of a file.
+    Args:
+        run: a run directory, also in a bucket.
+        out: the new directory.
+        vocab: the model's vocabulary, to write as a tokenizer; None writes no tokenizer.
+        step: the checkpoint; by default the one that `predict --select` chose, or the newest.
+        max_shard_bytes: largest size of a file.
 
     Returns:
         Summary: stage, out, reused, step, parameters, files.

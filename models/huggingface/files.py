@@ -97,8 +97,14 @@ def write_weights(
 ) -> list[str]:
     """Write float32 tensors, a file at a time, in the layout of `save_pretrained`.
 
-    `shapes` has the order in which tensors fill the files. A file is at most `max_shard_bytes`,
-    unless a single tensor is larger.
+    Args:
+        directory: directory of the files.
+        shapes: shapes of all tensors, in the order in which they fill the files.
+        tensor: returns a tensor by its name.
+        max_shard_bytes: largest size of a file, unless a single tensor is larger.
+
+    Returns:
+        The names of the files.
     """
     shards = _plan_shards(shapes, max_shard_bytes)
     count = len(shards)

@@ -136,8 +136,12 @@ def make_beam_decoder(
 ) -> Callable[[Parameters, Int[Array, "B M"]], Beams]:
     """Return a jitted `(parameters, inputs) -> Beams`; a row of only padding has empty outputs.
 
-    `beams` outputs are kept for each row; the other arguments are as in `make_decoder` and
-    `beam_search`.
+    Args:
+        skeleton: a model without a mesh.
+        length: most positions of an output.
+        beams: outputs that are kept for each row.
+        alpha: exponent of the brevity penalty.
+        pieces: ids of the vocabulary; rows of the model beyond them are never chosen.
     """
     assert skeleton.mesh is None
     choosable = mask_choosable(skeleton.config.vocabulary_size, pieces)

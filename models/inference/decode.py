@@ -1,7 +1,8 @@
 """Autoregressive decoding, a position at a time, with cached keys and values of earlier positions.
 
-The encoder runs once, and the keys and values for cross-attention are computed once. Routers drop
-no token, so the continuation of a text does not depend on the rest of its batch.
+The encoder runs once, and the keys and values for cross-attention are computed once. Then a
+position costs only its own products and a read of the cache. Routers drop no token, so the
+continuation of a text does not depend on the rest of its batch.
 """
 
 from collections.abc import Callable
@@ -75,7 +76,9 @@ class CachedDecoder:
     Scanned layers are sliced out of their stack once, outside the loop over positions. Inside it,
     each position would copy every layer's parameters before reading them.
 
-    The model has no mesh.
+    Args:
+        model: a model without a mesh.
+        length: most positions of an output.
     """
 
     def __init__(self, model: Transformer, length: int):
@@ -153,10 +156,13 @@ def make_decoder(skeleton: Skeleton, length: int, *, pieces: int | None = None) 
 
     Scores are over all rows of the vocabulary.
 
-    An output ends with EOS or at `length` positions, and is padded with 0. A row of only padding
-    has an empty output. Padding is never chosen.
+    An output ends with EOS or at `length` positions, and is padded with 0. The loop ends when all
+    have ended. A row of only padding has an empty output. Padding is never chosen.
 
-    The model has no mesh. Its rows beyond `pieces`, the ids of the vocabulary, are never chosen.
+    Args:
+        skeleton: a model without a mesh.
+        length: most positions of an output.
+        pieces: ids of the vocabulary; rows of the model beyond them are never chosen.
     """
     assert skeleton.mesh is None
     choosable = mask_choosable(skeleton.config.vocabulary_size, pieces)

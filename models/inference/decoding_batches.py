@@ -41,8 +41,14 @@ Answer = Callable[[Parameters, Array], tuple[Array, Array]]
 class Generator:
     """Answers inputs with a run's model and its vocabulary.
 
-    `targets_length` is the most tokens of an answer. `labels` is the closed set of answers, for
-    `decode = "labels"`. `read` converts the tokens of an answer; by default to text.
+    Args:
+        files: the run.
+        described: its config.json.
+        processor: its vocabulary.
+        config: settings of the prediction.
+        targets_length: most tokens of an answer.
+        labels: the closed set of answers, for `decode = "labels"`.
+        read: converts the tokens of an answer; by default to text.
     """
 
     def __init__(
@@ -121,8 +127,10 @@ class Generator:
     ) -> tuple[list[Any], list[float]]:
         """Answer every input; return the answers, converted by `read`, and their scores in nats.
 
-        An input has at least one token, including EOS. `what` is the name of the texts, for the
-        progress line.
+        Args:
+            inputs: token ids of each text, at least one, including EOS.
+            step: the checkpoint.
+            what: name of the texts, for the progress line.
         """
         parameters = self._restore(step)
         answers: list[Any] = [None] * len(inputs)

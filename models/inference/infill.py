@@ -39,10 +39,13 @@ def infill(
 ) -> dict[str, Any]:
     """Fill `<extra_id_0>`, `<extra_id_1>` and so on in every text.
 
-    Each text has its sentinels in order, from 0. The prediction is by default in float32. `vocab`
-    is the vocabulary that the model was trained with; by default that of `tasks`, which are by
-    default the run's training examples. The checkpoint is by default the selected one, else the
-    newest.
+    Args:
+        run: a run directory, also in a bucket.
+        texts: texts, each with its sentinels in order, from 0.
+        config: settings of the prediction; by default in float32.
+        vocab: the vocabulary that the model was trained with; by default that of `tasks`.
+        tasks: examples; by default the run's training examples.
+        step: the checkpoint; by default the selected one, else the newest.
 
     Returns:
         Summary: stage, step, texts (a list of text, spans, filled); a span that the model omits is

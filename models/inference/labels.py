@@ -69,7 +69,9 @@ def make_label_scorer(
 
     It is minus the loss of teacher forcing, summed over the label's tokens.
 
-    Labels include EOS; the skeleton has no mesh.
+    Args:
+        skeleton: a model without a mesh.
+        labels: tokens of each label, including EOS.
     """
     assert skeleton.mesh is None
     tree = make_prefix_tree(labels)

@@ -82,7 +82,8 @@ class Attention(nnx.Module):
 
     Logits are not divided by sqrt(d_kv); the query kernel starts smaller instead. The softmax runs
     in float32 (T5X's default is the compute type; bfloat16 rounds the probabilities to 8 bits).
-    With `remat`, the backward pass recomputes logits and weights from queries and keys.
+    With `remat`, the backward pass recomputes logits and weights from queries and keys. Their size
+    grows with the square of the length.
     """
 
     def __init__(
@@ -109,7 +110,10 @@ class Attention(nnx.Module):
         bias: Float[Array, "1 H Q K"] | Float[Array, "H diagonals"] | None = None,
         key: PRNGKeyArray | None = None,
     ) -> Float[Array, "B Q D"]:
-        """Attend from `x` to the positions of `memory` where `mask` is true."""
+        """Attend from `x` to the positions of `memory` where `mask` is true.
+
+        With a `KernelMask` the kernel computes attention, and `bias` are diagonals.
+        """
         if isinstance(mask, KernelMask):
             values = self._drop(self.value(memory), key)
             q, k = self.query(x), self.key(memory)

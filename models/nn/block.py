@@ -113,7 +113,7 @@ class Block(nnx.Module):
 class Period(nnx.Module):
     """A group of consecutive blocks, which an encoder or a decoder repeats.
 
-    At most the last block is sparse.
+    At most the last block is sparse. `how` are further arguments of `Block`.
     """
 
     def __init__(self, config: ModelConfig, **how: Any):

@@ -138,7 +138,8 @@ def combine_sharded(
 def choose_block_rows(tokens: int, experts: int) -> int:
     """Return the number of rows in a block of tokens, a power of two.
 
-    Above `MIN_BLOCK` rows, empty rows are at most half as many as tokens.
+    Above `MIN_BLOCK` rows, empty rows are at most half as many as tokens. In blocks of fewer than
+    `MIN_BLOCK` rows, kernels would cost more than rows.
     """
     fitting = max(tokens // (2 * experts), MIN_BLOCK)
     return min(1 << (fitting.bit_length() - 1), MAX_BLOCK)
@@ -153,7 +154,10 @@ def assign_blocks(
     So the cost is known beforehand. Queues as long as the fullest expert's would cost up to
     `experts` times as much.
 
-    An expert of -1 is none.
+    Args:
+        expert: the expert of every token, -1 for none.
+        experts: number of experts.
+        rows: rows of a block.
 
     Returns:
         The row of every token (block * rows + place; beyond all blocks for a token without
@@ -183,8 +187,12 @@ def compute_groups(
 
     On a TPU this reads and writes less memory than blocks do.
 
-    An expert of -1 is none, and gives zeros. `into` has one or two kernels into the hidden layer,
-    `back` is the kernel out of it. JAX interprets the product with `interpret`, as on CPU.
+    Args:
+        tokens: input.
+        expert: the expert of each token, -1 for none, which gives zeros.
+        into: one or two kernels into the hidden layer.
+        back: the kernel out of it.
+        interpret: whether JAX computes it operation by operation, as on CPU.
     """
     flat, count = expert.reshape(-1), expert.size
     tile = min(ROW_TILE, 1 << (count - 1).bit_length())
@@ -234,10 +242,15 @@ class SwitchFeedForward(nnx.Module):
     ) -> tuple[Float[Array, "B L D"], RoutingStats]:
         """Apply the chosen expert to every real token with a slot; return zeros for other tokens.
 
-        `groups` parts of the batch, in order, are routed separately. `capacity` has the slots per
-        expert and group; by default from `capacity_factor`. `DROPLESS` means as many as needed, not
-        for training. On a mesh each device then computes all experts for its own tokens, gathering
-        their kernels layer by layer.
+        Args:
+            x: input.
+            real: false on padding.
+            ids: ids of the tokens that are read, if the router uses them.
+            groups: number of parts of the batch, in order, that are routed separately.
+            capacity: slots per expert and group; by default from `capacity_factor`. `DROPLESS`:
+                as many as needed, not for training. On a mesh each device then computes all
+                experts for its own tokens, gathering their kernels layer by layer.
+            key: randomness of training.
         """
         tokens = x.reshape(groups, -1, x.shape[-1])
         if capacity is None:

@@ -3,7 +3,7 @@
 The router runs in float32 inside bfloat16 training (selective precision, section 2.4), unless
 configured for bfloat16, to see its effect. Statistics are always float32. Padding is never routed
 and is in no statistic. It counts only in the group size S that sets the capacity
-(`mswitch.models.capacity`).
+(`mswitch.models.capacity`). Nothing here depends on the number of devices.
 
 On a TPU a float32 product is several bfloat16 passes. Three (`high`) route like six (`highest`) in
 half the time. That matters: the router of `switch-c` multiplies as much as its experts
@@ -85,8 +85,11 @@ class Router(nnx.Module):
     A `token` router adds the token's row of a learned table to the logits. It first routes like the
     hash: its linear map begins with zeros, and its table with the hash's choices.
 
-    If `dtype`, the compute type of the rest of the model, is float32, routing is exact too. The
-    table's columns are sharded over the mesh axis `expert`.
+    Args:
+        config: architecture.
+        dtype: compute type of the rest of the model; if float32, routing is exact too.
+        mesh: the devices, over whose `expert` axis the table's columns are sharded.
+        rngs: randomness of initialisation.
     """
 
     def __init__(

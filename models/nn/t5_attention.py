@@ -135,8 +135,16 @@ def t5_attention(
 ) -> Float[Array, "B Q J"]:
     """Compute softmax(q k + bias, masked) v for each head; logits are not scaled.
 
-    `diagonals` has the float32 bias of each of the `diagonal_distances`. Segments and `causal` are
-    as in `mswitch.models.nn.sharded_attention.KernelMask`.
+    Args:
+        q: queries.
+        k: keys.
+        v: values.
+        diagonals: float32 bias of each of the `diagonal_distances`.
+        key_segments: example of each key; without `query_segments`, 0 hides a key.
+        query_segments: example of each query, which sees only the keys of its example.
+        heads: heads in `J`.
+        causal: whether a query sees no key after it.
+        options: options of the kernel.
     """
     rows, queries, joined = q.shape
     sizes = (rows, heads, joined // heads, queries, k.shape[1])

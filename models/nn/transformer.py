@@ -132,7 +132,11 @@ class Stack(nnx.Module):
 class Transformer(nnx.Module):
     """mT5 or mSwitch: one embedding, an encoder, a decoder, and logits.
 
-    Of `train`, its compute type, `scan_layers`, `remat` and `attention` count.
+    Args:
+        config: architecture.
+        train: its compute type, `scan_layers`, `remat` and `attention` count.
+        mesh: devices to shard over, or None for one.
+        rngs: randomness of initialisation.
     """
 
     def __init__(
@@ -171,11 +175,16 @@ class Transformer(nnx.Module):
     ) -> tuple[Float[Array, "B T D"], tuple[RoutingStats, RoutingStats] | None]:
         """Run encoder and decoder, but not the logits: `mswitch.models.nn.losses` computes them.
 
-        Padding is 0, and is not routed. `decoder_input_tokens` are the targets shifted right,
-        beginning with 0. In packed rows, segment ids are the example of each input or target, from
-        1; examples do not attend to each other. `capacities` are slots per expert and group of
-        encoder and decoder layers; by default from the capacity factor. `key` is the randomness of
-        training (jitter, dropout); None evaluates.
+        Args:
+            encoder_input_tokens: input, 0 is padding.
+            decoder_input_tokens: targets shifted right, beginning with 0.
+            decoder_target_tokens: targets; padding is not routed.
+            encoder_segment_ids: in packed rows, the example of each input, from 1; 0 is padding.
+            decoder_segment_ids: the same for targets; examples do not attend to each other.
+            groups: routing groups in the batch, for each stack.
+            capacities: slots per expert and group of encoder and decoder layers; by default
+                from the capacity factor.
+            key: randomness of training (jitter, dropout); None evaluates.
 
         Returns:
             The decoder's output, and routing statistics of the encoder's and the decoder's

@@ -158,7 +158,8 @@ def compute_roofline(costs: Mapping[str, Any], chip: Chip) -> dict[str, float]:
 
     Matrix products count once per pass; all links of a device are in use. A step takes longer than
     the longest of these times, even if they overlapped perfectly. `costs` are a program's `Costs`
-    as a dictionary.
+    as a dictionary. The network is a slice's links or a host's NVLink; several hosts have another
+    between them.
     """
     collectives = costs["collectives"].values()
     sent = sum(collective["bytes"] for collective in collectives)

@@ -17,6 +17,12 @@ def list_products(
     """Yield the FLOPs of each product of an instruction, and how many bfloat16 passes it takes.
 
     A multiply-add is two FLOPs. A fusion has the products of the instructions fused in it.
+
+    Args:
+        module: the program.
+        computation: the computation with the instruction.
+        instruction: the instruction.
+        passes: passes of the chip (`mswitch.models.hardware.Chip`).
     """
     if instruction.opcode == "fusion":
         inside = module.find_fused(instruction)

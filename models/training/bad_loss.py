@@ -48,7 +48,10 @@ class LossWatch:
     ) -> None:
         """Judge a step: remember it, log it if it is skipped, or end the run by a JobError.
 
-        The policy `skip` ends a run after `PATIENCE` skipped steps, `stop` at the first bad one.
+        Args:
+            metrics: the step's metrics.
+            policy: `skip` ends a run after `PATIENCE` skipped steps, `stop` at the first bad one.
+            checkpoint: path of the newest checkpoint, if any.
         """
         step = int(metrics["step"])
         if fault := self.find_fault(metrics):

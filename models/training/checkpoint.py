@@ -191,7 +191,10 @@ class Checkpoints:
         checkpoint is good. The newest therefore stays until the next one is saved. The caller
         must first write to disk everything that belongs to these steps (metrics).
 
-        `prune` removes older checkpoints, since the steps after the newest were good.
+        Args:
+            state: the state after `step` steps.
+            step: the checkpoint's name.
+            prune: remove older checkpoints, since the steps after the newest were good.
         """
         self.wait()
         if prune:
@@ -244,7 +247,10 @@ class Checkpoints:
     def restore(self, step: int, like: TrainState, fix: str = "") -> TrainState:
         """Load the whole state and place it on the devices of `like`.
 
-        `fix` is advice if it cannot be read; empty for a run that continues.
+        Args:
+            step: the checkpoint's step.
+            like: shapes, types and shardings of the state.
+            fix: advice if it cannot be read; empty for a run that continues.
         """
         checkpoint = self.directory / str(step)
         fix = fix or self._advise(step)

@@ -1,4 +1,7 @@
-"""Fine-tuning: training that begins with the parameters of another run."""
+"""Fine-tuning: training that begins with the parameters of another run.
+
+`mswitch.models.inference.best_checkpoint.select` chooses a checkpoint on validation.
+"""
 
 import dataclasses
 import functools
@@ -37,11 +40,17 @@ def finetune(
 ) -> dict[str, Any]:
     """Train further from a run's parameters, or continue a killed fine-tuning.
 
-    `origin` may be trained or imported. `tasks` is a finished examples directory of the same
-    vocabulary, or a TOML file of several (`mswitch.tasks.batches.multitask`). All directories may
-    be in a bucket. By default, languages are sampled at n ** 0.3 over all languages, changes to the
-    model are dropout, as in T5's recipe, and `step` is the origin's last checkpoint. `keep_moments`
-    continues with the origin's moments and its count of steps, as T5X does.
+    Args:
+        origin: the run directory to begin with, trained or imported, also in a bucket.
+        tasks: a finished examples directory of the same vocabulary, here or in a bucket, or a
+            TOML file of several (`mswitch.tasks.batches.multitask`).
+        out: the new run directory, also in a bucket.
+        config: training settings.
+        mixture: sampling rate of each language; by default n ** 0.3 over all languages.
+        changes: changes to the model; by default dropout, as in T5's recipe.
+        job: the processes that train together.
+        step: the origin's checkpoint; by default its last.
+        keep_moments: continue with the origin's moments and its count of steps, as T5X does.
 
     Returns:
         Summary: stage, out, reused, preset, step, final_loss, parameters.

@@ -120,7 +120,11 @@ def _find_resume_step(plan: RunPlan, out: Path, checkpoints: Checkpoints) -> int
 class Recorder:
     """Judges the metrics of each step, and records them in process 0.
 
-    Lines of metrics.jsonl after step `start` are cut off.
+    Args:
+        plan: the run.
+        batches: its data, for the sequence lengths.
+        out: its directory.
+        start: steps done before; later lines of metrics.jsonl are cut off.
 
     Attributes:
         saved: step of the newest checkpoint, which may still be being written; 0 for none.

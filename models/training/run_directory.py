@@ -257,7 +257,7 @@ def check_vocabulary(
     """Check that a run and examples have the same vocabulary.
 
     An imported run only needs an embedding for each piece of the vocabulary. `place` and `manifest`
-    belong to the examples.
+    belong to the examples. The error contains `advice`, which says what to do.
     """
     rows, trained_on = described["model"]["vocabulary_size"], described["examples"]
     size = manifest["vocabulary_size"]

@@ -313,8 +313,11 @@ def open_files(
 
     The working copy is in the directory for temporary files (`TMPDIR`).
 
-    `part` is what the caller will lock: "" is the whole run, None only reads. Taking a lock removes
-    the working copies of earlier holders. `shared` means that other processes of a job open it too.
+    Args:
+        place: a path, or a gs:// or s3:// URL.
+        part: what the caller will lock: "" is the whole run, None only reads. Taking a lock
+            removes the working copies of earlier holders.
+        shared: whether other processes of a job open it too.
 
     If the lease is lost or the bucket fails after locking, a single process exits with code 75. In
     a job, all processes raise LeaseLostError.

@@ -30,7 +30,12 @@ def write_table(
 def is_written(files: RunFiles, name: str, key: bytes, settings: dict[str, Any], fix: str) -> bool:
     """Return whether a table exists; refuse a table that was made with other settings.
 
-    `fix` has the options that may differ, and what to do then.
+    Args:
+        files: its run.
+        name: its name in the run.
+        key: the metadata key of its settings.
+        settings: the settings that it should have.
+        fix: options that may differ, and what to do then.
     """
     path, place = files.directory / name, storage.join(files.place, name)
     if not path.is_file():

@@ -59,9 +59,15 @@ def train(
     In a job of several processes, each calls this with the same arguments. All must reach
     `examples` and `out`: on a shared file system, or in a bucket.
 
-    `examples` is a finished directory, or a TOML file of several
-    (`mswitch.tasks.batches.multitask`). The sampling rate of each language is by default n ** 0.3
-    over all languages.
+    Args:
+        preset: name of the model (`mswitch.models.presets`).
+        examples: a finished examples directory, here or in a bucket, or a TOML file of several
+            (`mswitch.tasks.batches.multitask`).
+        out: the run directory, on a file system or in a bucket.
+        config: training settings.
+        mixture: sampling rate of each language; by default n ** 0.3 over all languages.
+        changes: changes to the preset.
+        job: the processes that train together.
 
     Returns:
         Summary: stage, out, reused, preset, step, final_loss, parameters.

@@ -96,6 +96,7 @@ class Decoded(NamedTuple):
     """Decoded HTML and its encoding.
 
     Attributes:
+        text: the HTML.
         charset: Python's name of the encoding that decoded it.
         declared: the encoding declared by the HTTP header, else by the meta tag; "" if neither
             names one.

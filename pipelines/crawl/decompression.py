@@ -114,8 +114,10 @@ class DecompressedStream(io.RawIOBase):
 
     Args:
         file: the file; only the stream may move its position from now on.
+        compression: compression of the file.
         start: offset of the first member to read.
         dictionary: the result of `read_zstd_dictionary`.
+        one_member: end after the first member.
         damage: the reason if nothing can be read.
         max_window: largest window of a zstd frame; a frame with a larger one counts as damaged, and
             each step yields at most half as much. 0 means zstd's own limit.
@@ -285,7 +287,14 @@ class DecompressedStream(io.RawIOBase):
 
 
 class Members:
-    """An input file that may be compressed; finds the place to continue after damage."""
+    """An input file that may be compressed; finds the place to continue after damage.
+
+    After damage, reading of a gzip file continues at the next member that begins well; the rest of
+    the damaged member is lost. The rest of a damaged zstd file is not read.
+
+    Attributes:
+        compression: compression of the file.
+    """
 
     def __init__(self, file: BinaryIO):
         self._file = file

@@ -27,6 +27,7 @@ class Form(NamedTuple):
     """The fields of a published corpus.
 
     Attributes:
+        name: name of the corpus.
         marks: fields that identify it; all must be present.
         fields: fields with parts of a page, if they differ from `STANDARD_FIELDS`.
         only: whether it must have no other fields.
@@ -56,7 +57,11 @@ class Reading(NamedTuple):
     """Settings for reading files; `CorpusConfig` explains them.
 
     Attributes:
+        max_record_bytes: larger records, lines and rows are rejected.
+        drop_metadata_lines: whether to drop lines of text that look like WARC headers.
+        html_main_content: whether to take only the main content of HTML.
         fields: fields of JSONL and Parquet with each part of a page; see `map_fields`.
+        keep: further columns of JSONL and Parquet to keep.
         unread: columns of the file that cannot be read; if `keep` names one, its values are lost.
         made_url: beginning of the URL made for a row without one.
         form: published corpus whose fields the file has, or "".
@@ -130,7 +135,16 @@ def list_field_names(row: Mapping[str, Any]) -> list[str]:
 
 
 def describe_missing(part: str, paths: Sequence[str], names: Sequence[str], wrong: str = "") -> str:
-    """Return an error message for a row without a usable field for a part of a page."""
+    """Return an error message for a row without a usable field for a part of a page.
+
+    The message names the option --field and the row's fields.
+
+    Args:
+        part: a key of `STANDARD_FIELDS`.
+        paths: fields that were searched.
+        names: fields of the row.
+        wrong: the problem with a field that exists, or "".
+    """
     fields = ", ".join(names) or "none"
     problem = wrong or f"no {' or '.join(paths)}"
     return f"{problem}: map a field with --field {part}=NAME; the fields are {fields}"

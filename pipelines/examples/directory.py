@@ -1,6 +1,8 @@
 """Writes an examples directory: its shards and seqio's cache metadata.
 
-The layout is seqio's cache: a folder for each seqio task, with an index beside each shard.
+The layout is seqio's cache: a folder for each seqio task, with an index beside each shard. A
+finished shard has a description beside the output. After a kill, only shards without one are
+written again.
 """
 
 import functools
@@ -59,7 +61,15 @@ def write_vocabulary(directory: str, vocabulary: VocabularyModel) -> str:
 def write_missing(
     planned: Sequence[Shard], directory: str, write: Write, engine: Engine, noun: str
 ) -> list[dict[str, Any]]:
-    """Write the shards that no earlier run finished; return the descriptions of all shards."""
+    """Write the shards that no earlier run finished; return the descriptions of all shards.
+
+    Args:
+        planned: all shards.
+        directory: the directory that contains them.
+        write: writes a shard.
+        engine: where `write` runs.
+        noun: word for the shards, for people.
+    """
     tasks = Tasks(
         noun,
         functools.partial(write, directory=directory),
@@ -82,6 +92,13 @@ def publish(
     said: Mapping[str, Any],
 ) -> dict[str, Any]:
     """Write the files that seqio's own cache has beside its shards; publish the directory.
+
+    Args:
+        staged: the directory.
+        finished: descriptions of all shards.
+        vocabulary: vocabulary of the examples.
+        features: by split, the features that seqio reads, with shape and type.
+        said: further entries of the manifest.
 
     Returns:
         `languages` of the manifest.

@@ -54,7 +54,13 @@ def reduce_concat_tokens(documents: Iterable[Tokens], count: int) -> Iterator[li
 def join_lossless(
     documents: Iterable[Document], length: int, *, separate: bool
 ) -> Iterator[Segment]:
-    """Join all documents and cut them into segments of `length`; only the last may be shorter."""
+    """Join all documents and cut them into segments of `length`; only the last may be shorter.
+
+    Args:
+        documents: documents in order.
+        length: tokens of a segment.
+        separate: whether to put an EOS after each document.
+    """
     eos = np.array([EOS_ID], np.int32)
     pieces = [np.concatenate([tokens, eos]) if separate else tokens for _, tokens in documents]
     return _cut(pieces, length)

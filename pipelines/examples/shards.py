@@ -274,7 +274,18 @@ def write_shard(
     config: ExamplesConfig,
     rehydration: Rehydration | None = None,
 ) -> dict[str, Any]:
-    """Write a shard with its index; repeated writing yields the same bytes."""
+    """Write a shard with its index; repeated writing yields the same bytes.
+
+    Args:
+        shard: the shard to read, and the shard it becomes.
+        directory: the examples directory.
+        model: the vocabulary's model file.
+        config: settings of the directory.
+        rehydration: repetitions of training documents; None for none.
+
+    Returns:
+        The result of `write_records`.
+    """
     counts, vocabulary, lang = ShardCounts(), load_cached_vocabulary(model), shard.corpus_shard.lang
     if shard.corpus_shard.split == "train":
         records = make_training_records(shard, vocabulary, config, counts, rehydration)

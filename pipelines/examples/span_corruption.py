@@ -196,6 +196,8 @@ def random_spans_noise_mask(
 ) -> Mask:
     """Return noise masks for random draws, like t5's `random_spans_noise_mask`.
 
+    `count_draws` returns the number of draws.
+
     Args:
         length: tokens of a segment, >= 1.
         noise_density: share of noise tokens; 0 gives empty masks.

@@ -122,7 +122,12 @@ class Records:
 
 
 class TFRecordFile:
-    """A TFRecord file, local or in a bucket, for reading ranges of records."""
+    """A TFRecord file, local or in a bucket, for reading ranges of records.
+
+    Attributes:
+        path: path or URL of the file.
+        size_bytes: its size.
+    """
 
     def __init__(self, path: str | Path, size_bytes: int, index_bytes: int):
         """Check the sizes of the file and its index against each other, without reading either."""

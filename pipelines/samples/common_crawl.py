@@ -42,7 +42,8 @@ def write_sample(
     """Download `segments` files of a dump unchanged, to `out`/wet or `out`/warc.
 
     The dump's list is cut into `segments` equal parts, and the middle file of each is taken; the
-    choice depends on nothing else. A stopped run continues with its unfinished files.
+    choice depends on nothing else. A WET file has about 150 MB, a WARC file about 1 GB. A stopped
+    run continues with its unfinished files.
 
     Args:
         out: the directory to make.

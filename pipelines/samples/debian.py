@@ -2,7 +2,8 @@
 
 Packages are untrusted: archives are read as streams, regular files only, and nothing is unpacked or
 run. HTML files, GNOME's Mallard pages and manual pages become WARC responses; message catalogues
-(MediaWiki's JSON) become WET records. The language in a page's URL comes from the file's name.
+(MediaWiki's JSON) become WET records. The language in a page's URL comes from the file's name. A
+corpus build does not use this language, but identifies the language of the text.
 """
 
 import hashlib
@@ -165,7 +166,13 @@ def read_files(archive: Path, wanted: re.Pattern[str] = DOCUMENTS) -> dict[str, 
 def open_packages(
     directory: Path, packages: Sequence[str], wanted: re.Pattern[str] = DOCUMENTS
 ) -> Iterator[tuple[Download, dict[str, bytes]]]:
-    """Fetch packages one by one and yield their files; keep downloads until the end."""
+    """Fetch packages one by one and yield their files; keep downloads until the end.
+
+    Args:
+        directory: directory with the downloads of an earlier, killed run.
+        packages: names of packages.
+        wanted: matches the paths of the files to read.
+    """
     work = directory / ".downloads"
     work.mkdir(exist_ok=True)
     plan = plan_downloads(packages, directory)

@@ -95,7 +95,14 @@ def read_mallard(document: bytes) -> list[tuple[str, str]]:
 def render_mallard(
     document: bytes, lang: str, original: Collection[bytes] = frozenset()
 ) -> bytes | None:
-    """Turn a Mallard page into HTML; return None if it has no paragraphs."""
+    """Turn a Mallard page into HTML; return None if it has no paragraphs.
+
+    Args:
+        document: the page.
+        lang: its language.
+        original: texts of blocks of English pages. Equal blocks of the page were not translated,
+            and are left out.
+    """
     all_blocks = read_mallard(document)
     kept = [(tag, text) for tag, text in all_blocks if text and text.encode() not in original]
     if all(tag != "p" for tag, _ in kept):

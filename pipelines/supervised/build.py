@@ -1,4 +1,7 @@
-"""Builds an examples directory of finished inputs and targets from a task's files."""
+"""Builds an examples directory of finished inputs and targets from a task's files.
+
+Rows are counted and splits are compared before anything is tokenised.
+"""
 
 import dataclasses
 import functools
@@ -78,7 +81,16 @@ def build_supervised(
     runner: str = "local",
     beam_options: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """Write the examples directory of a task."""
+    """Write the examples directory of a task.
+
+    Args:
+        task: the task's TOML file.
+        vocabulary: a finished vocabulary directory, or a SentencePiece model file in T5's layout.
+        out: the directory to make, or a URL such as gs://bucket/reviews.
+        config: lengths, and whether overlap is allowed.
+        runner: where tasks run (`mswitch.pipelines.runners`); their workers must see `out`.
+        beam_options: Beam's own options.
+    """
     use_runner(runner, beam_options)
     defined, opened = read_task(task), open_vocabulary(vocabulary)
     files, identities = _list_input_files(defined)

@@ -62,6 +62,7 @@ class Template:
     """Text with fields of a row.
 
     Attributes:
+        text: the source of the template.
         fields: the fields it names, in order.
     """
 
@@ -153,7 +154,11 @@ class Row(NamedTuple):
     """A row as text.
 
     Attributes:
+        lang: code of its language.
+        inputs: the text that the model reads.
+        targets: the text that the model should write.
         answers: all right answers, at least one.
+        group: value that examples of one origin share.
         id: its name, or "".
     """
 

@@ -87,6 +87,9 @@ def read_file(
     """Read an input file, and write its rendered rows to a Parquet file (a part).
 
     If there are bad rows, an error names the first of them.
+
+    Returns:
+        The result of `write_part`.
     """
     name, renderer = storage.get_name(file.source), Renderer(task)
     named = {"lang": file.lang, "split": file.split}
@@ -140,6 +143,12 @@ def write_part(
     rows: Iterable[Mapping[str, Any]], path: str, directory: str, schema: pa.Schema
 ) -> dict[str, Any]:
     """Write rows as a part; equal rows always have equal bytes.
+
+    Args:
+        rows: rows with the columns of the schema.
+        path: path of the part below `directory`.
+        directory: directory of parts.
+        schema: `ROW_SCHEMA` and further columns of the source.
 
     Returns:
         The part's description: path, records, size_bytes, and `rows` by language and split.
@@ -228,6 +237,13 @@ def write_shard(
     shard: SupervisedShard, directory: str, *, model: str, lengths: Lengths, left_out: str = ""
 ) -> dict[str, Any]:
     """Write a shard with its index and lengths; equal rows always have equal bytes.
+
+    Args:
+        shard: the shard to write.
+        directory: the examples directory.
+        model: file of the vocabulary.
+        lengths: largest lengths of examples.
+        left_out: see `SupervisedShard.read`.
 
     Returns:
         The result of `write_rows`; `trimmed` by feature; and `targets_lengths`, the number of

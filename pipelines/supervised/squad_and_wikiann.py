@@ -1,7 +1,7 @@
 """Reads files of mT5's evaluation tasks that are not tables: SQuAD's JSON, WikiANN's tags.
 
 SQuAD, XQuAD, MLQA and TyDiQA (GoldP) share a layout, and so do WikiANN and PAN-X. Rows have the
-texts that mT5 was trained on.
+texts that mT5 was trained on. XNLI's and PAWS-X's files are tables, for which a template is enough.
 """
 
 import json

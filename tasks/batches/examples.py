@@ -107,8 +107,9 @@ def open_examples(directory: str | Path, cache: ByteCache | None = None) -> Exam
     On a disk, the first and last record of the first and last shard of each language and split are
     also read and checked. All others are checked when they are read.
 
-    `directory` may be a URL such as gs://bucket/examples. Directories that are read together share
-    a cache.
+    Args:
+        directory: a path, or a URL such as gs://bucket/examples.
+        cache: cache for records; directories that are read together share one.
     """
     manifest = read_manifest(directory, STAGE)
     try:

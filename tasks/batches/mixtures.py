@@ -9,6 +9,8 @@
     Mixture(weights={"de": 3, "sw": 1})                  # explicit rates
     Mixture(alpha=0, max_epochs=4)                       # UniMax: even, at most 4 epochs each
     Mixture(alpha=0.3, max_epochs=4, tiers=("low",))     # both, of a group
+
+`mixtures()` returns the mixtures that have a name.
 """
 
 import dataclasses
@@ -130,7 +132,9 @@ class Mixture:
     def rates(self, records: Mapping[str, int], budget: float | None = None) -> dict[str, float]:
         """Return the normalised rates of the languages that take part, sorted by code.
 
-        `budget` has the sequences of the whole training; only `max_epochs` needs it.
+        Args:
+            records: training records by language.
+            budget: sequences of the whole training; only `max_epochs` needs it.
         """
         members = self.members(records)
         missing = sorted(
@@ -240,8 +244,10 @@ def read_mixture(path: str | Path) -> Mixture:
 def parse_mixture(fields: Mapping[str, Any], where: str, others: Sequence[str]) -> Mixture:
     """Make the mixture that fields of a TOML file define.
 
-    `where` is the place of the fields, for errors; `others` are other fields that the file may have
-    there.
+    Args:
+        fields: attributes of `Mixture`.
+        where: place of the fields, for errors.
+        others: other fields that the file may have there.
     """
     known = {field.name: field.default for field in dataclasses.fields(Mixture)}
     for name, value in fields.items():

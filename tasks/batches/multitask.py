@@ -123,7 +123,9 @@ class TaskMixture:
     ) -> dict[str, float]:
         """Return the sampling rate of each language of each task; all rates sum to 1.
 
-        `budget` has the examples of the whole training; only `max_epochs` needs it.
+        Args:
+            records: training examples by task and language.
+            budget: examples of the whole training; only `max_epochs` needs it.
         """
         rates_by_leaf = {}
         for name, share in self.compute_shares(records).items():
@@ -156,7 +158,12 @@ def _explain_splits(directory: str) -> None:
 
 
 def open_task_mixture(examples: str | Path, mixture: Mixture | None = None) -> TaskMixture:
-    """Return the task mixture of an examples directory, or of a TOML file with several tasks."""
+    """Return the task mixture of an examples directory, or of a TOML file with several tasks.
+
+    Args:
+        examples: the directory or the file.
+        mixture: sampling rates of the directory's languages.
+    """
     if not str(examples).endswith(FILE_SUFFIX):
         alone = WeightedTask(str(examples), mixture=mixture or Mixture())
         return TaskMixture({ALONE: alone})

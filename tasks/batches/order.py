@@ -7,7 +7,8 @@ costs the same, because only the values that it needs are drawn.
 Languages are mixed in windows. A window holds each language as often as its rate says, in an order
 that is drawn for each window. So the position within a batch (host, device, routing group) is
 independent of language. A weighted round robin would link them. The counts of all windows together
-follow the rates exactly.
+follow the rates exactly. Within a language, records come in the order of `RecordOrder`, so that
+storage is read in blocks.
 """
 
 import bisect
@@ -41,7 +42,9 @@ class MixtureOrder:
     def __init__(self, rates: Mapping[str, float], seed: int):
         """Set up the order, with windows that are long enough for rare languages.
 
-        `rates` are positive shares, in the order that numbers the languages.
+        Args:
+            rates: positive shares, in the order that numbers the languages.
+            seed: seed of the order within windows.
         """
         self.seed = seed
         lowest = max(min(rates.values()), MIN_PER_WINDOW / MAX_WINDOW)
@@ -101,8 +104,11 @@ class RecordOrder:
     def __init__(self, records: int, seed: int, stream: int, block_records: int):
         """Set up the order of a language's records.
 
-        There is at least one record. `stream` is a 64-bit number that separates the draws of
-        languages. `block_records` neighbouring records are read together.
+        Args:
+            records: number of records, at least 1.
+            seed: seed of all draws.
+            stream: a 64-bit number that separates the draws of languages.
+            block_records: number of neighbouring records that are read together.
         """
         self.records, self.seed, self.stream = records, seed, stream
         self.block_records = block_records

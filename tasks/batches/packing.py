@@ -72,7 +72,10 @@ def pack_next_fit(
 ) -> NDArray[np.int64]:
     """Return the first record of each row, and at the end the number of records, [rows + 1].
 
-    Lengths are of inputs and targets, [records, 2]; each fits into a row.
+    Args:
+        lengths: lengths of inputs and targets, [records, 2]; each fits into a row.
+        inputs_length: positions of a row's inputs.
+        targets_length: positions of a row's targets.
     """
     starts = np.zeros(len(lengths) + 1, np.int64)
     rows, inputs, targets = 0, 0, 0

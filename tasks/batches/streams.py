@@ -1,4 +1,7 @@
-"""Endless streams of training examples, addressed by position."""
+"""Endless streams of training examples, addressed by position.
+
+Each leaf of a mixture has a stream. A leaf is a language, or a language of a task.
+"""
 
 import math
 from collections.abc import Mapping, Sequence

@@ -4,8 +4,8 @@ A batch is a pure function of (seed, step). Any number of hosts can make any ste
 directly, as fast as the first. Task, language, record (`mswitch.tasks.batches.order`) and mask of
 an example follow only from its position.
 
-Batches are also random-access sources: `grain.MapDataset.source(batches)` is the same stream
-(docs/decisions/0013).
+`TaskBatches.iterate` yields batches to any training loop, made ahead by threads. Batches are also
+random-access sources: `grain.MapDataset.source(batches)` is the same stream (docs/decisions/0013).
 """
 
 import functools
@@ -186,7 +186,10 @@ class TaskBatches:
         Neither `prefetch` nor `workers` changes a batch or the order. One worker is enough for a
         disk; several hide the latency of an object store.
 
-        With `prefetch` 0, each is made on request.
+        Args:
+            start: the first step.
+            prefetch: number of batches that wait; 0 makes each on request.
+            workers: number of threads that make them.
         """
         return make_ahead(self.batch, itertools.count(start), prefetch=prefetch, workers=workers)
 

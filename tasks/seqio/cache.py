@@ -16,7 +16,10 @@ from mswitch.tasks.batches.examples import VOCABULARY_PATH, parse_lengths
 
 
 def list_examples_directories() -> list[Path]:
-    """Return seqio's cache directories with finished examples of corrupted text, in order."""
+    """Return seqio's cache directories with finished examples of corrupted text, in order.
+
+    Supervised directories have seqio tasks of other names (`mswitch.tasks.seqio.supervised`).
+    """
     directories = []
     for name in seqio.get_global_cache_dirs():
         directory = Path(name)

@@ -118,7 +118,11 @@ def _make_task(
 
 
 def list_mt5_tasks() -> Iterator[Mt5Task]:
-    """Yield mT5's fine-tuning tasks."""
+    """Yield mT5's fine-tuning tasks.
+
+    These are XNLI, PAWS-X, WikiANN, SQuAD, XQuAD, MLQA, TyDiQA GoldP, GLUE, SuperGLUE and
+    summaries.
+    """
     evaluated, both = _keep_names("validation", "test"), _keep_names("train", "validation")
 
     yield _make_task("xnli_train", "multi_nli:1.1.0", _keep_names("train"), mnli, "accuracy")

@@ -41,7 +41,9 @@ def split_metrics(task: seqio.Task) -> tuple[list[Any], int]:
 def find_task(described: Mapping[str, Any], folder: str) -> seqio.Task:
     """Find the task that a manifest names.
 
-    `described` has its `name` and `module`; `folder` has modules that are not installed.
+    Args:
+        described: its `name` and `module`.
+        folder: folder of modules that are not installed.
     """
     with contextlib.suppress(RuntimeError):  # raised if TensorFlow has already started
         tf.config.set_visible_devices([], "GPU")  # JAX needs the GPU's memory
@@ -65,7 +67,11 @@ def measure(
 ) -> dict[str, float | str | None]:
     """Score predictions by a task's own metrics.
 
-    Each of `rows` has `id`, `targets` and `prediction`.
+    Args:
+        task: the task.
+        split: split of the examples.
+        lengths: lengths that inputs and targets were cut to.
+        rows: `id`, `targets` and `prediction` of each.
 
     Returns:
         Numbers (None if not finite) and texts by name.

@@ -120,8 +120,10 @@ _registered: dict[str, tuple[Mixture, int]] = {}
 def register_mixture(name: str, mixture: Mixture, budget: int = MT5_BUDGET) -> None:
     """Register a mixture; a second call with the same arguments changes nothing.
 
-    `name` has letters, digits, `.`, `_`. `budget` has the sequences of the whole training; only
-    `max_epochs` needs it.
+    Args:
+        name: its name for seqio; letters, digits, `.`, `_`.
+        mixture: the languages that take part.
+        budget: sequences of the whole training; only `max_epochs` needs it.
     """
     if _registered.get(name) == (mixture, budget):
         return

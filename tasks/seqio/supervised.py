@@ -31,7 +31,8 @@ _registered: dict[str, str] = {}
 def register(directory: str | Path) -> list[str]:
     """Register `<task>.<lang>` for each language; a second call changes nothing.
 
-    The directory is finished, and on a disk.
+    Args:
+        directory: a finished directory of supervised examples, on a disk.
 
     Returns:
         The names of the tasks.

@@ -45,7 +45,13 @@ def _json(value: Any) -> str:
 def write_sources(
     directory: Path, packages: Sequence[tuple[Download, Mapping[str, bytes]]], licence: str
 ) -> None:
-    """List in SOURCES.md the packages that the rows come from, and copy their licences."""
+    """List in SOURCES.md the packages that the rows come from, and copy their licences.
+
+    Args:
+        directory: directory of the sample.
+        packages: packages, each with its file `copyright`.
+        licence: the licence in a few words.
+    """
     (directory / "licences").mkdir(exist_ok=True)
     lines = ["# Sources", "", f"Rows come from Debian packages. Licence: {licence}.", ""]
     lines += ["| package | file | SHA-256 | licence |", "|---|---|---|---|"]
@@ -67,6 +73,9 @@ def write_sample(
         out: the directory to make.
         config: everything that its content depends on; `sample` is its name.
         write: writes to a directory and returns the number of rows by language.
+
+    Returns:
+        The summary that the command prints.
     """
     with stage_output(out, stage=STAGE, config=config) as staged:
         reused = staged.complete
