@@ -174,6 +174,7 @@ class Renderer:
     """Turns rows into text; parses the templates once."""
 
     def __init__(self, task: SupervisedTask):
+        """Parse the task's templates, which must be valid."""
         self._inputs, self._targets = Template(task.inputs), Template(task.targets)
         self._language = Template(task.language)
         self._group, self._id = Template(task.group), Template(task.id)
