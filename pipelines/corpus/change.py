@@ -297,7 +297,6 @@ def _change_card(base: Base, whole: Mapping[str, Any]) -> None:
 
 
 def _render_card(manifest: Mapping[str, Any], stats: Mapping[str, Any], recipe: Recipe) -> str:
-    """Return the data card of a corpus, with the inputs of all its crawls."""
     settings = {key: value for key, value in manifest["config"].items() if key != "inputs"}
     added = [entry for addition in manifest.get("additions", []) for entry in addition["inputs"]]
     whole = {**manifest, "inputs": [*manifest["inputs"], *added]}

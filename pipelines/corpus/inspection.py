@@ -20,7 +20,6 @@ from mswitch.pipelines.errors import UserError, printable
 from mswitch.pipelines.records import Page, Rejected
 
 _PLACE = re.compile(r"(.+)@(\d+)")
-#: Maximum characters of a text to show.
 _SHOWN_CHARACTERS = 200
 
 Found = list[dict[str, Any]]

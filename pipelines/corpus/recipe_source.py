@@ -121,7 +121,6 @@ def _import(origin: str, name: str) -> types.ModuleType:
 
 
 def _describe_place(error: Exception, origin: str) -> str:
-    """Return an error of a recipe file with its line in the file, and with advice."""
     lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__)
              if frame.filename == origin]  # fmt: skip
     line = error.lineno if isinstance(error, SyntaxError) else lines[-1] if lines else None

@@ -31,8 +31,7 @@ from mswitch.pipelines.languages import UNDETERMINED, languages
 
 #: Number of tasks that share the languages.
 _PARTS = 16
-#: Number of numbers for languages that are not in `mswitch.pipelines.languages`. A hash of the
-#: language chooses one of them.
+#: Number of numbers for languages that are not in `mswitch.pipelines.languages`.
 _OTHERS = 16
 
 
@@ -70,7 +69,6 @@ class NearDuplicates(Stars):
         return {"rows": write_keys(self.file("keys", number, "keys"), ordered, rows, self.bits)}
 
     def _candidates(self, group: Group, come: np.ndarray) -> Iterator[np.ndarray]:
-        """Yield band keys of a group of shards with page numbers, one table of pages at a time."""
         start = 0
         for table in self.read_tables(group, ["lang", "band_keys", "marked_by"]):
             marked = table["marked_by"].to_numpy()

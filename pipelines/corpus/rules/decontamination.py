@@ -140,7 +140,6 @@ class EvaluationIndex:
     """The n-grams of evaluation sets, to check pages against.
 
     Args:
-        items: the sets' items.
         min_share: lowest share of an item's n-grams in a page that contains the item.
 
     Attributes:

@@ -209,7 +209,6 @@ class TwoIdentifiers:
         CLD3 takes five times as long as CLD2, so it is asked only if CLD2 leaves a doubt.
         """
         group = cld2.lang in south_slavic.LANGUAGES
-        # CLD2 decides alone if its guess is reliable, covers nearly all text and has enough points.
         whole = cld2.reliable and cld2.share * 100 >= MIN_CLD2_PERCENT
         alone = whole and self._has_points(cld2)
         if alone and not group and cld2.points >= ROMANISED_POINTS:
@@ -227,7 +226,6 @@ class TwoIdentifiers:
         return cld3 if reason == "identifiers_disagree" else cld2, cld3, reason
 
     def _doubt(self, cld3: Guess, cld2: Guess) -> Reason:
-        """Return why the guesses of CLD2 and CLD3 do not determine the language, or ""."""
         if not cld3.lang:
             return "low_confidence" if cld2.lang else "no_guess"
         if cld3.lang != cld2.lang:
@@ -250,10 +248,6 @@ class TwoIdentifiers:
         return "" if guess.lang in self._policies else "other_language"
 
     def _score(self, guess: Guess) -> float:
-        """Return CLD2's points of the text, divided by its usual points for text in the language.
-
-        Without points, return the guess's share of the text.
-        """
         policy = self._policies.get(guess.lang)
         if guess.points and policy and policy.cld2_points:
             return min(1.0, guess.points / policy.cld2_points)

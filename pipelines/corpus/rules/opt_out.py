@@ -11,7 +11,6 @@ from typing import ClassVar
 from mswitch.pipelines.corpus.rules.base import Rule
 from mswitch.pipelines.errors import UserError
 
-#: Names of the opt-out signals of publishers.
 SIGNALS = ("tdm_reservation", "noai", "train_ai", "noimageai", "noindex")
 
 #: A meta tag ends at the next ">" outside quotes, or at the next "<" even within quotes.

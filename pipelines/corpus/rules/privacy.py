@@ -98,7 +98,6 @@ def mask_personal_data(text: str) -> Masked:
 def _mask(
     pattern: re.Pattern[str], placeholder: str, text: str, is_personal: Callable[[re.Match], bool]
 ) -> tuple[str, int]:
-    """Replace the matches that are personal data; return the text and their number."""
     count = 0
 
     def replaced(match: re.Match[str]) -> str:
@@ -187,7 +186,6 @@ def _has_form_of_phone(written: str) -> bool:
 
 
 def _is_date(groups: list[str]) -> bool:
-    """Return whether the first three numbers look like a date, in any usual order."""
     if len(groups) < 3:
         return False
     sizes = [len(group) for group in groups[:3]]

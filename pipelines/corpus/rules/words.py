@@ -163,10 +163,7 @@ class Words:
         return SpanHashes.over(self.hashes)
 
     def units(self, words: int) -> np.ndarray:
-        """Return the number of units that `words` words have on each page: int64 [pages].
-
-        A unit is a word. In scripts without spaces it is a letter, so a word has several units.
-        """
+        """Return the number of units that `words` words have on each page: int64 [pages]."""
         return np.maximum(1, np.rint(words * self.letters_per_word)).astype(np.int64)
 
     def ngrams(
@@ -273,7 +270,6 @@ def _find_units(codes, properties_of, block_of, mixed_of, powers):
 
 
 def _find_letters_per_word(scripts: np.ndarray, first: np.ndarray) -> np.ndarray:
-    """Return the number of letters per word in the most frequent script of each page."""
     pages = len(first) - 1
     page_of_unit = np.repeat(np.arange(pages), np.diff(first))
     kinds = len(UNSPACED) + 1
