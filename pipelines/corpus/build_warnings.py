@@ -152,7 +152,6 @@ def _advise_looser(step: Step, reason: str) -> str:
 
 
 def _find_hint(ledger: Ledger, reason: str) -> str:
-    """Return a dropped record as an example of `reason`, if its message names a fix, else ""."""
     example = _describe_example(ledger, reason)
     return example if reason in _EXPLAINED or "--field" in example else ""
 

@@ -36,7 +36,6 @@ from mswitch.pipelines.outputs import (
 from mswitch.pipelines.progress import say
 
 STATS, DECONTAMINATION = "stats.json", "decontamination.json"
-#: Keys of a manifest that have lists of files.
 _LISTS = ("shards", "fingerprints", "removals")
 _DECIDED, _CLAIM = "decided.json", "claim.json"
 #: Folder in a staging directory that never becomes part of the corpus.

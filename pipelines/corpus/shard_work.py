@@ -164,7 +164,6 @@ def _make_rows(pages: Sequence[Page], recipe: Recipe) -> Iterator[dict[str, Any]
 def _add_keys(
     step: Dedup, pages: Sequence[Page], rows: list[dict[str, Any]], recipe: Recipe
 ) -> None:
-    """Add a deduplication's keys to the rows of pages, unless an earlier rule marked the page."""
     before = recipe.count_marks_before(step)
     coming = [number for number, row in enumerate(rows) if not 0 < row["marked_by"] <= before]
     keys = step.keys([pages[number] for number in coming])

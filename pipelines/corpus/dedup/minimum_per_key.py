@@ -54,7 +54,6 @@ class MinimumPerKey(Exchange):
             return {"rows": write_keys(path, candidates(), rows, self.bits)}
 
     def _candidates(self, group: Group, come: np.ndarray) -> Iterator[np.ndarray]:
-        """Yield keys with their ranks, and the position of the key's page or line in the group."""
         page = place = 0
         for table in self.read_tables(group, self.step.reads):
             come_in_table = come[page : page + len(table)]

@@ -3,8 +3,7 @@
 Matches are edges between pages. A round is two lists of tasks, small-star and large-star (Kiveris
 et al., "Connected Components in MapReduce and Beyond", 2014). Rounds turn edges into stars: every
 page of a component is joined to the smallest one. A task has the pages of one part in memory, and
-reads their edges piece by piece. Then the best page of each star is chosen, first in each group of
-shards, then among the groups.
+reads their edges piece by piece.
 """
 
 import collections
@@ -151,7 +150,6 @@ class Stars(Exchange):
             yield read_keys(self.file(title, number, "keys"), 2, self._part_bits, part)
 
     def _least(self, step: int, part: int) -> tuple[np.ndarray, int]:
-        """Return the smallest neighbour of each page in a part of the graph, and the edge count."""
         parts, rows = [np.zeros((0, 2), np.uint64)], 0
         for edges in self._read_edges(step, part):
             parts.append(_find_least_neighbours(edges))

@@ -4,8 +4,7 @@ CLD3 alone (as in mC4, `langid_mc4`) gives confident labels to languages that it
 misses Croatian, Bosnian and Latin-script Serbian. CLD2 knows 60 more languages, and returns the
 points per kB of a text in its best language. These points separate a language from relatives
 without a label: they are nearly equal in software messages and legal prose of a language, and
-relatives reach about half of them. `language_policy.csv` has the points of each language, and which
-identifier decides. docs/explain/language-identification.md has the measurements.
+relatives reach about half of them. docs/explain/language-identification.md has the measurements.
 """
 
 import dataclasses
@@ -259,7 +258,6 @@ class TwoIdentifiers:
         return guess.points >= MIN_POINTS_SHARE * usual
 
     def _by_cues(self, cld3: Guess, cld2: Guess, text: str) -> Guess:
-        """Choose Croatian, Bosnian or Serbian (Latin) by cues; guesses have a small weight."""
         odds = south_slavic.probabilities(text[: 3 * MAX_CHARACTERS])
         for guess in (cld3, cld2):
             if guess.lang in odds:

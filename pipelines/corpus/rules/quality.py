@@ -186,7 +186,6 @@ def _measure_ngrams(words: Words) -> dict[str, np.ndarray]:
 
 #: Column with the score of a page's language; a file of limits may limit this score too.
 LANG_SCORE = "lang_score"
-#: Names of columns in this module, by their names in a corpus.
 CORPUS_COLUMNS = {f"q_{name}": name for name in COLUMNS}
 #: Values that mean "not measured"; limits ignore them.
 _UNKNOWN = {"mean_word_length": 0, "stop_words": -1}

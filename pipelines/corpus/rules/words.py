@@ -78,7 +78,6 @@ def list_powers(values: int) -> tuple[np.ndarray, np.ndarray]:
 
 @functools.cache
 def _compute_powers(bits: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return the powers 0 .. 2**bits of an odd number and of its inverse modulo 2**64."""
     inverse = np.uint64(pow(int(_ODD), -1, 1 << 64))
     powers = []
     for base in (_ODD, inverse):
