@@ -316,7 +316,7 @@ def _apply_edits(text: str, before: str, after: str) -> str | None:
         first = start - (tag == "insert")
         lines = old[first:stop]
         places = [there.get(first, -1)]
-        if mine[places[0] : places[0] + len(lines)] != lines:  # find lines that moved
+        if mine[places[0] : places[0] + len(lines)] != lines:
             places = [n for n in range(len(mine)) if mine[n : n + len(lines)] == lines]
         if len(places) != 1:
             return None

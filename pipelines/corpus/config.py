@@ -40,7 +40,6 @@ STEP_OPTIONS = (
     "url_winner",
     "badwords_filter_fraction",
 )
-#: Options that choose among built-in recipes.
 _CHOICES = ("profile", "mc4_release", "dedup_scope")
 
 

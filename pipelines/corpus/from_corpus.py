@@ -39,7 +39,6 @@ from mswitch.pipelines.records import Page
 #: Settings that decide what a build reads from a crawl.
 _READING = ("field", "drop_metadata_lines", "html_main_content", "max_record_bytes")
 
-#: Maximum characters of a value to show.
 _MOST_SHOWN = 60
 
 #: Names of changed settings, by rule.

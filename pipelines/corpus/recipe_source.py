@@ -81,7 +81,6 @@ class RecipeSource:
                 raise UserError(
                     f"recipe {self.origin}{_describe_place(error, self.origin)}"
                 ) from error
-        # Leave out built-in recipes that the source imports.
         built_in = {id(value) for value in vars(recipes).values()}
         values = vars(sys.modules[name])
         return {key: value for key, value in values.items() if id(value) not in built_in}

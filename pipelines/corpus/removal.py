@@ -243,7 +243,6 @@ def _match_rows(entry: Mapping[str, Any], *, directory: str, request: Request) -
 def _write_request(
     staging: str, base: Base, names: Collection[str], basis: str, reference: str
 ) -> Request:
-    """Write a file for workers: hashes of pages and sites to remove, and the removal's record."""
     path = storage.join(staging, WORK, "request.json")
     if storage.exists(path):
         # Keep the file, because it contains the date on which the removal began.

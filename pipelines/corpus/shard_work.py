@@ -112,7 +112,7 @@ def _make_batches(pages: Iterable[Page]) -> Iterator[list[Page]]:
     for page in pages:
         batch.append(page)
         size += len(page.utf8)
-        if page.columns:  # columns of the input that the recipe keeps
+        if page.columns:
             size += sum(len(v) for v in page.columns.values() if isinstance(v, str))
         if size >= BATCH_BYTES or len(batch) >= BATCH_PAGES:
             yield batch

@@ -35,8 +35,8 @@ _PART_BYTES, _MOST_PART_BITS = 16 << 20, 8
 #: the place in the group.
 LANGUAGE_BITS, GROUP_BITS, PAGE_BITS = 10, 24, 30
 PLACE = np.uint64((1 << PAGE_BITS) - 1)
-#: Multiplication by `_SPREAD`, modulo 2**64, spreads page numbers over the key space.
-#: Multiplication by `_BACK` reverses this. Page 0 remains the smallest page.
+#: Multiplication by `_SPREAD`, modulo 2**64, spreads page numbers over the key space. Page 0
+#: remains the smallest page.
 _SPREAD = np.uint64(0x9E3779B97F4A7C15)
 _BACK = np.uint64(pow(int(_SPREAD), -1, 1 << 64))
 

@@ -165,7 +165,6 @@ def list_hosts(url: str) -> list[str]:
 
 
 def _make_blocking_keys(url: str) -> list[str]:
-    """Return the key of every entry that would block `url`."""
     if not (hosts := list_hosts(url)):
         return []
     host, parts = hosts[0], urllib.parse.urlsplit(url)

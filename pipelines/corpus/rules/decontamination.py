@@ -139,9 +139,6 @@ class _Table:
 class EvaluationIndex:
     """The n-grams of evaluation sets, to check pages against.
 
-    Args:
-        min_share: lowest share of an item's n-grams in a page that contains the item.
-
     Attributes:
         items: (set, line) of each item that is long enough.
         too_short: (set, line) of each other item.
@@ -192,7 +189,6 @@ class EvaluationIndex:
         last = np.searchsorted(table.hashes, hashes[passed], side="right")
         known = last > first
         pages = words.page_of_unit[starts[passed[known]]]
-        # Count a repeated n-gram once.
         pairs = np.unique(np.column_stack([pages, first[known], last[known]]), axis=0)
         hits = [
             (page, item) for page, low, high in pairs.tolist() for item in table.items[low:high]

@@ -53,7 +53,6 @@ MIN_BYTES = 100
 #: (`sample`). South Slavic cues are rare, so they are searched in the first 3 * MAX_CHARACTERS
 #: characters.
 MAX_CHARACTERS = 3_000
-#: Lowest accepted share of a text's letters that are in the script of the text's language.
 MIN_SCRIPT_SHARE = 0.5
 #: Lowest accepted share of a language's usual CLD2 points. Related languages without a label reach
 #: 0.3 to 0.6; text in the language reaches 0.75 and more. The value leaves room for pages that are

@@ -51,7 +51,6 @@ _GLOBAL_UNICAST = ipaddress.ip_network("2000::/3")
 #: Decimal digits of all scripts up to U+FFFF. With digits beyond U+FFFF, a regular expression's
 #: class is ten times slower.
 _DIGITS = "".join(filter(str.isdecimal, map(chr, range(0x10000))))
-#: ASCII characters for digits of all scripts and for full-width signs.
 _ASCII = {ord(digit): str(int(digit)) for digit in _DIGITS} | {
     full_width: full_width - 0xFEE0 for full_width in range(0xFF01, 0xFF5F)
 }

@@ -55,14 +55,7 @@ def measure_quality(
     stop_words: Mapping[str, str] = STOP_WORDS,
     locales: Sequence[str] = (),
 ) -> dict[str, np.ndarray]:
-    """Measure the quality columns (`COLUMNS`) of pages.
-
-    Args:
-        words: their words.
-        langs: their languages.
-        stop_words: stop words by language.
-        locales: locales that their words were cut in, as for `words.cut`.
-    """
+    """Measure the quality columns (`COLUMNS`) of pages."""
     lists = [stop_words.get(lang, "") for lang in langs]
     whole = [bool(locale) for locale in locales] or [False] * len(lists)
     columns = {
@@ -373,12 +366,7 @@ class GopherQuality(ListRule):
     def judge(
         self, columns: Mapping[str, np.ndarray], langs: Sequence[str] = ()
     ) -> list[str | None]:
-        """Return the reason to drop each page by its `COLUMNS`, or None to keep it.
-
-        Args:
-            columns: `COLUMNS` of pages, and their `LANG_SCORE` to apply limits on it.
-            langs: languages of the pages, for limits by language.
-        """
+        """Return the reason to drop each page by its `COLUMNS`, or None to keep it."""
         reasons: list[str | None] = [None] * len(columns["words"])
         by_language = self.loaded[1]
         own = [by_language.get(lang, {}) for lang in langs] if by_language else []
