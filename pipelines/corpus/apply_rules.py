@@ -19,7 +19,6 @@ from mswitch.pipelines.records import Page, Rejected
 
 _REASON = re.compile(r"[a-z][a-z0-9_]{0,63}")
 _OWN = "mswitch.pipelines."
-#: Methods of rules that return a reason before the text is extracted.
 _REASONS = ("url_reason", "response_reason")
 
 

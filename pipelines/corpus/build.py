@@ -250,7 +250,6 @@ def _assemble(
 
 
 def _write_dropped(directory: str, dropped: Iterator[dict[str, Any]]) -> None:
-    """Write `records.parquet`: places of records that the reader dropped."""
     with (
         storage.publish(storage.join(directory, "records.parquet")) as temporary,
         pq.ParquetWriter(temporary, _DROPPED, compression="zstd") as writer,
@@ -295,7 +294,6 @@ def _add(
     inputs: Sequence[Mapping[str, Any]],
     run: Callable[[str, str, Base], None],
 ) -> dict[str, Any]:
-    """Add a crawl to the corpus at `out`."""
     inputs_hash = config_hash("corpus-addition", {"inputs": inputs})
     with contextlib.nullcontext() if storage.is_remote(out) else lock_directory(out):
         base = open_for_addition(out, settings, recipe)
@@ -316,7 +314,6 @@ def _add(
 
 
 def _report(out: str, before: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """Print and return the summary; given earlier statistics (`before`), include the changes."""
     summary = {**_summarize(out), "reused": False}
     if before is not None:
         summary = {**_count_changes(before, storage.read_json(storage.join(out, STATS))), **summary}
@@ -349,7 +346,6 @@ def _identify_input(file: CrawlFile, out: str | Path) -> dict[str, Any]:
 
 
 def _count_changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what a crawl added and what was dropped, from statistics before and after."""
     lost = collections.Counter(sum_drops(after["stages"]))
     lost.subtract(sum_drops(before["stages"]))
     return {

@@ -114,7 +114,6 @@ def say_labels(ledger: Ledger) -> None:
 
 
 def _say_forms(known: Sequence[tuple[CrawlFile, Mapping[str, Any]]]) -> None:
-    """Print which input files have the field names of a published corpus such as mC4."""
     for form in PUBLISHED:
         names = [file.name for file, status in known if status.get("form") == form.name]
         mapped = ", ".join(f"{part}={path}" for part, (path,) in form.fields.items())
@@ -142,7 +141,6 @@ def describe_nothing(ledger: Ledger, recipe: Recipe, files: int) -> str:
 
 
 def _advise_looser(step: Step, reason: str) -> str:
-    """Return advice on which settings of a rule to change, if the rule knows them."""
     verbs = {"min": "lower", "max": "raise"}
     words = [
         f"{verbs.get(name[:3], 'edit')} "
@@ -154,13 +152,11 @@ def _advise_looser(step: Step, reason: str) -> str:
 
 
 def _find_hint(ledger: Ledger, reason: str) -> str:
-    """Return a dropped record as an example of `reason`, if its message names a fix, else ""."""
     example = _describe_example(ledger, reason)
     return example if reason in _EXPLAINED or "--field" in example else ""
 
 
 def _describe_example(ledger: Ledger, reason: str) -> str:
-    """Return source and message of a record dropped for `reason`, or "" without a message."""
     example = ledger.find_example(reason) or {}
     detail = example.get("detail", "")
     return printable(f"{example['source']}: {detail}") if detail else ""

@@ -50,8 +50,7 @@ def render_card(
     rows = sum_languages(stats)
     splits_of = {row["lang"]: [split for split in SPLITS if row[split]] for row in rows}
     all_splits = [split for split in SPLITS if any(split in of for of in splits_of.values())]
-    # The code examples load the largest language that has every split. If there is none, they load
-    # the largest language.
+    # The code examples load the largest language that has every split.
     complete = [row for row in rows if len(splits_of[row["lang"]]) == len(SPLITS)]
     return _load_template().render(
         title=title,

@@ -36,7 +36,6 @@ from mswitch.pipelines.outputs import (
 from mswitch.pipelines.progress import say
 
 STATS, DECONTAMINATION = "stats.json", "decontamination.json"
-#: Keys of a manifest that have lists of files.
 _LISTS = ("shards", "fingerprints", "removals")
 _DECIDED, _CLAIM = "decided.json", "claim.json"
 #: Folder in a staging directory that never becomes part of the corpus.
@@ -297,7 +296,6 @@ def _change_card(base: Base, whole: Mapping[str, Any]) -> None:
 
 
 def _render_card(manifest: Mapping[str, Any], stats: Mapping[str, Any], recipe: Recipe) -> str:
-    """Return the data card of a corpus, with the inputs of all its crawls."""
     settings = {key: value for key, value in manifest["config"].items() if key != "inputs"}
     added = [entry for addition in manifest.get("additions", []) for entry in addition["inputs"]]
     whole = {**manifest, "inputs": [*manifest["inputs"], *added]}
@@ -318,7 +316,7 @@ def _apply_edits(text: str, before: str, after: str) -> str | None:
         first = start - (tag == "insert")
         lines = old[first:stop]
         places = [there.get(first, -1)]
-        if mine[places[0] : places[0] + len(lines)] != lines:  # find lines that moved
+        if mine[places[0] : places[0] + len(lines)] != lines:
             places = [n for n in range(len(mine)) if mine[n : n + len(lines)] == lines]
         if len(places) != 1:
             return None

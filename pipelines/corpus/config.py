@@ -40,7 +40,6 @@ STEP_OPTIONS = (
     "url_winner",
     "badwords_filter_fraction",
 )
-#: Options that choose among built-in recipes.
 _CHOICES = ("profile", "mc4_release", "dedup_scope")
 
 
@@ -243,7 +242,6 @@ class CorpusConfig:
 
 
 def _split(entries: Iterable[str]) -> list[str]:
-    """Split entries at commas."""
     return [part for entry in entries for part in entry.split(",") if part]
 
 
@@ -257,10 +255,7 @@ def refuse_recipe_object(value: object) -> None:
 
 
 def parse_config(text: str) -> CorpusConfig:
-    """Parse settings such as `min_lines=1;quality.min_words=40`, separated by semicolons.
-
-    A name is a setting, or a rule and its field.
-    """
+    """Parse settings such as `min_lines=1;quality.min_words=40`, separated by semicolons."""
     hints = get_type_hints(CorpusConfig, include_extras=True)
     entries = [entry for entry in text.split(";") if entry]
     pairs = [entry.split("=", 1) for entry in entries if "." not in entry.partition("=")[0]]
@@ -273,7 +268,6 @@ def parse_config(text: str) -> CorpusConfig:
 
 
 def _parse_changes(entries: Iterable[str], recipe: Recipe) -> dict[str, dict[str, Any]]:
-    """Parse entries `rule.field=value`; return the new values by rule and field."""
     steps: list[Any] = [step for step in recipe.steps if dataclasses.is_dataclass(step)]
     fields = {
         f"{step.name}.{field.name}": (step, field.name)

@@ -20,7 +20,6 @@ from mswitch.pipelines.errors import UserError, printable
 from mswitch.pipelines.records import Page, Rejected
 
 _PLACE = re.compile(r"(.+)@(\d+)")
-#: Maximum characters of a text to show.
 _SHOWN_CHARACTERS = 200
 
 Found = list[dict[str, Any]]
@@ -45,9 +44,6 @@ def find_page(
         inputs: crawl files to search for a URL.
         config: settings for reading files.
         recipe: the recipe whose rules are asked.
-
-    Returns:
-        The page, or why it was dropped, and what these rules say.
     """
     place = _PLACE.fullmatch(wanted)
     if place and not inputs:

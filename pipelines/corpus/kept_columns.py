@@ -60,7 +60,6 @@ def resolve_columns(
 def _find_kinds(
     files: Sequence[CrawlFile], wanted: Sequence[str], config: CorpusConfig
 ) -> tuple[dict[str, str], set[str]]:
-    """Return the kinds of the input's columns, and the columns that are parts of a page."""
     reading = Reading(fields=map_fields(config.field))
     sought = {column.path for column in parse_columns(wanted)}
     kinds: dict[str, str] = {}

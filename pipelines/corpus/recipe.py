@@ -171,7 +171,6 @@ class Recipe:
         """Columns of the corpus, whose rows are sorted by `id` within a shard."""
         steps = [*self.dedups, *self.ingest, *self.marks, *self.finish]
         added = [*_list_fields(steps), *self._kept_fields]
-        # The many quality columns come last.
         return pa.schema([*DOCUMENT_SCHEMA, *sorted(added, key=lambda f: f.name.startswith("q_"))])
 
     @functools.cached_property

@@ -81,18 +81,13 @@ class RecipeSource:
                 raise UserError(
                     f"recipe {self.origin}{_describe_place(error, self.origin)}"
                 ) from error
-        # Leave out built-in recipes that the source imports.
         built_in = {id(value) for value in vars(recipes).values()}
         values = vars(sys.modules[name])
         return {key: value for key, value in values.items() if id(value) not in built_in}
 
 
 def read_source(origin: str) -> RecipeSource:
-    """Read a recipe's source.
-
-    Args:
-        origin: path or URL of a Python file, or `package.module:NAME`.
-    """
+    """Read a recipe's source."""
     if _MODULE.fullmatch(origin) and not Path(origin).exists():
         name = origin.partition(":")[0]
         module = _import(origin, name)
@@ -121,7 +116,6 @@ def _import(origin: str, name: str) -> types.ModuleType:
 
 
 def _describe_place(error: Exception, origin: str) -> str:
-    """Return an error of a recipe file with its line in the file, and with advice."""
     lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__)
              if frame.filename == origin]  # fmt: skip
     line = error.lineno if isinstance(error, SyntaxError) else lines[-1] if lines else None

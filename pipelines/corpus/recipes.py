@@ -1,9 +1,4 @@
-"""Recipes of the built-in profiles: their rules in order, with thresholds and sources.
-
-from mswitch.pipelines.corpus.recipes import MC4
-
-print(MC4.stages)
-"""
+"""Recipes of the built-in profiles: their rules in order, with thresholds and sources."""
 
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -80,8 +75,7 @@ MC4 = Recipe(
     ],
 )
 
-#: `MC4`, but languages are identified first, from whole pages. Unwanted languages are dropped
-#: before any shuffle. The pages of a language do not depend on other languages.
+#: `MC4`, but languages are identified first, from whole pages.
 MC4_BY_LANGUAGE = Recipe(
     "mc4",
     ingest=[*MC4.ingest, MC4.finish[0]],

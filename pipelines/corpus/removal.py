@@ -79,7 +79,6 @@ from mswitch.pipelines.progress import say
 from mswitch.pipelines.runners import RunnerName, use_runner, worker_processes
 
 STAGE = "corpus"
-#: Reason to remove pages.
 Basis = Literal["copyright", "personal-data", "opt-out", "unlawful", "other"]
 _ID = re.compile(r"[0-9a-f]{32}")
 _SUFFIX = re.compile(r"(-removed-\d+)?\.parquet$")
@@ -217,7 +216,6 @@ def _name_id(entry: str, where: str) -> list[str]:
 
 
 def _count_matches(base: Base, names: Collection[str]) -> tuple[dict[str, Any], Removed]:
-    """Return how many documents a removal would drop, and the requested pages and sites."""
     languages: collections.Counter[str] = collections.Counter()
     hashes: set[str] = set()
     shards = base.manifest["shards"]
@@ -233,7 +231,6 @@ def _count_matches(base: Base, names: Collection[str]) -> tuple[dict[str, Any], 
 
 
 def _match_rows(entry: Mapping[str, Any], *, directory: str, request: Request) -> list[set[str]]:
-    """Return, for each row of a shard, the requested hashes that match the row."""
     removed, _ = _read_request(request)
     with open_shard(storage.join(directory, entry["path"])) as shard:
         return [
@@ -246,7 +243,6 @@ def _match_rows(entry: Mapping[str, Any], *, directory: str, request: Request) -
 def _write_request(
     staging: str, base: Base, names: Collection[str], basis: str, reference: str
 ) -> Request:
-    """Write a file for workers: hashes of pages and sites to remove, and the removal's record."""
     path = storage.join(staging, WORK, "request.json")
     if storage.exists(path):
         # Keep the file, because it contains the date on which the removal began.
@@ -438,7 +434,6 @@ def _clean_samples(source: str, directory: str, staging: str, removed: Removed) 
 
 
 def _write_record(directory: str, number: int, record: Any, key: bytes) -> dict[str, Any]:
-    """Write a removal's record and the key of its hashes; return the record's manifest entry."""
     folder = storage.join(directory, REMOVALS)
     storage.make_directory(folder)
     _write_secret(storage.join(folder, KEY), key)

@@ -1,9 +1,4 @@
-"""The two tasks of every recipe on shards: ingest and finish. A shard is an input file.
-
-Ingest reads a file and stores the pages that pass the first rules, with their deduplication keys.
-Finish takes a group of shards, applies the choices among equal keys and the last rules, and writes
-documents.
-"""
+"""The two tasks of every recipe on shards: ingest and finish. A shard is an input file."""
 
 import collections
 from collections.abc import Iterable, Iterator, Sequence
@@ -38,7 +33,6 @@ from mswitch.pipelines.records import DETAIL_CHARACTERS, SPLITS, Page, Rejected
 BATCH_BYTES = 16 << 20
 BATCH_PAGES = 20_000
 
-#: Columns that are attributes of a page.
 _ATTRIBUTES = ("url", "lang", "lang_score", "timestamp", "source", "record_id")
 
 #: Compression of columns of stored pages; columns of hashes cannot be compressed.
@@ -118,7 +112,7 @@ def _make_batches(pages: Iterable[Page]) -> Iterator[list[Page]]:
     for page in pages:
         batch.append(page)
         size += len(page.utf8)
-        if page.columns:  # columns of the input that the recipe keeps
+        if page.columns:
             size += sum(len(v) for v in page.columns.values() if isinstance(v, str))
         if size >= BATCH_BYTES or len(batch) >= BATCH_PAGES:
             yield batch
@@ -128,7 +122,6 @@ def _make_batches(pages: Iterable[Page]) -> Iterator[list[Page]]:
 
 
 def _ingest(pages: Sequence[Page], recipe: Recipe, ledger: Ledger) -> Iterator[dict[str, Any]]:
-    """Yield the pages that pass the rules of ingest, as rows of `Recipe.pages`."""
     rules = recipe.rules
     # Rules before the first batch rule judge all pages. From that rule on, rules judge chunks that
     # are small enough for the caches.
@@ -141,7 +134,6 @@ def _ingest(pages: Sequence[Page], recipe: Recipe, ledger: Ledger) -> Iterator[d
 
 
 def _make_rows(pages: Sequence[Page], recipe: Recipe) -> Iterator[dict[str, Any]]:
-    """Apply edits to pages; yield the pages as rows with their keys."""
     rows = _find_marks(pages, recipe)
     for step in recipe.dedups:
         if step.before_edits:
@@ -172,7 +164,6 @@ def _make_rows(pages: Sequence[Page], recipe: Recipe) -> Iterator[dict[str, Any]
 def _add_keys(
     step: Dedup, pages: Sequence[Page], rows: list[dict[str, Any]], recipe: Recipe
 ) -> None:
-    """Add a deduplication's keys to the rows of pages, unless an earlier rule marked the page."""
     before = recipe.count_marks_before(step)
     coming = [number for number, row in enumerate(rows) if not 0 < row["marked_by"] <= before]
     keys = step.keys([pages[number] for number in coming])
@@ -181,7 +172,6 @@ def _add_keys(
 
 
 def _find_marks(pages: Sequence[Page], recipe: Recipe) -> list[dict[str, Any]]:
-    """Return the first rule in `marks` that drops each page, and the rule's reason."""
     marks: list[dict[str, Any]] = [{"marked_by": 0, "marked": ""} for _ in pages]
     left = list(range(len(pages)))
     for number, rule in enumerate(recipe.marks, 1):
@@ -202,7 +192,6 @@ def _make_placeholder(kind: pa.DataType) -> Any:
 
 
 def _make_table(rows: Sequence[dict[str, Any]], recipe: Recipe) -> pa.Table:
-    """Return rows of `Recipe.pages` as a table."""
     _check_columns(rows, recipe.added_columns, recipe)
     try:
         return pa.Table.from_pylist(rows, recipe.pages)
@@ -291,7 +280,6 @@ def write_run(
 def _read_page_groups(
     group: Group, job: Job, exchanges: Sequence[Exchange]
 ) -> Iterator[tuple[list[Page], dict[str, Sequence[Any]]]]:
-    """Yield row groups of pages, with each deduplication's choices for these pages."""
     recipe = job.recipe
     stored = {field.name for step in recipe.dedups for field in step.stored}
     again = {"id", "line_hashes", "band_keys"} & stored
@@ -317,7 +305,6 @@ def _read_page_groups(
 def _finish(
     pages: Sequence[Page], chosen: dict[str, Sequence[Any]], recipe: Recipe, ledger: Ledger
 ) -> Sequence[Page]:
-    """Return the pages that stay, with only the lines that they keep; count all drops."""
     rows = list(range(len(pages)))
     for step in recipe.dedup:
         if isinstance(step, Dedup):
@@ -350,7 +337,6 @@ def make_page(row: dict[str, Any]) -> Page:
 
 
 def _make_row(page: Page, text: bytes | str) -> dict[str, Any]:
-    """Return a page as a row, with this text."""
     return page.columns | {"text": text} | {name: getattr(page, name) for name in _ATTRIBUTES}
 
 

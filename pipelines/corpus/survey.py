@@ -30,7 +30,6 @@ SITES_SHOWN = 20
 SITE_CAPACITY = 1 << 16
 #: Maximum bytes of text per language in which letters are counted.
 SCRIPT_SAMPLE_BYTES = 4 << 20
-#: Site of URLs that name no host.
 NO_SITE = "(none)"
 
 #: Arrow creates these functions at import, so type checkers cannot see them.

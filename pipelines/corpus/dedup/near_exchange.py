@@ -2,7 +2,7 @@
 
 A candidate has 24 bytes per band. Each bucket of the key space yields matches, which are clustered
 by language (keys are salted with it, so a cluster has only one). `near_stars` clusters languages
-with very many matches. Groups of shards get back the size of the cluster that each page represents.
+with very many matches.
 
 If the build adds to a corpus, the keys of its documents take part. All its documents count as one
 page, number 0, which represents any cluster that contains it. So a page is dropped if it is a
@@ -31,8 +31,7 @@ from mswitch.pipelines.languages import UNDETERMINED, languages
 
 #: Number of tasks that share the languages.
 _PARTS = 16
-#: Number of numbers for languages that are not in `mswitch.pipelines.languages`. A hash of the
-#: language chooses one of them.
+#: Number of numbers for languages that are not in `mswitch.pipelines.languages`.
 _OTHERS = 16
 
 
@@ -70,7 +69,6 @@ class NearDuplicates(Stars):
         return {"rows": write_keys(self.file("keys", number, "keys"), ordered, rows, self.bits)}
 
     def _candidates(self, group: Group, come: np.ndarray) -> Iterator[np.ndarray]:
-        """Yield band keys of a group of shards with page numbers, one table of pages at a time."""
         start = 0
         for table in self.read_tables(group, ["lang", "band_keys", "marked_by"]):
             marked = table["marked_by"].to_numpy()
@@ -101,8 +99,8 @@ class NearDuplicates(Stars):
     def cluster(self, part: int) -> dict[str, int]:
         """For a part of the languages, write the matching pages and the sizes of their clusters.
 
-        The size is 0 if another page represents the cluster. Memory: about 100 bytes per match of
-        the largest language that is not handled by `near_stars`, and the ranks of one group.
+        Memory: about 100 bytes per match of the largest language that is not handled by
+        `near_stars`, and the ranks of one group.
         """
         langs = sorted(set(range(part, len(_numbers()) + _OTHERS, _PARTS)) - set(self.find_large()))
         rows = np.concatenate([np.zeros((0, 2), np.uint64), *map(self._cluster, langs)])
@@ -127,8 +125,7 @@ class NearDuplicates(Stars):
             self.ranks(int(groups[start]))[places[start:stop]]
             for start, stop in itertools.pairwise(bounds)
         ]
-        # Page 0 stands for the existing corpus. Ranks of 0 are the smallest, so a cluster with page
-        # 0 keeps no other page.
+        # Ranks of 0 are the smallest, so a cluster with page 0 keeps no other page.
         zeros = np.zeros((1, ranks[0].shape[1]), np.uint64)
         clusters = cluster(edges, np.append(np.uint64(0), pages), np.concatenate([zeros, *ranks]))
         sizes = np.where(clusters.represents, clusters.sizes, 0)[-len(pages) :]

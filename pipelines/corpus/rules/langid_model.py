@@ -24,7 +24,7 @@ from mswitch.pipelines.records import Page
 
 #: First bytes of every model.
 _MAGIC = (793712314).to_bytes(4, "little")
-#: Number of guesses to request from a model. Probabilities of guesses with equal code are added up.
+#: Number of guesses to request from a model.
 _LABELS = 5
 _loading = threading.Lock()
 
@@ -37,7 +37,7 @@ class IdentifyLanguageByModel(LanguageRule):
 
     `model_labels.csv` maps the labels of GlotLID, OpenLID and lid.176 to codes; other labels, such
     as `ast_Latn`, become new codes (`ast-Latn`). The SHA-256 of the model file is part of the
-    corpus' identity. Each process loads the model once.
+    corpus' identity.
 
     Attributes:
         model: path or URL of the model.

@@ -14,7 +14,6 @@ _PREFIX = "__label__"
 _NO_LANGUAGE = ("zxx", "und", "mul", "mis")
 #: Serbian, whose two scripts are two languages here, and Serbo-Croatian.
 _SERBIAN = ("sr", "srp", "sh", "hbs")
-#: Pattern of a label: a language, and its script if there is one.
 _LABEL = re.compile("([A-Za-z]+)(?:[-_]([A-Za-z]{4})(?![A-Za-z0-9]))?")
 
 

@@ -80,7 +80,6 @@ class LanguageRule(Rule):
         return self._by_label(page)
 
     def _read_label(self, page: Page) -> str:
-        """Return the code of the page's label, or `und`."""
         names = [Column(path).name for path in self.language_from.split(",")]
         parts = [value for name in names if (value := page.columns.get(name))]
         code = read_label("_".join(map(str, parts)), page.text)
@@ -94,10 +93,7 @@ class LanguageRule(Rule):
         return [self._by_label(page) for page in pages] if labelled else None
 
     def find_looser(self, was: Mapping[str, Any]) -> list[str]:
-        """Name changed settings that may keep a page that was dropped before.
-
-        A looser setting keeps more languages, or may change the page's label to a kept language.
-        """
+        """Name changed settings that may keep a page that was dropped before."""
         labels = sorted(was.keys() & {"languages", "keep_und"})
         before = self.change({name: was[name] for name in labels})
         wider = [] if self.kept <= before.kept else labels

@@ -51,7 +51,6 @@ _GLOBAL_UNICAST = ipaddress.ip_network("2000::/3")
 #: Decimal digits of all scripts up to U+FFFF. With digits beyond U+FFFF, a regular expression's
 #: class is ten times slower.
 _DIGITS = "".join(filter(str.isdecimal, map(chr, range(0x10000))))
-#: ASCII characters for digits of all scripts and for full-width signs.
 _ASCII = {ord(digit): str(int(digit)) for digit in _DIGITS} | {
     full_width: full_width - 0xFEE0 for full_width in range(0xFF01, 0xFF5F)
 }
@@ -98,7 +97,6 @@ def mask_personal_data(text: str) -> Masked:
 def _mask(
     pattern: re.Pattern[str], placeholder: str, text: str, is_personal: Callable[[re.Match], bool]
 ) -> tuple[str, int]:
-    """Replace the matches that are personal data; return the text and their number."""
     count = 0
 
     def replaced(match: re.Match[str]) -> str:
@@ -187,7 +185,6 @@ def _has_form_of_phone(written: str) -> bool:
 
 
 def _is_date(groups: list[str]) -> bool:
-    """Return whether the first three numbers look like a date, in any usual order."""
     if len(groups) < 3:
         return False
     sizes = [len(group) for group in groups[:3]]

@@ -78,7 +78,6 @@ def list_powers(values: int) -> tuple[np.ndarray, np.ndarray]:
 
 @functools.cache
 def _compute_powers(bits: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return the powers 0 .. 2**bits of an odd number and of its inverse modulo 2**64."""
     inverse = np.uint64(pow(int(_ODD), -1, 1 << 64))
     powers = []
     for base in (_ODD, inverse):
@@ -163,10 +162,7 @@ class Words:
         return SpanHashes.over(self.hashes)
 
     def units(self, words: int) -> np.ndarray:
-        """Return the number of units that `words` words have on each page: int64 [pages].
-
-        A unit is a word. In scripts without spaces it is a letter, so a word has several units.
-        """
+        """Return the number of units that `words` words have on each page: int64 [pages]."""
         return np.maximum(1, np.rint(words * self.letters_per_word)).astype(np.int64)
 
     def ngrams(
@@ -273,7 +269,6 @@ def _find_units(codes, properties_of, block_of, mixed_of, powers):
 
 
 def _find_letters_per_word(scripts: np.ndarray, first: np.ndarray) -> np.ndarray:
-    """Return the number of letters per word in the most frequent script of each page."""
     pages = len(first) - 1
     page_of_unit = np.repeat(np.arange(pages), np.diff(first))
     kinds = len(UNSPACED) + 1
