@@ -334,7 +334,12 @@ def _read_texts(corpus: str | Path, min_documents: int) -> Iterator[tuple[str, l
 def read_columns(
     corpus: str | Path, more: Sequence[str] = ()
 ) -> tuple[GopherQuality, dict[str, Columns]]:
-    """Return the limits that a corpus was built with, and its quality columns by language."""
+    """Return the limits that a corpus was built with, and its quality columns by language.
+
+    Args:
+        corpus: path or URL.
+        more: names of further columns.
+    """
     settings = read_manifest(corpus, "corpus")["config"]
     own = settings.get("steps", {}).get("quality", {})
     if own.get("drop", True):

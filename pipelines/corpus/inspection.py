@@ -44,6 +44,9 @@ def find_page(
         inputs: crawl files to search for a URL.
         config: settings for reading files.
         recipe: the recipe whose rules are asked.
+
+    Returns:
+        The page, or why it was dropped, and what these rules say.
     """
     place = _PLACE.fullmatch(wanted)
     if place and not inputs:

@@ -87,7 +87,11 @@ class RecipeSource:
 
 
 def read_source(origin: str) -> RecipeSource:
-    """Read a recipe's source."""
+    """Read a recipe's source.
+
+    Args:
+        origin: path or URL of a Python file, or `package.module:NAME`.
+    """
     if _MODULE.fullmatch(origin) and not Path(origin).exists():
         name = origin.partition(":")[0]
         module = _import(origin, name)

@@ -1,4 +1,9 @@
-"""Recipes of the built-in profiles: their rules in order, with thresholds and sources."""
+"""Recipes of the built-in profiles: their rules in order, with thresholds and sources.
+
+from mswitch.pipelines.corpus.recipes import MC4
+
+print(MC4.stages)
+"""
 
 from collections.abc import Mapping
 from types import MappingProxyType

@@ -1,4 +1,9 @@
-"""The two tasks of every recipe on shards: ingest and finish. A shard is an input file."""
+"""The two tasks of every recipe on shards: ingest and finish. A shard is an input file.
+
+Ingest reads a file and stores the pages that pass the first rules, with their deduplication keys.
+Finish takes a group of shards, applies the choices among equal keys and the last rules, and writes
+documents.
+"""
 
 import collections
 from collections.abc import Iterable, Iterator, Sequence

@@ -30,6 +30,8 @@ _MIXER = np.uint64(0x9E3779B97F4A7C15)
 class LineDedup(Dedup):
     """Keeps each line only on the page whose URL has the smallest md5 (mC4's rule).
 
+    `minimum_per_key.MinimumPerKey.choose` chooses the page.
+
     Attributes:
         dedup_scope: within what each line is kept once: `global`, the whole corpus, or `language`.
     """

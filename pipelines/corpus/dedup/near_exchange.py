@@ -2,7 +2,7 @@
 
 A candidate has 24 bytes per band. Each bucket of the key space yields matches, which are clustered
 by language (keys are salted with it, so a cluster has only one). `near_stars` clusters languages
-with very many matches.
+with very many matches. Groups of shards get back the size of the cluster that each page represents.
 
 If the build adds to a corpus, the keys of its documents take part. All its documents count as one
 page, number 0, which represents any cluster that contains it. So a page is dropped if it is a
@@ -99,8 +99,8 @@ class NearDuplicates(Stars):
     def cluster(self, part: int) -> dict[str, int]:
         """For a part of the languages, write the matching pages and the sizes of their clusters.
 
-        Memory: about 100 bytes per match of the largest language that is not handled by
-        `near_stars`, and the ranks of one group.
+        The size is 0 if another page represents the cluster. Memory: about 100 bytes per match of
+        the largest language that is not handled by `near_stars`, and the ranks of one group.
         """
         langs = sorted(set(range(part, len(_numbers()) + _OTHERS, _PARTS)) - set(self.find_large()))
         rows = np.concatenate([np.zeros((0, 2), np.uint64), *map(self._cluster, langs)])

@@ -3,7 +3,8 @@
 Matches are edges between pages. A round is two lists of tasks, small-star and large-star (Kiveris
 et al., "Connected Components in MapReduce and Beyond", 2014). Rounds turn edges into stars: every
 page of a component is joined to the smallest one. A task has the pages of one part in memory, and
-reads their edges piece by piece.
+reads their edges piece by piece. Then the best page of each star is chosen, first in each group of
+shards, then among the groups.
 """
 
 import collections

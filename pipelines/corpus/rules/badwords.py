@@ -57,6 +57,9 @@ def load_badwords(directory: str | Path) -> WordLists:
     """Read all lists of bad words in a directory; `fr` and `fr-CA-u-sd-caqc` count as one language.
 
     Skip hidden files, README, LICENSE and USERS.
+
+    Args:
+        directory: its path, or a URL such as gs://bucket/badwords.
     """
     known = _OTHER_LISTS | {language.base for language in languages().values()}
     words_of_lang: defaultdict[str, set[str]] = defaultdict(set)

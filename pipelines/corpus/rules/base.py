@@ -1,7 +1,7 @@
 """Steps of a recipe: rules, which drop pages, and edits, which change a page before it is stored.
 
 A rule is a class with a `name`, and either `reason`, which gets a page at a time, or `reasons`,
-which gets many.
+which gets many. Its settings are the fields of a frozen dataclass.
 """
 
 import copy

@@ -1,9 +1,9 @@
 """Finds pages that contain an item of an evaluation set, by n-grams of 13 words.
 
-Items are cut like pages (see `words`), so punctuation, case and line breaks do not matter. A page
-contains an item if it has at least a given share of the item's distinct n-grams. An item of 8 to 12
-words is one n-gram of its own length. Shorter items would match by chance: they are reported as
-unchecked.
+Items are cut like pages (see `words`), so punctuation, case and line breaks do not matter. In
+scripts without spaces, an n-gram has as many letters as 13 words are worth. A page contains an item
+if it has at least a given share of the item's distinct n-grams. An item of 8 to 12 words is one
+n-gram of its own length. Shorter items would match by chance: they are reported as unchecked.
 
 Memory: 14 bytes per distinct n-gram of the items (8 for the hash, 4 for the item, 2 for a filter
 with one bit in 16 set), and about 100 bytes per item. The filter passes 6 % of other n-grams to a
@@ -138,6 +138,10 @@ class _Table:
 
 class EvaluationIndex:
     """The n-grams of evaluation sets, to check pages against.
+
+    Args:
+        items: the sets' items.
+        min_share: lowest share of an item's n-grams in a page that contains the item.
 
     Attributes:
         items: (set, line) of each item that is long enough.

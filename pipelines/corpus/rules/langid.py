@@ -4,7 +4,8 @@ CLD3 alone (as in mC4, `langid_mc4`) gives confident labels to languages that it
 misses Croatian, Bosnian and Latin-script Serbian. CLD2 knows 60 more languages, and returns the
 points per kB of a text in its best language. These points separate a language from relatives
 without a label: they are nearly equal in software messages and legal prose of a language, and
-relatives reach about half of them. docs/explain/language-identification.md has the measurements.
+relatives reach about half of them. `language_policy.csv` has the points of each language, and which
+identifier decides. docs/explain/language-identification.md has the measurements.
 """
 
 import dataclasses

@@ -37,7 +37,7 @@ class IdentifyLanguageByModel(LanguageRule):
 
     `model_labels.csv` maps the labels of GlotLID, OpenLID and lid.176 to codes; other labels, such
     as `ast_Latn`, become new codes (`ast-Latn`). The SHA-256 of the model file is part of the
-    corpus' identity.
+    corpus' identity. Each process loads the model once.
 
     Attributes:
         model: path or URL of the model.

@@ -93,7 +93,10 @@ class LanguageRule(Rule):
         return [self._by_label(page) for page in pages] if labelled else None
 
     def find_looser(self, was: Mapping[str, Any]) -> list[str]:
-        """Name changed settings that may keep a page that was dropped before."""
+        """Name changed settings that may keep a page that was dropped before.
+
+        A looser setting keeps more languages, or may change the page's label to a kept language.
+        """
         labels = sorted(was.keys() & {"languages", "keep_und"})
         before = self.change({name: was[name] for name in labels})
         wider = [] if self.kept <= before.kept else labels

@@ -1,7 +1,7 @@
 """Rules on the length of pages and lines: mC4's rules, and variants that depend on the script.
 
-Lines of some scripts (`script_factors`) may be shorter: as long as is needed to say as much as 200
-characters of English.
+A page needs three lines of 200 characters. Lines of some scripts (`script_factors`) may be shorter:
+as long as is needed to say as much as 200 characters of English.
 """
 
 import dataclasses

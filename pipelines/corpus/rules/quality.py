@@ -55,7 +55,14 @@ def measure_quality(
     stop_words: Mapping[str, str] = STOP_WORDS,
     locales: Sequence[str] = (),
 ) -> dict[str, np.ndarray]:
-    """Measure the quality columns (`COLUMNS`) of pages."""
+    """Measure the quality columns (`COLUMNS`) of pages.
+
+    Args:
+        words: their words.
+        langs: their languages.
+        stop_words: stop words by language.
+        locales: locales that their words were cut in, as for `words.cut`.
+    """
     lists = [stop_words.get(lang, "") for lang in langs]
     whole = [bool(locale) for locale in locales] or [False] * len(lists)
     columns = {
@@ -366,7 +373,12 @@ class GopherQuality(ListRule):
     def judge(
         self, columns: Mapping[str, np.ndarray], langs: Sequence[str] = ()
     ) -> list[str | None]:
-        """Return the reason to drop each page by its `COLUMNS`, or None to keep it."""
+        """Return the reason to drop each page by its `COLUMNS`, or None to keep it.
+
+        Args:
+            columns: `COLUMNS` of pages, and their `LANG_SCORE` to apply limits on it.
+            langs: languages of the pages, for limits by language.
+        """
         reasons: list[str | None] = [None] * len(columns["words"])
         by_language = self.loaded[1]
         own = [by_language.get(lang, {}) for lang in langs] if by_language else []
@@ -397,7 +409,10 @@ class GopherQuality(ListRule):
         } | ({LANG_SCORE: page.lang_score} if self.thresholds else {})
 
     def limits(self, page: Page | None = None) -> Limits:
-        """Return the limits on quality columns."""
+        """Return the limits on quality columns.
+
+        Limits on stop words and word length ignore pages without these values.
+        """
         allowed: dict[str, tuple[float | None, float | None]] = {}
         own = self.loaded[1].get(page.lang, {}) if page else {}
         for _, column, *limits in self.each_limit():

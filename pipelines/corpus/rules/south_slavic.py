@@ -49,7 +49,7 @@ def cues() -> tuple[Cue, ...]:
 def probabilities(text: str) -> dict[str, float]:
     """Return the probability of each of LANGUAGES, for a text known to be in one of them.
 
-    All languages start equal.
+    All languages start equal; each hit of a cue multiplies the odds of languages that use it.
     """
     lowered = text.lower()
     points: dict[str, float] = dict.fromkeys(LANGUAGES, 0.0)

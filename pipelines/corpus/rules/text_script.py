@@ -56,6 +56,9 @@ def find_writing_system(text: str) -> str:
 
 
 def measure_script_share(counts: dict[str, int], language: Language) -> float:
-    """Return the share of a text's letters that are in a language's script."""
+    """Return the share of a text's letters that are in a language's script.
+
+    Japanese has three scripts, Korean has two, and all of them count.
+    """
     expected = _COMPOUND.get(language.script, (language.script,))
     return sum(counts.get(script, 0) for script in expected) / max(1, sum(counts.values()))

@@ -162,7 +162,10 @@ class Words:
         return SpanHashes.over(self.hashes)
 
     def units(self, words: int) -> np.ndarray:
-        """Return the number of units that `words` words have on each page: int64 [pages]."""
+        """Return the number of units that `words` words have on each page: int64 [pages].
+
+        A unit is a word. In scripts without spaces it is a letter, so a word has several units.
+        """
         return np.maximum(1, np.rint(words * self.letters_per_word)).astype(np.int64)
 
     def ngrams(
