@@ -31,7 +31,7 @@ from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.outputs import read_manifest, write_atomically
 from mswitch.pipelines.progress import Progress, say
 
-#: Language that already has limits.
+#: Language that already has limits. From these limits, the limits of other languages are derived.
 ENGLISH = "en"
 #: Maximum number of documents of a language to read, shard by shard.
 MOST_DOCUMENTS = 50_000
@@ -231,8 +231,8 @@ def fit_weights(sizes: np.ndarray, dropped: np.ndarray, most: int) -> list[tuple
     """
     kinds, place = np.unique(sizes, return_inverse=True)
     counts, lost = (np.bincount(place, weights=of) for of in (None, dropped))
-    # The array of a group has the smallest of its sizes, the number of documents and the number of
-    # dropped documents.
+    # A group joins consecutive cluster sizes. The array of a group has the smallest of these sizes,
+    # the number of documents and the number of dropped documents.
     groups: list[np.ndarray] = []
     for row in zip(kinds, counts, lost, strict=True):
         if groups and groups[-1][1] < _FEWEST_OF_SIZE:
@@ -316,6 +316,7 @@ def _measure_word_shares(texts: Sequence[str], locale: str) -> dict[str, float]:
 
 
 def _is_word(text: str) -> bool:
+    """Return whether a text is a word: it has a letter, no number and no hidden character."""
     hidden = any(unicodedata.category(char) == "Cf" and char not in _JOINERS for char in text)
     return any(map(str.isalpha, text)) and not any(map(str.isnumeric, text)) and not hidden
 
@@ -432,6 +433,7 @@ def _count(reasons: Sequence[str | None]) -> dict[str, Any]:
 
 
 def _say_what_keeps_limits(languages: Mapping[str, Any], min_documents: int) -> None:
+    """Warn about languages that keep the general limits, and say how to change that."""
     kept = {
         lang: f"{1 - row['after']['dropped']:.0%} of {row['documents']:,}"
         for lang, row in sorted(languages.items(), key=lambda item: -item[1]["documents"])
@@ -458,6 +460,7 @@ def _say_what_keeps_limits(languages: Mapping[str, Any], min_documents: int) -> 
 def _sample(
     corpus: str | Path, reasons: Mapping[str, Sequence[Sequence[str | None]]], most: int
 ) -> dict[str, Any]:
+    """Count, by language and reason, the documents newly dropped or kept; add samples."""
     news: dict[str, Any] = {}
     wanted: dict[str, dict[int, dict[str, str]]] = collections.defaultdict(dict)
     for lang, (before, after) in reasons.items():

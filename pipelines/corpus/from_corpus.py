@@ -39,6 +39,7 @@ from mswitch.pipelines.records import Page
 #: Settings that decide what a build reads from a crawl.
 _READING = ("field", "drop_metadata_lines", "html_main_content", "max_record_bytes")
 
+#: Maximum characters of a value to show.
 _MOST_SHOWN = 60
 
 #: Names of changed settings, by rule.
@@ -179,6 +180,7 @@ def _find_changes(
 def _find_obstacle(
     step: Step, was: Mapping[str, Any], base: Base
 ) -> tuple[str, Mapping[str, Any]] | None:
+    """Return why a changed step cannot be applied to stored documents, and its old settings."""
     recipe, manifest = base.recipe, base.manifest
     if not isinstance(step, Rule) or step.defines("response_reason"):
         return "it runs only when a crawl is read", was
@@ -282,6 +284,7 @@ def _read_page(row: dict[str, Any]) -> Page:
 def _judge(
     pages: Sequence[Page], recipe: Recipe, changed: Changed, ledger: Ledger
 ) -> Sequence[Page]:
+    """Return the documents that stay; count dropped documents in the ledger."""
     pages = list(_filter_urls(pages, recipe, changed, ledger))
     ledger.keep(READ, len(pages))
     for step in (*recipe.rules, *recipe.dedup, *recipe.finish):
@@ -296,6 +299,7 @@ def _judge(
 def _filter_urls(
     pages: Sequence[Page], recipe: Recipe, changed: Changed, ledger: Ledger
 ) -> Iterator[Page]:
+    """Yield the documents whose URL passes all changed rules."""
     rules = [s for s in recipe.ingest if isinstance(s, Rule) and s.name in changed]
     rules = [rule for rule in rules if rule.defines("url_reason")]
     for page in pages:

@@ -24,12 +24,13 @@ UNSAMPLED = ("not_a_page", REMOVED)
 #: Reason of pages that the recipe drops because a rule raised an exception. The page's note `ERROR`
 #: has the exception. Samples contain this note instead of the text.
 RULE_ERROR, ERROR = "rule_error", "_error"
-#: Maximum number of places to keep per reason.
+#: Maximum number of places to keep per reason. At a place, a file's reader dropped a record.
 MOST_PLACES = 1000
 
 # Control and direction characters that a terminal or editor would obey.
 _UNSAFE = re.compile("[\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff]")
 
+#: Fields of a rejection that a sample contains.
 _SAMPLED = ("stage", "reason", "source", "url", "detail", "lang")
 _NO_BOUND = "g"  # sorts after every hexadecimal number
 
@@ -112,7 +113,8 @@ class Ledger:
         if rejected.stage == READ and len(self.places[reason]) < MOST_PLACES:
             self.places[reason].append(int(rejected.source.rpartition("@")[2]))
         digest = fingerprint(rejected.source).hex()
-        # Messages of records that are no samples are never computed.
+        # Samples are the records with the smallest hashes. Messages of other records are never
+        # computed.
         if digest < self._bounds.get(reason, _NO_BOUND):
             explained = rejected.explained()
             fields = {name: getattr(explained, name) for name in _SAMPLED}

@@ -77,6 +77,7 @@ def plan_shards(
     for lang, index in sorted(languages.items()):
         totals = index.totals
         lacking = config.min_validation_documents - totals["validation"][0] - existing.get(lang, 0)
+        # Leave at least one document for training.
         moved = index.smallest[: max(0, min(lacking, totals["train"][0] - 1))]
         moved_total = [len(moved), sum(row[1] for row in moved), sum(row[2] for row in moved)]
         ids, pieces = tuple(row[0] for row in moved), tuple(index.pieces)
@@ -166,6 +167,7 @@ def _sort_groups(batches: Sequence[pa.RecordBatch], size: int) -> Iterator[pa.Ta
 def _gather(
     group: int, pieces: Iterable[Sequence[int]], spec: ShardSpec, job: Job
 ) -> Iterator[pa.RecordBatch]:
+    """Yield the documents from a group's run that belong to an output shard."""
     with open_run(group, job.work) as run:
         for rows in cut_run(run, pieces):
             if len(chosen := Places(rows, spec.moved, job.config).select(spec)):
@@ -202,6 +204,7 @@ class Places:
         """Return the positions of the documents that belong to a shard."""
         chosen = self._validation == (spec.split == "validation")
         if spec.count > 1:
+            # Parts of the id space are equal.
             edges = [((i << 64) + spec.count - 1) // spec.count for i in range(1, spec.count)]
             part = np.searchsorted(np.array(edges, np.uint64), self._halves[:, 0], side="right")
             chosen &= part == spec.index

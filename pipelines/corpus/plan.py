@@ -177,6 +177,7 @@ def plan_build(
 
 
 def _scale(counts: Any, scale: float) -> Any:
+    """Multiply all numbers in nested mappings by `scale`; round up."""
     if isinstance(counts, Mapping):
         return {name: _scale(count, scale) for name, count in counts.items()}
     return math.ceil(counts * scale)
@@ -188,6 +189,7 @@ def _estimate_shuffles(
     """Return the maximum number of bytes that each shuffle moves, and its number of buckets."""
     moved, buckets = {}, {}
     for step in recipe.dedups:
+        # The number of buckets depends on the maximum number of deduplication keys, as in `phases`.
         rows = step.candidates(total["pages"], total["lines"])
         moved[step.name] = total["moved"][step.name]
         buckets[step.name] = 1 << choose_shared_bits(rows * step.width * 8, config.bucket_bytes)
@@ -205,7 +207,10 @@ def _count_requests(
     config: CorpusConfig,
     recipe: Recipe,
 ) -> dict[str, tuple[int, int, int]]:
-    """Return each phase's numbers of tasks, of write requests and of read requests to a bucket."""
+    """Return each phase's numbers of tasks, of write requests and of read requests to a bucket.
+
+    In a large corpus, most requests are for the part of a group of files in a bucket of keys.
+    """
     pages, lines = ([math.ceil(sample[name] * n) for n in scales] for name in ("pages", "lines"))
     pairs = list(zip(pages, lines, strict=True))
     keys = [max(step.candidates(*pair) for step in recipe.dedups) for pair in pairs]

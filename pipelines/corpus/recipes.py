@@ -80,7 +80,8 @@ MC4 = Recipe(
     ],
 )
 
-#: `MC4`, but languages are identified first, from whole pages.
+#: `MC4`, but languages are identified first, from whole pages. Unwanted languages are dropped
+#: before any shuffle. The pages of a language do not depend on other languages.
 MC4_BY_LANGUAGE = Recipe(
     "mc4",
     ingest=[*MC4.ingest, MC4.finish[0]],

@@ -21,6 +21,7 @@ from mswitch.pipelines.file_tasks import Tasks
 from mswitch.pipelines.outputs import config_hash
 
 #: Minimum number of groups to form from the input shards, so that workers can share the groups.
+#: Fewer shards form fewer groups.
 _LEAST_GROUPS = 64
 
 

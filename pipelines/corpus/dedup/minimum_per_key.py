@@ -54,6 +54,7 @@ class MinimumPerKey(Exchange):
             return {"rows": write_keys(path, candidates(), rows, self.bits)}
 
     def _candidates(self, group: Group, come: np.ndarray) -> Iterator[np.ndarray]:
+        """Yield keys with their ranks, and the position of the key's page or line in the group."""
         page = place = 0
         for table in self.read_tables(group, self.step.reads):
             come_in_table = come[page : page + len(table)]
@@ -103,6 +104,7 @@ class MinimumPerKey(Exchange):
         return np.split(self.selected(group, group.lines), np.cumsum(lines)[:-1])
 
     def count_shuffled_bytes(self, known_keys: int) -> int:
-        # The number of buckets does not change the sum of bytes.
+        # Each key goes to a bucket, with its ranks. One bit per page or line comes back. The number
+        # of buckets does not change the sum of bytes.
         rows = self.notes("keys", "rows", len(self.groups))
         return (rows + known_keys) * self.step.width * 8 + math.ceil(rows / 8)

@@ -31,7 +31,8 @@ from mswitch.pipelines.languages import UNDETERMINED, languages
 
 #: Number of tasks that share the languages.
 _PARTS = 16
-#: Number of numbers for languages that are not in `mswitch.pipelines.languages`.
+#: Number of numbers for languages that are not in `mswitch.pipelines.languages`. A hash of the
+#: language chooses one of them.
 _OTHERS = 16
 
 
@@ -69,6 +70,7 @@ class NearDuplicates(Stars):
         return {"rows": write_keys(self.file("keys", number, "keys"), ordered, rows, self.bits)}
 
     def _candidates(self, group: Group, come: np.ndarray) -> Iterator[np.ndarray]:
+        """Yield band keys of a group of shards with page numbers, one table of pages at a time."""
         start = 0
         for table in self.read_tables(group, ["lang", "band_keys", "marked_by"]):
             marked = table["marked_by"].to_numpy()
@@ -125,7 +127,8 @@ class NearDuplicates(Stars):
             self.ranks(int(groups[start]))[places[start:stop]]
             for start, stop in itertools.pairwise(bounds)
         ]
-        # Ranks of 0 are the smallest, so a cluster with page 0 keeps no other page.
+        # Page 0 stands for the existing corpus. Ranks of 0 are the smallest, so a cluster with page
+        # 0 keeps no other page.
         zeros = np.zeros((1, ranks[0].shape[1]), np.uint64)
         clusters = cluster(edges, np.append(np.uint64(0), pages), np.concatenate([zeros, *ranks]))
         sizes = np.where(clusters.represents, clusters.sizes, 0)[-len(pages) :]

@@ -24,7 +24,8 @@ from mswitch.pipelines.corpus.dedup.key_files import (
 )
 from mswitch.pipelines.file_tasks import Tasks
 
-#: Maximum number of near-duplicate pairs of a language that one worker holds in memory.
+#: Maximum number of near-duplicate pairs of a language that one worker holds in memory. If there
+#: are more pairs, this module clusters the pages of the language.
 LARGE_PAIRS = 10_000_000
 #: Number of steps (small-star or large-star) that many workers share. The first step and the last
 #: step are small-star steps. One worker does any later steps.
@@ -36,8 +37,8 @@ _PART_BYTES, _MOST_PART_BITS = 16 << 20, 8
 #: the place in the group.
 LANGUAGE_BITS, GROUP_BITS, PAGE_BITS = 10, 24, 30
 PLACE = np.uint64((1 << PAGE_BITS) - 1)
-#: Multiplication by `_SPREAD`, modulo 2**64, spreads page numbers over the key space. Page 0
-#: remains the smallest page.
+#: Multiplication by `_SPREAD`, modulo 2**64, spreads page numbers over the key space.
+#: Multiplication by `_BACK` reverses this. Page 0 remains the smallest page.
 _SPREAD = np.uint64(0x9E3779B97F4A7C15)
 _BACK = np.uint64(pow(int(_SPREAD), -1, 1 << 64))
 
@@ -146,11 +147,13 @@ class Stars(Exchange):
         return {"changed": changed}
 
     def _read_edges(self, step: int, part: int) -> Iterator[np.ndarray]:
+        """Yield the near-duplicate graph's edges that a step wrote for a part of the pages."""
         title, files = (f"stars{step}", self._parts) if step >= 0 else ("edges", 1 << self.bits)
         for number in range(files):
             yield read_keys(self.file(title, number, "keys"), 2, self._part_bits, part)
 
     def _least(self, step: int, part: int) -> tuple[np.ndarray, int]:
+        """Return the smallest neighbour of each page in a part of the graph, and the edge count."""
         parts, rows = [np.zeros((0, 2), np.uint64)], 0
         for edges in self._read_edges(step, part):
             parts.append(_find_least_neighbours(edges))

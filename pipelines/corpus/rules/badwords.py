@@ -42,6 +42,7 @@ _ALLOWED: dict[Mc4Release, dict[str, frozenset[str]]] = {
     "3.0.1": {},
     "3.1.0": {"ja": frozenset(["sm", "グロ", "女の子"]), "zh": frozenset(["性"])},
 }
+# Files in a clone of LDNOOBW's repository that are not lists.
 _NO_LISTS = re.compile(r"\..*|(README|LICENSE|USERS)(\..*)?")
 
 MAX_LIST_BYTES = 1 << 20
@@ -230,6 +231,7 @@ def compile_word_pattern(words: set[str], flanked: bool) -> re.Pattern[str]:
 
 
 def _make_branches(node: dict[str, Any]) -> str:
+    """Return a pattern for all continuations of a trie's node."""
     follow = [
         re.escape(character) + _make_branches(child)
         for character, child in sorted(node.items())

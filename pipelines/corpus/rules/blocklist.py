@@ -149,6 +149,7 @@ def canonical_host(host: str) -> str:
 
 
 def _make_exact_key(host: str, path: str, query: str) -> str:
+    """Return the key of a URL with a query; unlike other keys, it begins with a question mark."""
     return f"?{host}/{path.strip('/')}?{query}".lower()
 
 
@@ -165,6 +166,10 @@ def list_hosts(url: str) -> list[str]:
 
 
 def _make_blocking_keys(url: str) -> list[str]:
+    """Return the key of every entry that would block `url`.
+
+    They are the host and its parents, prefixes of the path, and the URL with its query.
+    """
     if not (hosts := list_hosts(url)):
         return []
     host, parts = hosts[0], urllib.parse.urlsplit(url)

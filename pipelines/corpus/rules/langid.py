@@ -54,6 +54,7 @@ MIN_BYTES = 100
 #: (`sample`). South Slavic cues are rare, so they are searched in the first 3 * MAX_CHARACTERS
 #: characters.
 MAX_CHARACTERS = 3_000
+#: Lowest accepted share of a text's letters that are in the script of the text's language.
 MIN_SCRIPT_SHARE = 0.5
 #: Lowest accepted share of a language's usual CLD2 points. Related languages without a label reach
 #: 0.3 to 0.6; text in the language reaches 0.75 and more. The value leaves room for pages that are
@@ -208,6 +209,7 @@ class TwoIdentifiers:
         CLD3 takes five times as long as CLD2, so it is asked only if CLD2 leaves a doubt.
         """
         group = cld2.lang in south_slavic.LANGUAGES
+        # CLD2 decides alone if its guess is reliable, covers nearly all text and has enough points.
         whole = cld2.reliable and cld2.share * 100 >= MIN_CLD2_PERCENT
         alone = whole and self._has_points(cld2)
         if alone and not group and cld2.points >= ROMANISED_POINTS:
@@ -225,6 +227,7 @@ class TwoIdentifiers:
         return cld3 if reason == "identifiers_disagree" else cld2, cld3, reason
 
     def _doubt(self, cld3: Guess, cld2: Guess) -> Reason:
+        """Return why the guesses of CLD2 and CLD3 do not determine the language, or ""."""
         if not cld3.lang:
             return "low_confidence" if cld2.lang else "no_guess"
         if cld3.lang != cld2.lang:
@@ -247,6 +250,10 @@ class TwoIdentifiers:
         return "" if guess.lang in self._policies else "other_language"
 
     def _score(self, guess: Guess) -> float:
+        """Return CLD2's points of the text, divided by its usual points for text in the language.
+
+        Without points, return the guess's share of the text.
+        """
         policy = self._policies.get(guess.lang)
         if guess.points and policy and policy.cld2_points:
             return min(1.0, guess.points / policy.cld2_points)
@@ -258,6 +265,7 @@ class TwoIdentifiers:
         return guess.points >= MIN_POINTS_SHARE * usual
 
     def _by_cues(self, cld3: Guess, cld2: Guess, text: str) -> Guess:
+        """Choose Croatian, Bosnian or Serbian (Latin) by cues; guesses have a small weight."""
         odds = south_slavic.probabilities(text[: 3 * MAX_CHARACTERS])
         for guess in (cld3, cld2):
             if guess.lang in odds:

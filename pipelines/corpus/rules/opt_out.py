@@ -11,6 +11,7 @@ from typing import ClassVar
 from mswitch.pipelines.corpus.rules.base import Rule
 from mswitch.pipelines.errors import UserError
 
+#: Names of the opt-out signals of publishers.
 SIGNALS = ("tdm_reservation", "noai", "train_ai", "noimageai", "noindex")
 
 #: A meta tag ends at the next ">" outside quotes, or at the next "<" even within quotes.
@@ -95,6 +96,7 @@ def find_opt_outs(
     words = ("robots", "tdm-reservation", *robots)
     for (tag,) in map(re.Match.groups, _META.finditer(html)):
         lowered = tag.lower()
+        # Skip meta tags that cannot contain an opt-out, such as descriptions and character sets.
         if not any(word in lowered for word in words):
             continue
         attributes = {
