@@ -23,9 +23,6 @@ _FREE = frozenset(
         "while",
     )
 )
-_COLLECTIVES = frozenset(
-    ("all-gather", "all-reduce", "all-to-all", "collective-permute", "reduce-scatter")
-)
 
 
 def count_bytes(module: Module, computation: Computation, instruction: Instruction) -> int:
@@ -101,7 +98,7 @@ def _count_bytes_read(module: Module, inside: Computation, value: Instruction) -
             total += user.bytes
         elif user.opcode == "dynamic-update-slice" and user.operands[0] == value.name:
             continue  # an update in place does not read its array
-        elif user.opcode == "tuple" or (user.opcode in _COLLECTIVES and not user.is_root):
+        elif user.opcode == "tuple" or (_is_collective(user) and not user.is_root):
             continue  # passed on in place
         elif user.opcode == "bitcast":
             total += _count_bytes_read(module, inside, user)
@@ -117,6 +114,10 @@ def _count_bytes_read(module: Module, inside: Computation, value: Instruction) -
     return min(total, value.bytes)
 
 
+def _is_collective(instruction: Instruction) -> bool:
+    return "channel_id=" in instruction.attributes
+
+
 def _count_bytes_written(module: Module, inside: Computation, root: Instruction) -> int:
     """Count the bytes that a fused computation writes.
 
@@ -128,7 +129,7 @@ def _count_bytes_written(module: Module, inside: Computation, root: Instruction)
         return sum(
             _count_bytes_written(module, inside, result)
             for result in results
-            if result.opcode != "parameter" and result.opcode not in _COLLECTIVES
+            if result.opcode != "parameter" and not _is_collective(result)
         )
     if root.opcode == "bitcast":
         return _count_bytes_written(module, inside, inside[root.operands[0]])
