@@ -301,8 +301,10 @@ def _make_object(properties: dict[str, Any]) -> dict[str, Any]:
 def _draw_tabs(name: str, text: str, definition: str) -> dict[str, Any]:
     closed = {"type": "object", "title": "Defaults", "properties": {}}
     opened = {"$ref": f"#/definitions/{definition}"}
-    # Without the outer `$ref`, the form would show a field's error in every tab.
-    return {**_describe_field(name, text), **opened, "anyOf": [closed, opened]}
+    # `then` makes the server check fields and name the wrong one. With an outer `$ref` in its place
+    # the form would open the group at once, and send its defaults.
+    tabs = {"anyOf": [closed, opened], "if": True, "then": opened}
+    return {**_describe_field(name, text), **tabs}
 
 
 def _draw_field(name: str, leaf: Leaf, *, default: bool) -> dict[str, Any]:

@@ -59,9 +59,11 @@ def check(form: Any, **values: Any) -> None:
 def fields(schema: dict[str, Any], form: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """Yield each field that a form draws, those of opened groups too."""
     for field in form["properties"].values():
-        if "$ref" in field:
+        if "then" in field:
+            # With fields or a reference of its own, a group would be open at first.
             assert field["anyOf"][0]["properties"] == {}
-            yield from fields(schema, schema["definitions"][field["$ref"].split("/")[-1]])
+            assert not field.keys() & {"$ref", "properties", "default"}
+            yield from fields(schema, schema["definitions"][field["then"]["$ref"].split("/")[-1]])
         else:
             yield field
 

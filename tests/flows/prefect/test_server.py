@@ -12,6 +12,7 @@ from typing import Any
 import httpx
 import pytest
 import task_files
+from browser import opened_chromium
 from operators_server import ENDS, Served, engines, processes, served, until, with_examples
 from prefect.client.schemas.objects import StateType
 from processes import end, start_mswitch
@@ -67,6 +68,37 @@ def names_with(server: Served, tag: str) -> set[str]:
 )
 def test_the_api_refuses_what_the_command_refuses(server, deployment, parameters, message):
     assert message in server.refusal(deployment, **parameters)
+
+
+def test_a_form_in_a_browser_opens_a_group_on_request_and_names_a_wrong_field(server, tmp_path):
+    """Prefect's own scripts decide from the schema whether a group is open at first."""
+    [deployment] = [
+        one for one in server.client.read_deployments() if one.name == "pretrain-pair-sample"
+    ]
+    form = f"{server.api.removesuffix('/api')}/deployments/deployment/{deployment.id}/run"
+    click = "[...document.querySelectorAll('button')].find(b => b.innerText == {}).click()"
+    batch = "[...document.querySelectorAll('label')].find(l => l.innerText.match('Batch size'))"
+    with opened_chromium(tmp_path) as browser:
+
+        def shows(*texts: str) -> bool:
+            shown = browser.run("return document.body.innerText")
+            return all(text in shown for text in texts)
+
+        browser.open(form)
+        until(lambda: shows("Training", "Evaluation", "Report"), 60, lambda: server.log)
+        assert not shows("Warmup steps")
+        browser.run(click.format("'Change'"))
+        until(lambda: shows("Warmup steps"), 20, lambda: server.log)
+        browser.run(
+            f"""
+            let around = {batch};
+            while (!around.querySelector('input')) around = around.parentElement;
+            around.querySelector('input').focus(); around.querySelector('input').select();
+            """
+        )
+        browser.press("0")
+        browser.run(click.format("'Submit'"))
+        until(lambda: shows("'training.batch_size'", "minimum of 1"), 20, lambda: server.log)
 
 
 def test_a_worker_hears_sigterm_though_a_shell_has_it_ignore_sigint(server):
