@@ -31,7 +31,7 @@ from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.outputs import read_manifest, write_atomically
 from mswitch.pipelines.progress import Progress, say
 
-#: Language that already has limits. From these limits, the limits of other languages are derived.
+#: Language from whose limits the limits of other languages are derived.
 ENGLISH = "en"
 #: Maximum number of documents of a language to read, shard by shard.
 MOST_DOCUMENTS = 50_000
@@ -55,7 +55,7 @@ _UNSPACED_SHARE = 0.5
 #: Format characters that are part of words, as in Persian and Hindi.
 _JOINERS = "\u200c\u200d"
 #: Join neighbouring cluster sizes until they have this many documents. In fewer documents, the
-#: share that is dropped may be due to chance.
+#: dropped share may be due to chance.
 _FEWEST_OF_SIZE = 100
 #: Value of chi squared (one degree of freedom) that one in 1,000 tests exceeds by chance. There is
 #: a test for each cluster size.
@@ -231,8 +231,8 @@ def fit_weights(sizes: np.ndarray, dropped: np.ndarray, most: int) -> list[tuple
     """
     kinds, place = np.unique(sizes, return_inverse=True)
     counts, lost = (np.bincount(place, weights=of) for of in (None, dropped))
-    # A group joins consecutive cluster sizes. The array of a group has the smallest of these sizes,
-    # the number of documents and the number of dropped documents.
+    # The array of a group has its smallest cluster size, and its numbers of documents and of
+    # dropped documents.
     groups: list[np.ndarray] = []
     for row in zip(kinds, counts, lost, strict=True):
         if groups and groups[-1][1] < _FEWEST_OF_SIZE:
@@ -433,7 +433,6 @@ def _count(reasons: Sequence[str | None]) -> dict[str, Any]:
 
 
 def _say_what_keeps_limits(languages: Mapping[str, Any], min_documents: int) -> None:
-    """Warn about languages that keep the general limits, and say how to change that."""
     kept = {
         lang: f"{1 - row['after']['dropped']:.0%} of {row['documents']:,}"
         for lang, row in sorted(languages.items(), key=lambda item: -item[1]["documents"])

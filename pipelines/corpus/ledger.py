@@ -24,7 +24,7 @@ UNSAMPLED = ("not_a_page", REMOVED)
 #: Reason of pages that the recipe drops because a rule raised an exception. The page's note `ERROR`
 #: has the exception. Samples contain this note instead of the text.
 RULE_ERROR, ERROR = "rule_error", "_error"
-#: Maximum number of places to keep per reason. At a place, a file's reader dropped a record.
+#: Maximum number of places in `Ledger.places` per reason.
 MOST_PLACES = 1000
 
 # Control and direction characters that a terminal or editor would obey.
@@ -113,8 +113,7 @@ class Ledger:
         if rejected.stage == READ and len(self.places[reason]) < MOST_PLACES:
             self.places[reason].append(int(rejected.source.rpartition("@")[2]))
         digest = fingerprint(rejected.source).hex()
-        # Samples are the records with the smallest hashes. Messages of other records are never
-        # computed.
+        # Messages of records that do not become samples are never computed.
         if digest < self._bounds.get(reason, _NO_BOUND):
             explained = rejected.explained()
             fields = {name: getattr(explained, name) for name in _SAMPLED}

@@ -1,9 +1,4 @@
-"""The two tasks of every recipe on shards: ingest and finish. A shard is an input file.
-
-Ingest reads a file and stores the pages that pass the first rules, with their deduplication keys.
-Finish takes a group of shards, applies the choices among equal keys and the last rules, and writes
-documents.
-"""
+"""The two tasks of every recipe on shards: ingest and finish. A shard is an input file."""
 
 import collections
 from collections.abc import Iterable, Iterator, Sequence
@@ -47,7 +42,7 @@ _COMPRESSION = {"text": "zstd", "url": "zstd"}
 def ingest_shard(numbered: tuple[int, CrawlFile], job: Job) -> dict[str, Any]:
     """Read an input file, store the pages that pass the ingest rules, and count its records.
 
-    Memory: one batch of pages.
+    The pages are stored with their deduplication keys. Memory: one batch of pages.
     """
     shard, file = numbered
     recipe = job.recipe

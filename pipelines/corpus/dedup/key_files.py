@@ -59,11 +59,8 @@ def write_keys(path: str, parts: Iterable[np.ndarray], rows: int, bits: int = 0)
 def save_keys(path: Path, parts: Iterable[np.ndarray], rows: int, bits: int = 0) -> int:
     """Write keys to a local file; return its number of rows.
 
-    Args:
-        path: path of the file.
-        parts: uint64 [n, columns], sorted by key over all parts.
-        rows: approximate number of rows of all parts.
-        bits: the index has at least 2**bits ranges.
+    `parts` are uint64 [n, columns], sorted by key over all parts, and have about `rows` rows. The
+    index has at least 2**bits ranges.
     """
     bits = max(bits, choose_bits(rows, _ROWS_PER_RANGE))
     # A shift by 64 is undefined. A single range starts at 0, which does not depend on the shift.

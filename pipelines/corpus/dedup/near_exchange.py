@@ -84,7 +84,7 @@ class NearDuplicates(Stars):
                 | np.uint64((group.number + 1) << PAGE_BITS)
                 | pages.astype(np.uint64)
             )
-            # Pages that a rule marked for dropping have no keys, so take only pages without a mark.
+            # Pages that a rule marked for dropping have no keys.
             keys = unpack_column(table["band_keys"].take(pa.array(chosen)))
             yield np.column_stack([keys, np.repeat(numbers, self.step.bands)])
 
@@ -112,7 +112,7 @@ class NearDuplicates(Stars):
     def _cluster(self, lang: int) -> np.ndarray:
         """Return a language's matching pages with the sizes of their clusters: uint64 [n, 2].
 
-        A page is a key: its group's number in the upper bits, its place in the lower bits.
+        Pages are keys, as in `keys_in_groups`.
         """
         buckets = [self.file("matches", bucket, "pairs") for bucket in range(1 << self.bits)]
         edges = np.concatenate([read_keys(path, 2, LANGUAGE_BITS, lang) for path in buckets])
@@ -127,8 +127,7 @@ class NearDuplicates(Stars):
             self.ranks(int(groups[start]))[places[start:stop]]
             for start, stop in itertools.pairwise(bounds)
         ]
-        # Page 0 stands for the existing corpus. Ranks of 0 are the smallest, so a cluster with page
-        # 0 keeps no other page.
+        # Ranks of 0 are the smallest, so a cluster with page 0 (the corpus) keeps no other page.
         zeros = np.zeros((1, ranks[0].shape[1]), np.uint64)
         clusters = cluster(edges, np.append(np.uint64(0), pages), np.concatenate([zeros, *ranks]))
         sizes = np.where(clusters.represents, clusters.sizes, 0)[-len(pages) :]

@@ -233,7 +233,7 @@ class ListRule(Rule):
 
     def settings(self) -> dict[str, Any]:
         settings = super().settings()
-        # The field `saved` is a setting only in a user's rule, not in built-in rules.
+        # The field `saved` is a setting only in a user's rule.
         if type(self).__module__.startswith("mswitch."):
             settings.pop("saved", None)
         return settings

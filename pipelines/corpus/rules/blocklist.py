@@ -166,10 +166,7 @@ def list_hosts(url: str) -> list[str]:
 
 
 def _make_blocking_keys(url: str) -> list[str]:
-    """Return the key of every entry that would block `url`.
-
-    They are the host and its parents, prefixes of the path, and the URL with its query.
-    """
+    """Return the key of every entry that would block `url`."""
     if not (hosts := list_hosts(url)):
         return []
     host, parts = hosts[0], urllib.parse.urlsplit(url)

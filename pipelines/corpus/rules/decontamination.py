@@ -141,7 +141,7 @@ class EvaluationIndex:
 
     Args:
         items: the sets' items.
-        min_share: lowest share of an item's n-grams in a page that contains the item.
+        min_share: see `Decontaminate.contamination_share`.
 
     Attributes:
         items: (set, line) of each item that is long enough.

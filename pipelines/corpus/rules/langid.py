@@ -1,4 +1,4 @@
-"""Language identification by CLD2, by CLD3 if CLD2 is in doubt, and by script.
+"""Language identification by CLD2, CLD3 and script.
 
 CLD3 alone (as in mC4, `langid_mc4`) gives confident labels to languages that it does not know, and
 misses Croatian, Bosnian and Latin-script Serbian. CLD2 knows 60 more languages, and returns the
@@ -209,7 +209,6 @@ class TwoIdentifiers:
         CLD3 takes five times as long as CLD2, so it is asked only if CLD2 leaves a doubt.
         """
         group = cld2.lang in south_slavic.LANGUAGES
-        # CLD2 decides alone if its guess is reliable, covers nearly all text and has enough points.
         whole = cld2.reliable and cld2.share * 100 >= MIN_CLD2_PERCENT
         alone = whole and self._has_points(cld2)
         if alone and not group and cld2.points >= ROMANISED_POINTS:

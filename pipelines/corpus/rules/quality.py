@@ -57,11 +57,7 @@ def measure_quality(
 ) -> dict[str, np.ndarray]:
     """Measure the quality columns (`COLUMNS`) of pages.
 
-    Args:
-        words: their words.
-        langs: their languages.
-        stop_words: stop words by language.
-        locales: locales that their words were cut in, as for `words.cut`.
+    `stop_words` are by language; `locales` are the locales that `words.cut` cut the words in.
     """
     lists = [stop_words.get(lang, "") for lang in langs]
     whole = [bool(locale) for locale in locales] or [False] * len(lists)
