@@ -71,8 +71,8 @@ from mswitch.pipelines.runners import RunnerName, use_runner, worker_processes
 __all__ = ["CorpusConfig", "build_corpus"]
 
 STAGE = "corpus"
-#: Columns of `rejected/records.parquet`. `records` counts dropped records. `offsets` locates the
-#: first of these records (in Parquet, by number of the row).
+#: Columns of `rejected/records.parquet`. `records` counts dropped records; `offsets` locates the
+#: first ones (in Parquet, by row number).
 _DROPPED = pa.schema(
     [
         pa.field("file", pa.string(), nullable=False),
@@ -106,13 +106,13 @@ def build_corpus(
         badwords: a directory of bad-word lists in LDNOOBW's layout, or its URL; None filters
             none.
         runner: where tasks run. Every worker must see `out` and the input, by URL or on a file
-            system that is mounted at the same path.
+            system mounted at the same path.
         beam_options: options for Beam itself.
         append: add the input to the finished corpus at `out`; see
             `mswitch.pipelines.corpus.append`.
         source_corpus: a finished corpus instead of `inputs`; see
             `mswitch.pipelines.corpus.from_corpus`.
-        cost: limit of what the build may cost on Dataflow.
+        cost: limit of the build's cost on Dataflow.
 
     Returns:
         A summary: stage, out, reused, documents, languages, bytes, records, dropped;

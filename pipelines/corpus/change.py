@@ -197,7 +197,7 @@ def finish_decided(base: Base) -> bool:
 def _is_complete(base: Base, staging: str, manifest: Mapping[str, Any]) -> bool:
     """Return whether all files of the changed corpus exist, in the corpus or in staging.
 
-    Files that were moved are lost if the corpus was restored from a copy later.
+    Moved files are lost if the corpus was restored from a copy later.
     """
     files = storage.file_sizes(base.directory)
     if not storage.is_remote(staging):

@@ -85,16 +85,15 @@ def fit_thresholds(
     """Write limits by language to a CSV for `GopherQuality.thresholds`, and optionally other CSVs.
 
     Limits on repetition are fitted on `corpus`, a crawl; limits on lengths of words and lines, and
-    on ends of lines, on `reference`. Languages with fewer than `min_documents` keep the limits for
-    all languages.
+    on ends of lines, on `reference`.
 
     Args:
-        corpus: a corpus that was built with `quality.drop=false`.
+        corpus: a corpus built with `quality.drop=false`.
         out: path or URL of the CSV.
         reference: another such corpus, of good text such as an encyclopedia; default: `corpus`.
-        min_documents: fewest documents of a language, in each corpus.
-        stop_words: another CSV, for `GopherQuality.stop_words`: the most frequent words of
-            `reference` by language (`fit_stop_words`).
+        min_documents: fewest documents of a language, in each corpus; languages with fewer keep the
+            limits for all.
+        stop_words: another CSV, for `GopherQuality.stop_words` (`fit_stop_words` of `reference`).
         weights: another CSV: how often to train on documents, by language and size of their cluster
             of near-duplicates (`fit_weights`), under the new limits.
         max_weight: the largest weight.
@@ -103,8 +102,8 @@ def fit_thresholds(
 
     Returns:
         stage, changes to the rule's settings, and languages. Each language has its documents,
-        whether it has its own limits, and the share that is dropped, by reason, under the limits
-        for all (`before`) and its own (`after`). With samples, also what each reason
+        whether it has its own limits, and the dropped share, by reason, under the limits for all
+        (`before`) and its own (`after`). With samples, also what each reason
         `newly_dropped` and `newly_kept`.
     """
     if weights:
@@ -215,11 +214,11 @@ def _format_csv(rows: Iterable[Sequence[Any]]) -> str:
 def fit_weights(sizes: np.ndarray, dropped: np.ndarray, most: int) -> list[tuple[int, int]]:
     """Return weights of a language's documents by the size of their cluster.
 
-    The weight of a cluster size depends on the share of its documents that the filter drops. The
-    weight is 1 if this share is at least the share in the whole language. The weight is `most` if
-    no document is dropped, and proportional between. Neighbouring sizes form one group if a test
-    sees no difference between their shares. (Penedo et al. 2025, section 4.5, give `most` to the
-    size with the smallest share, however small the difference.)
+    The weight of a cluster size depends on the share of its documents that the filter drops: it is
+    1 if this share is at least the share in the whole language, `most` if no document is dropped,
+    and proportional between. Neighbouring sizes form one group if a test sees no difference between
+    their shares. (Penedo et al. 2025, section 4.5, give `most` to the size with the smallest share,
+    however small the difference.)
 
     Args:
         sizes: pages in the cluster of each document, [documents].
@@ -296,8 +295,8 @@ def fit_stop_words(
 def _measure_word_shares(texts: Sequence[str], locale: str) -> dict[str, float]:
     """Return, for each frequent word, its share of a document's words on average.
 
-    Return nothing for scripts without spaces if there is no `locale` to segment them in: rules
-    count letters there, and words are unknown.
+    Return nothing for scripts without spaces if there is no `locale` to segment them in, because
+    rules count letters there.
     """
     shares: collections.Counter[str] = collections.Counter()
     for start, stop in chunks(texts):
@@ -316,7 +315,6 @@ def _measure_word_shares(texts: Sequence[str], locale: str) -> dict[str, float]:
 
 
 def _is_word(text: str) -> bool:
-    """Return whether a text is a word: it has a letter, no number and no hidden character."""
     hidden = any(unicodedata.category(char) == "Cf" and char not in _JOINERS for char in text)
     return any(map(str.isalpha, text)) and not any(map(str.isnumeric, text)) and not hidden
 
@@ -335,11 +333,9 @@ def _read_texts(corpus: str | Path, min_documents: int) -> Iterator[tuple[str, l
 def read_columns(
     corpus: str | Path, more: Sequence[str] = ()
 ) -> tuple[GopherQuality, dict[str, Columns]]:
-    """Return the limits that a corpus was built with, and its quality columns by language.
+    """Return the limits that a corpus (path or URL) was built with, and its columns by language.
 
-    Args:
-        corpus: path or URL.
-        more: names of further columns.
+    The columns are the quality columns, and those named in `more`.
     """
     settings = read_manifest(corpus, "corpus")["config"]
     own = settings.get("steps", {}).get("quality", {})

@@ -83,7 +83,7 @@ class BuildFromCorpus(Build):
 
     def make_key_tasks(self) -> list[Tasks]:
         """Copy all keys, even of dropped documents, so that later crawls add no duplicates."""
-        # Choose file names that no addition will use.
+        # No addition will use these file names.
         entries = [
             (entry, f"fingerprints/from-{number:05d}-{entry['kind']}.keys")
             for number, entry in enumerate(self.source.manifest["fingerprints"])

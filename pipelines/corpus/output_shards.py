@@ -167,7 +167,6 @@ def _sort_groups(batches: Sequence[pa.RecordBatch], size: int) -> Iterator[pa.Ta
 def _gather(
     group: int, pieces: Iterable[Sequence[int]], spec: ShardSpec, job: Job
 ) -> Iterator[pa.RecordBatch]:
-    """Yield the documents from a group's run that belong to an output shard."""
     with open_run(group, job.work) as run:
         for rows in cut_run(run, pieces):
             if len(chosen := Places(rows, spec.moved, job.config).select(spec)):

@@ -36,8 +36,8 @@ from mswitch.pipelines.languages import languages
 from mswitch.pipelines.local_pool import call_each, local_pool, start_server
 from mswitch.pipelines.progress import say
 
-#: If the first build of the sample takes less time, the build is repeated, because the first build
-#: also loads models and tables.
+#: If the first build of the sample takes less time, it is repeated, because the first build also
+#: loads models and tables.
 _WARM_SECS = 5.0
 
 
@@ -189,7 +189,7 @@ def _estimate_shuffles(
     """Return the maximum number of bytes that each shuffle moves, and its number of buckets."""
     moved, buckets = {}, {}
     for step in recipe.dedups:
-        # The number of buckets depends on the maximum number of deduplication keys, as in `phases`.
+        # The number of buckets depends on the maximum number of keys, as in `phases`.
         rows = step.candidates(total["pages"], total["lines"])
         moved[step.name] = total["moved"][step.name]
         buckets[step.name] = 1 << choose_shared_bits(rows * step.width * 8, config.bucket_bytes)

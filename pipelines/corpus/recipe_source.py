@@ -1,4 +1,4 @@
-"""Reads recipes that users write, and brings these recipes to workers.
+"""Reads users' recipes, and brings these recipes to workers.
 
 The text of a file is sent to workers, which then only need the modules that it imports. A module is
 imported by name on each worker.

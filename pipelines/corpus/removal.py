@@ -111,8 +111,8 @@ def remove_pages(
         ids: a file of documents' ids.
         basis: reason for the removal, for the record.
         reference: reference of the request, for the record; no name and no address.
-        search: directories to search for vocabularies, examples and runs that were made from the
-            corpus before.
+        search: directories to search for vocabularies, examples and runs made from the corpus
+            before.
         dry_run: count the pages on this machine and change nothing.
         runner: where shards are read and written.
         beam_options: options for Beam itself.

@@ -102,7 +102,7 @@ class NearDuplicates(Stars):
         """For a part of the languages, write the matching pages and the sizes of their clusters.
 
         The size is 0 if another page represents the cluster. Memory: about 100 bytes per match of
-        the largest language that is not handled by `near_stars`, and the ranks of one group.
+        the largest language that `near_stars` does not handle, and the ranks of one group.
         """
         langs = sorted(set(range(part, len(_numbers()) + _OTHERS, _PARTS)) - set(self.find_large()))
         rows = np.concatenate([np.zeros((0, 2), np.uint64), *map(self._cluster, langs)])

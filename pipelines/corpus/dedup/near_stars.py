@@ -32,8 +32,7 @@ _STEPS = 17
 #: The pages are split into at most 2**`_MOST_PART_BITS` parts. `_PART_BYTES` is the target size of
 #: a part's page numbers, in bytes.
 _PART_BYTES, _MOST_PART_BITS = 16 << 20, 8
-#: A page's number has 10 bits for the language, 24 for the group's number plus 1, and 30 for
-#: the place in the group.
+#: Bits of a page's number for the language, the group's number plus 1, and the place in the group.
 LANGUAGE_BITS, GROUP_BITS, PAGE_BITS = 10, 24, 30
 PLACE = np.uint64((1 << PAGE_BITS) - 1)
 #: Multiplication by `_SPREAD`, modulo 2**64, spreads page numbers over the key space.

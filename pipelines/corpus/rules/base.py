@@ -98,10 +98,8 @@ class Step:
     def prepare(self, directory: str) -> dict[str, Any]:
         """Prepare a recipe step for the workers of a build; return new values of the step's fields.
 
-        By default, copy local files to `directory`, even if workers could read them in place.
-
-        Args:
-            directory: path or URL of a directory that all workers can read.
+        By default, copy local files to `directory` (path or URL), which all workers can read, even
+        if workers could read these files in place.
         """
         fields = {}
         for name in self.files:
@@ -239,7 +237,7 @@ class ListRule(Rule):
         return settings
 
     def load(self) -> Any:
-        """Read the lists that the user gave, such as blocklists."""
+        """Read the user's lists, such as blocklists."""
         raise NotImplementedError
 
     def prepare(self, directory: str) -> dict[str, Any]:

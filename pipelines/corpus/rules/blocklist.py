@@ -18,7 +18,7 @@ from mswitch.pipelines.corpus.rules.base import ListRule
 from mswitch.pipelines.corpus.rules.list_files import list_remote_files, open_list
 from mswitch.pipelines.errors import UserError
 
-#: File names of the lists in a directory that is laid out like the University of Toulouse's lists.
+#: File names in a directory laid out like the University of Toulouse's lists.
 _DOMAINS, _URLS = "domains", "urls"
 _SCHEME = re.compile(r"^https?://")
 

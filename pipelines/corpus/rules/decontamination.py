@@ -172,7 +172,7 @@ class EvaluationIndex:
         }
 
     def __len__(self) -> int:
-        """Return the number of items that are long enough to be checked."""
+        """Return the number of items long enough to be checked."""
         return len(self.items)
 
     def check(self, texts: Sequence[str]) -> list[Contamination]:

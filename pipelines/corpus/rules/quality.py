@@ -32,10 +32,9 @@ from mswitch.pipelines.records import Page, list_columns
 TOP_NGRAMS = (2, 3, 4)
 DUPLICATE_NGRAMS = (5, 6, 7, 8, 9, 10)
 
-#: Types of the quality columns; columns.csv has their meanings. All shares are between 0 and 1. If
-#: a page is mostly in a script without spaces, its word count is its letters divided by the letters
-#: per word. Pages have no blank lines, so lines are paragraphs. N-gram shares count only characters
-#: of words. N-grams in `top_` columns occur at least twice.
+#: Types of the quality columns; columns.csv has their meanings. All shares are between 0 and 1.
+#: Pages have no blank lines, so lines are paragraphs. N-gram shares count only characters of words.
+#: N-grams in `top_` columns occur at least twice.
 COLUMNS: Mapping[str, type] = {
     column.removeprefix("q_"): np.dtype(kind).type
     for column, kind in list_columns("quality").items()
@@ -183,7 +182,7 @@ def _measure_ngrams(words: Words) -> dict[str, np.ndarray]:
 #: Column with the score of a page's language; a file of limits may limit this score too.
 LANG_SCORE = "lang_score"
 CORPUS_COLUMNS = {f"q_{name}": name for name in COLUMNS}
-#: Values that mean "not measured"; limits ignore them.
+#: Values that mean "not measured".
 _UNKNOWN = {"mean_word_length": 0, "stop_words": -1}
 
 
@@ -423,8 +422,7 @@ class GopherQuality(ListRule):
 def read_thresholds(path: str) -> ByLanguage:
     """Read limits by language and column; an empty cell means no limit.
 
-    Args:
-        path: path or URL of a CSV with lang, column, least and most.
+    The file (path or URL) is a CSV with lang, column, least and most.
     """
     limits: ByLanguage = {}
 

@@ -1,10 +1,10 @@
 """Distinguishes Croatian, Bosnian and Serbian in Latin letters by spelling and words.
 
 Identifiers by character n-grams confuse them (CLD3 calls Latin-script Serbian Bosnian). Grammars
-name the differences: the reflex of old *yat* (ekavian `vreme`, `mesto` in Serbian; ijekavian
-`vrijeme`, `mjesto` in the others), pronouns (`tko` or `ko`, `šta`), the future tense (`bit će` or
-`biće`), `da` with the present tense for the infinitive, months, loanwords (`-izirati` or
-`-izovati`) and everyday words. `south_slavic_cues.csv` lists them with the languages that use each.
+name the differences: the reflex of old *yat* (ekavian `vreme` in Serbian; ijekavian `vrijeme` in
+the others), pronouns (`tko` or `ko`), the future tense (`bit će` or `biće`), `da` with the present
+tense for the infinitive, months, loanwords (`-izirati` or `-izovati`) and everyday words.
+`south_slavic_cues.csv` lists the differences with the languages that use each.
 
 Limits: ekavian forms identify Serbian, so ijekavian Serbian and Montenegrin count as Bosnian.
 Bosnian has few forms of its own and shares forms with both neighbours, so its results on short text
