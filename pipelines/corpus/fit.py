@@ -400,7 +400,7 @@ def _fit_on_reference(
 def _fit_on_crawl(
     own: Columns, english: Columns, limits: Mapping[str, tuple[float, float]]
 ) -> dict[str, tuple[float, float]]:
-    """Return limits that are as many standard deviations from the mean as the English limits.
+    """Return limits as many standard deviations from the mean as the English limits.
 
     No limit is stricter than the limit for all languages. Otherwise, if a crawl's English text
     repeats itself much, limits of languages whose text repeats itself less would be too strict.

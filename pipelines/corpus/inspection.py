@@ -1,4 +1,4 @@
-"""Shows what each rule of a recipe says about a page, to help people tune thresholds."""
+"""Shows what each rule of a recipe says about a page, to tune thresholds."""
 
 import json
 import re

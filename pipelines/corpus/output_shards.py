@@ -1,4 +1,4 @@
-"""Plans and writes output shards: their number, and the documents of each."""
+"""Plans and writes output shards."""
 
 import contextlib
 import dataclasses

@@ -184,7 +184,7 @@ def _find_marks(pages: Sequence[Page], recipe: Recipe) -> list[dict[str, Any]]:
 
 
 def _make_placeholder(kind: pa.DataType) -> Any:
-    """Return a placeholder of a type, for a non-null column of a page that will be dropped."""
+    """Return a placeholder for a non-null column of a page that will be dropped."""
     if pa.types.is_nested(kind):
         return []
     zeros = [pa.py_buffer(bytes(64))] * (kind.num_buffers - 1)

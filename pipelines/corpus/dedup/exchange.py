@@ -64,7 +64,7 @@ def group_shards(
 def write_groups(work: WorkDirectory, groups: Sequence[Group], known: Mapping[str, Any]) -> str:
     """Write groups of shards and lists of known key files for workers; return the path.
 
-    Workers read this file, because the groups could be too large for the job that is sent to them.
+    Workers read this file, because the groups could be too large for the job sent to them.
     `known` has the files with keys of the corpus to add to, by `Dedup.kind`; these keys always win.
     """
     rows = [[group.shards.start, group.shards.stop, group.pages, group.lines] for group in groups]

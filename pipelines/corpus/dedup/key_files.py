@@ -1,7 +1,7 @@
 """Files of sorted 128-bit keys, which deduplications exchange and corpora keep.
 
-A corpus keeps the keys of all documents' URLs, lines and bands (of near-duplicates), so that later
-crawls can be added: `fingerprints/urls-*.keys`, `lines-*.keys` and `bands-*.keys`.
+A corpus keeps the keys of all documents, so that later crawls can be added:
+`fingerprints/urls-*.keys`, `lines-*.keys` and `bands-*.keys` (of near-duplicates).
 
 A row is a few uint64: a key, its upper half first, then further numbers. A file begins with an
 index, so that two requests can read a range of the key space (a bucket), in object stores too. The
@@ -30,7 +30,7 @@ _ROWS_PER_RANGE = 4096
 SORTING_BYTES = 100
 MOST_SORTING_BYTES = 256 << 20
 
-#: Smallest bucket, in bytes, that is worth a task of its own. Larger data is split into at least
+#: Smallest bucket, in bytes, worth a task of its own. Larger data is split into at least
 #: `_SHARED_BUCKETS` buckets.
 _SHARED_BUCKET_BYTES = 4 << 20
 _SHARED_BUCKETS = 8

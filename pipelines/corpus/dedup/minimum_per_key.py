@@ -1,4 +1,4 @@
-"""Exact deduplication keeps, for each key, the candidate with the smallest ranks.
+"""Exact deduplication, of URLs and of lines.
 
 A group of shards has one candidate for each of its keys. No text moves; a group gets back one bit
 per candidate.

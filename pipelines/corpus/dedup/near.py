@@ -1,4 +1,4 @@
-"""Near-duplicates by MinHash: band keys of pages, matches in a bucket of keys, clusters.
+"""Near-duplicates by MinHash.
 
 A page is the set of its 5-grams of words (letters worth 5 words in scripts without spaces, see
 `words`). Its signature has, for each of bands x rows hash functions, the smallest value over the

@@ -31,8 +31,8 @@ from mswitch.pipelines.languages import UNDETERMINED, languages
 
 #: Number of tasks that share the languages.
 _PARTS = 16
-#: Number of numbers for languages that are not in `mswitch.pipelines.languages`. A hash of the
-#: language chooses one of them.
+#: Languages that are not in `mswitch.pipelines.languages` share this many numbers; a hash of the
+#: language chooses its number.
 _OTHERS = 16
 
 

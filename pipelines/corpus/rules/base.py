@@ -162,8 +162,8 @@ class Rule(Step):
             changed: names of settings that changed since the corpus was built.
 
         Returns:
-            The reasons. None, the default, if labels and columns are not enough: the caller then
-            asks `reasons`, which read the text.
+            None, the default, if labels and columns are not enough: the caller then asks `reasons`,
+            which read the text.
         """
         return None
 

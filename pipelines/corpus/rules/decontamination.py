@@ -294,10 +294,7 @@ def merge_reports(report: Mapping[str, Any], other: Mapping[str, Any]) -> dict[s
 
 
 def _hash_item(text: str) -> tuple[int, np.ndarray]:
-    """Return the number of units per n-gram, and the hashes of the item's distinct n-grams.
-
-    The number is 0 if the item is too short.
-    """
+    """Return units per n-gram (0 if the item is too short), and hashes of its distinct n-grams."""
     words = cut([text])
     units = len(words.starts)
     if units < words.units(MIN_ITEM_WORDS)[0]:

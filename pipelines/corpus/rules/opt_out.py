@@ -95,7 +95,7 @@ def find_opt_outs(
     words = ("robots", "tdm-reservation", *robots)
     for (tag,) in map(re.Match.groups, _META.finditer(html)):
         lowered = tag.lower()
-        # Skip meta tags that cannot contain an opt-out, such as descriptions and character sets.
+        # Skip meta tags that cannot contain an opt-out.
         if not any(word in lowered for word in words):
             continue
         attributes = {

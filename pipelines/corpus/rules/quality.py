@@ -146,7 +146,7 @@ def _mark_first(pages: np.ndarray, hashes: np.ndarray) -> np.ndarray:
     """Return whether no earlier item on the same page has the same hash: bool [items]."""
     keys = mix(hashes + mix(pages.astype(np.uint64)))
     first = np.ones(len(keys), bool)
-    # Sorting is the slowest part, so do not sort items that are alone in their bucket.
+    # Sorting is the slowest part, so do not sort items alone in their bucket.
     bits = len(keys).bit_length() + 2
     buckets = (keys >> np.uint64(64 - bits)).view(np.int64)
     shared = np.flatnonzero(np.bincount(buckets, minlength=1 << bits)[buckets] > 1)

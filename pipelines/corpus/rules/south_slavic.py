@@ -21,12 +21,12 @@ from mswitch.pipelines.own_tables import read_own_table
 LANGUAGES = ("bs", "hr", "sr-Latn")
 #: A typical word of weight 1 multiplies the odds of the languages that use it by this factor.
 _ODDS = 4.0
-#: Count at most this many matches of a pattern of typical words, because a page repeats its words.
+#: Count at most this many matches of a cue, because a page repeats its words.
 _MOST_HITS = 3
 
 
 class Cue(NamedTuple):
-    """Pattern of words that are typical of some languages, and its weight as evidence."""
+    """Pattern of words typical of some languages, and its weight as evidence."""
 
     languages: frozenset[str]
     weight: float

@@ -78,7 +78,7 @@ def _count(codes, properties, page_starts, starts, ends, first, unspaced, letter
 
 @compiled
 def count_distinct(hashes, first, listed, bounds, lists):
-    """Count, for each page, the distinct hashes that are also on the page's list of hashes.
+    """Count each page's distinct hashes that are on the page's list of hashes.
 
     Args:
         hashes: uint64 [units].
