@@ -91,10 +91,7 @@ def plan_shards(
 
 
 def write_shard(spec: ShardSpec, directory: str, job: Job) -> dict[str, Any]:
-    """Write an output shard with its documents from all groups of input shards.
-
-    See `write_documents`.
-    """
+    """Write an output shard with its documents from all groups of input shards."""
     batches = [
         batch
         for group, pieces in itertools.groupby(spec.pieces, operator.itemgetter(0))

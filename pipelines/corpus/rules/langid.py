@@ -64,7 +64,7 @@ MIN_POINTS_SHARE = 0.6
 MIN_CLD2_PERCENT = 90
 #: CLD2 knows the language of text that gets more points than this in any language.
 ROMANISED_POINTS = 450
-#: A guess of CLD2 or CLD3 multiplies the odds of a South Slavic language by this factor.
+#: A guess of CLD2 or CLD3 multiplies the odds of the guessed South Slavic language by this factor.
 AGREEMENT_ODDS = 1.5
 
 

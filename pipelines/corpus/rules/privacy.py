@@ -78,7 +78,7 @@ class Masked(NamedTuple):
 
 
 def mask_personal_data(text: str) -> Masked:
-    """Replace e-mail addresses, public IP addresses and phone numbers by placeholders.
+    """Replace personal data (see `MaskPersonalData`) by placeholders.
 
     Masking a masked text changes nothing.
     """
