@@ -3,8 +3,8 @@
 Dataflow runs only one job of a name at a time. A job's name has a hash of the directory that it
 writes to. Its label has this hash and a hash of the build, so that only its own build waits for it.
 
-Dataflow meters what jobs use. The readings are noted among the working files of a build, so that a
-build that continues knows its whole cost.
+What Dataflow meters is noted among the working files of a build, so that a continued build knows
+its whole cost.
 """
 
 import contextlib
@@ -33,7 +33,7 @@ _METERS = {
     "TotalSsdUsage": ("ssd_gb_hours", 3600),
     "TotalShuffleDataProcessed": ("shuffle_gb", 1),
 }
-#: If the cost of a build has a limit, the meters of its running job are read at this interval.
+#: Interval of reading the meters of a running job, if the cost of its build has a limit.
 _METER_SECS = 30.0
 
 
@@ -47,13 +47,7 @@ def job_name(title: str, directory: str) -> str:
 
 
 def make_job_label(title: str, directory: str, identity: str) -> str:
-    """Return the label of a job, for Beam's option --labels.
-
-    Args:
-        title: name of the job within its build.
-        directory: directory that the job writes to.
-        identity: identity of the build.
-    """
+    """Return the label of a job, for Beam's option --labels."""
     return f"{_LABEL}={_hash(directory)}-{_hash(f'{title} {identity}')}"
 
 

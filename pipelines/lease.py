@@ -27,7 +27,7 @@ from mswitch.pipelines.objects import BucketError, ChangedError, read_version, r
 from mswitch.pipelines.progress import say
 
 LEASE = "_LEASE.json"
-#: Seconds that a lease lasts without renewal. Its holder renews it four times in this time.
+#: Seconds that a lease lasts without renewal.
 LEASE_SECS = 60.0
 
 

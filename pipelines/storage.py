@@ -25,7 +25,7 @@ from mswitch.pipelines.errors import UserError, is_disk_full
 if TYPE_CHECKING:
     from mswitch.pipelines.download import Downloader
 
-#: Pattern of a URL whose slashes `pathlib` has folded.
+#: A URL whose slashes `pathlib` has folded.
 _FOLDED = re.compile(r"[a-z][a-z0-9]+:/")
 #: User and password of a URL, or its query, which may contain signatures.
 SECRETS = re.compile(r"(?<=://)[^/?#\s]*@|[?#][^\s'\")]*")
@@ -90,11 +90,9 @@ def list_names(directory: str | Path) -> set[str]:
 
 
 def match(pattern: str, limit: int | None = None) -> list[FileStatus]:
-    """Return the remote files that match `pattern`; `**` matches any depth.
+    """Return the remote files that match `pattern`, a URL with *, ** (any depth) and ?.
 
-    Args:
-        pattern: a URL with *, ** and ?.
-        limit: number of files that are enough.
+    `limit` is a number of files that are enough.
     """
     systems = file_systems(pattern)
     try:

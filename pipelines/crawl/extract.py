@@ -36,7 +36,7 @@ def record_to_page(
     Args:
         record: a result of `read_archive`.
         file_name: base name of the archive, for the page's `source`.
-        reading: settings for reading; the limit also applies to an HTTP body after decoding.
+        reading: settings; the limit also applies to an HTTP body after decoding.
         reserved: returns the reason to drop an HTTP response by headers and HTML, or None.
     """
     source, max_bytes = f"{file_name}@{record.offset}", reading.max_record_bytes

@@ -19,7 +19,7 @@ from mswitch.pipelines.records import Page, Rejected
 
 #: Form of document `id`s in some corpora.
 _HASH = re.compile(r"<?(urn:\w+:)?[0-9A-Fa-f-]{16,}>?")
-#: Date of pages without a readable date. Every dated page of the same URL is newer.
+#: Date of pages without a readable date: every dated page of the URL is newer.
 UNDATED = dates.format_date(dates.EPOCH)
 
 

@@ -1,8 +1,7 @@
 """Builds an examples directory from corpus and vocabulary: a seqio cache with access by index.
 
 Each corpus shard becomes one shard, so the number of shards follows from bytes, and nothing is
-shuffled between workers. A finished shard has a description beside the output. After a kill, only
-shards without one are written again, with the same bytes.
+shuffled between workers.
 """
 
 import dataclasses

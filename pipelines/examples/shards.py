@@ -276,12 +276,7 @@ def write_shard(
 ) -> dict[str, Any]:
     """Write a shard with its index; repeated writing yields the same bytes.
 
-    Args:
-        shard: the shard to read, and the shard it becomes.
-        directory: the examples directory.
-        model: the vocabulary's model file.
-        config: settings of the directory.
-        rehydration: repetitions of training documents; None for none.
+    `directory` is the examples directory, `model` the vocabulary's model file.
 
     Returns:
         The result of `write_records`.

@@ -168,10 +168,8 @@ def open_packages(
 ) -> Iterator[tuple[Download, dict[str, bytes]]]:
     """Fetch packages one by one and yield their files; keep downloads until the end.
 
-    Args:
-        directory: directory with the downloads of an earlier, killed run.
-        packages: names of packages.
-        wanted: matches the paths of the files to read.
+    `directory` has the downloads of an earlier, killed run; `wanted` matches the paths of the files
+    to read.
     """
     work = directory / ".downloads"
     work.mkdir(exist_ok=True)

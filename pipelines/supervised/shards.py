@@ -55,7 +55,7 @@ ORDERS = 1 << 63
 
 @dataclasses.dataclass(frozen=True)
 class InputFile:
-    """An input file with rows, which `read_file` writes to one part, a Parquet file.
+    """An input file with rows, which `read_file` writes to one part.
 
     Attributes:
         source: path or URL of the file.
@@ -73,7 +73,7 @@ class InputFile:
 
     @property
     def path(self) -> str:
-        """Path of the Parquet file with this file's rows, relative to the folder of parts."""
+        """Path of the part, relative to the folder of parts."""
         return f"{self.number:05}.parquet"
 
 
@@ -84,7 +84,7 @@ def read_file(
     task: SupervisedTask,
     model: str = "",
 ) -> dict[str, Any]:
-    """Read an input file, and write its rendered rows to a Parquet file (a part).
+    """Read an input file, and write its rendered rows to a part.
 
     If there are bad rows, an error names the first of them.
 
@@ -238,12 +238,8 @@ def write_shard(
 ) -> dict[str, Any]:
     """Write a shard with its index and lengths; equal rows always have equal bytes.
 
-    Args:
-        shard: the shard to write.
-        directory: the examples directory.
-        model: file of the vocabulary.
-        lengths: largest lengths of examples.
-        left_out: see `SupervisedShard.read`.
+    `directory` is the examples directory, `model` the vocabulary's file. For `left_out` see
+    `SupervisedShard.read`.
 
     Returns:
         The result of `write_rows`; `trimmed` by feature; and `targets_lengths`, the number of
