@@ -28,11 +28,7 @@ def capped_budget(
     order is by size over weight, and shares follow the weights. If the budget exceeds the sum of
     all caps, some budget remains.
 
-    Args:
-        weights: positive weights, by language.
-        records: size of each language, in the unit of `budget`.
-        budget: total to spread.
-        max_epochs: maximum repetitions of a record.
+    `weights` are positive; sizes in `records` have the unit of `budget`.
 
     Returns:
         The share of each language, sorted by code.

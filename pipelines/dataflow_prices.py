@@ -77,10 +77,7 @@ class Prices:
     def foresee(self, phase: Phase, workers: int, end: int) -> dict[str, float]:
         """Predict how much of each priced resource a job will use, by the name of its price.
 
-        Args:
-            phase: what the job needs.
-            workers: number of worker processes, each with one vCPU.
-            end: 0 for a low estimate, 1 for a high one.
+        Each of the `workers` has one vCPU. `end` is 0 for a low estimate, 1 for a high one.
         """
         assumed = {name: rows[0][1 + end] for (_, name), rows in self.rows.items()}
         started = min(workers, phase.tasks) * assumed["start_secs"]

@@ -62,10 +62,8 @@ class _TransientError(Exception):
 class Downloader:
     """Downloads files for one purpose; its methods may be called from several threads.
 
-    Args:
-        purpose: purpose of the files; part of the User-Agent.
-        retry: number of requests after the first, and the waits between them.
-        on_bytes: called with the number of bytes received.
+    `purpose` is part of the User-Agent. `retry` has the number of requests after the first, and the
+    waits between them. `on_bytes` is called with the number of bytes received.
     """
 
     def __init__(

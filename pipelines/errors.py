@@ -54,9 +54,7 @@ def is_disk_full(error: BaseException) -> bool:
 def full_disk(place: str | Path | None, needed_bytes: int = 0) -> UserError:
     """Return the error for a full disk.
 
-    Args:
-        place: a file or directory on it; None if unknown.
-        needed_bytes: bytes to write; 0 if unknown.
+    `place` is a file or directory on it, None if unknown; `needed_bytes` is 0 if unknown.
     """
     if place is None:
         return UserError("no space left on a disk that this command writes to: free some")

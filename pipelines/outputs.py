@@ -303,8 +303,6 @@ class RemoteOutput:
     Attributes:
         out: the URL.
         directory: where to write: `out` itself.
-        complete: True if `out` already holds this output, and there is nothing to do.
-        hash: identity of stage, configuration and inputs.
     """
 
     def __init__(self, out: str, stage: str, config: Mapping[str, Any]):
@@ -368,12 +366,9 @@ def stage_output(
 ) -> Iterator[StagedOutput]:
     """Lock `out` and yield its `StagedOutput`.
 
-    Args:
-        out: the directory.
-        stage: name of the stage.
-        config: everything that the output's bytes depend on.
-        replaces: returns, from its manifest, whether another output of this stage is replaced when
-            this one is published; if not, that output is an error.
+    `config` has everything that the output's bytes depend on. `replaces` returns, from its
+    manifest, whether another output of this stage is replaced when this one is published; if not,
+    that output is an error.
     """
     if storage.is_remote(out):
         raise UserError(f"{out}: the stage {stage} writes to a local directory: give one as --out")

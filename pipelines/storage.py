@@ -155,9 +155,7 @@ def head_and_tail(path: str | Path, count: int) -> tuple[int, bytes, bytes]:
 def publish(path: str | Path, *, sync: bool = False) -> Iterator[Path]:
     """Yield a local path to write to. If the body succeeds, the complete file becomes `path`.
 
-    Args:
-        path: final path or URL of the file; a local directory must exist.
-        sync: force a local file to disk before it gets its name.
+    A local directory must exist. `sync` forces a local file to disk before it gets its name.
     """
     if is_remote(path):
         with tempfile.TemporaryDirectory(prefix="mswitch-") as directory:
@@ -272,11 +270,8 @@ def read_json_files(paths: Sequence[str]) -> Iterator[Any]:
 def write_json(path: str | Path, value: Any, *, scratch: bool = False) -> None:
     """Write a JSON file that appears only when complete; equal values have equal bytes.
 
-    Args:
-        path: path of the file.
-        value: value that `json` can serialise.
-        scratch: whether it is a working file, which is compact; others are readable and forced to
-            disk.
+    A `scratch` file is a working file, which is compact; other files are readable and forced to
+    disk.
     """
     text = json.dumps(value, sort_keys=True) if scratch else json_text(value)
     with publish(path, sync=not scratch) as temporary:

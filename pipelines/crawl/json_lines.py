@@ -30,10 +30,8 @@ def read_json_lines(path: str, name: str, reading: Reading) -> Iterator[Page | R
     Damaged compressed data, with the line that it cuts off, yields one last rejection: nothing is
     read after it.
 
-    Args:
-        path: path of the file.
-        name: its base name; a page's `source` adds the offset of its line.
-        reading: settings; a line longer than the limit is never in memory as a whole.
+    `name` is the file's base name; a page's `source` adds the offset of its line. A line longer
+    than the limit is never in memory as a whole.
     """
     with open_input(path) as file:
         stream = Members(file).open()

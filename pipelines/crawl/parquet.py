@@ -46,13 +46,11 @@ def read_table(path: str, name: str, reading: Reading) -> Iterator[Page | Reject
     """Yield a page or a rejection for every row.
 
     If a row group cannot be read, each of its rows is a rejection, or all rows together if there
-    cannot be as many as the file claims. Reading continues at the next row group. Reading stops at
-    a file with more text than compression allows.
+    cannot be as many as the file claims. Reading continues at the next row group, but stops at a
+    file with more text than compression allows.
 
-    Args:
-        path: path of the file.
-        name: its base name; a page's `source` adds the number of its row.
-        reading: settings; the limit applies to all strings of a row together.
+    `name` is the file's base name; a page's `source` adds the number of its row. The limit applies
+    to all strings of a row together.
     """
     max_bytes = reading.max_record_bytes
     with open_input(path) as raw:

@@ -1,8 +1,8 @@
 """`python -m mswitch.pipelines.dataflow.launch`: the program of the flex template.
 
 Dataflow's launcher passes `--name=value`, expects one job, and must not wait. But a build is many
-jobs, one after the other. So the job that is launched here conducts them. It has one worker, which
-runs `build_corpus` like the command. If it fails, it runs again and continues where it stopped.
+jobs, one after the other. So the job launched here conducts them: its one worker runs
+`build_corpus` like the command. If it fails, it runs again and continues where it stopped.
 """
 
 import argparse

@@ -239,12 +239,9 @@ def make_pages(
 ) -> Iterator[tuple[Format, SamplePage]]:
     """Yield the pages of a package's files, with limited text per language.
 
-    Args:
-        files: content of files by path.
-        package: name of the package.
-        max_text_bytes: most text bytes of a language; None for all.
-        english: texts of blocks of English pages so far; the package's are added. Equal blocks of
-            other pages were not translated, and are left out.
+    `files` has contents by path; `max_text_bytes` is None for all text. `english` has the texts of
+    blocks of English pages so far; the package's are added. Equal blocks of other pages were not
+    translated, and are left out.
     """
     taken: dict[str, int] = {}
     english = set() if english is None else english

@@ -1,8 +1,7 @@
 """Makes a small crawl in WET and WARC from a package, for the demo, trials and tests.
 
 The package `gflanguages` contains excerpts of the Universal Declaration of Human Rights in hundreds
-of languages. It is installed, so the whole chain runs without a network. The sample `debian`
-(`mswitch.pipelines.samples.debian`) fetches tens of megabytes of real documentation.
+of languages. It is installed, so the whole chain runs without a network.
 """
 
 import importlib.metadata

@@ -44,12 +44,12 @@ ROW_SCHEMA = pa.schema(
 #: Columns to compare rows by; the first is a row's number in its file.
 KEYS = ("number", "group_key", "inputs_key", "pair_key")
 PART_SCHEMA = pa.schema([*ROW_SCHEMA, *((name, pa.int64()) for name in KEYS)])
-#: Number of rows of a part to sort at once, and number of rows to read at once.
+#: Rows of a part to sort at once, and rows to read at once.
 BLOCK_ROWS, GROUP_ROWS = 1 << 17, 1 << 13
 CALL_ROWS = 1 << 12
 #: Maximum number of bad rows that an error names.
 SHOWN = 3
-#: Upper bound of `order`: the largest `order` plus 1.
+#: The largest `order` plus 1.
 ORDERS = 1 << 63
 
 
@@ -144,11 +144,8 @@ def write_part(
 ) -> dict[str, Any]:
     """Write rows as a part; equal rows always have equal bytes.
 
-    Args:
-        rows: rows with the columns of the schema.
-        path: path of the part below `directory`.
-        directory: directory of parts.
-        schema: `ROW_SCHEMA` and further columns of the source.
+    `rows` have the columns of `schema`: `ROW_SCHEMA` and further columns of the source. `path` is
+    below `directory`, the directory of parts.
 
     Returns:
         The part's description: path, records, size_bytes, and `rows` by language and split.

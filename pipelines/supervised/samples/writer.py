@@ -64,10 +64,8 @@ def write_sample(
 ) -> dict[str, Any]:
     """Write a sample as the output of a stage.
 
-    Args:
-        out: the directory to make.
-        config: everything that its content depends on; `sample` is its name.
-        write: writes to a directory and returns the number of rows by language.
+    `config` has everything that the content depends on; `sample` is its name. `write` writes to a
+    directory and returns the number of rows by language.
 
     Returns:
         The summary that the command prints.
