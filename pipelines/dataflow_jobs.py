@@ -114,9 +114,8 @@ def run_job(
 def cancel_jobs(directory: str, options: "PipelineOptions") -> list[str]:
     """Cancel the jobs that write to a directory, without waiting for their end; return their names.
 
-    Args:
-        directory: the URL of a corpus or of examples.
-        options: options with the project and region of the build.
+    `directory` is the URL of a corpus or of examples; `options` have the project and region of the
+    build.
     """
     service = _Service(options)
     cancelled = []
@@ -160,9 +159,7 @@ class _Meter:
     def read(self, job_id: str = "", *, ended: bool = False) -> None:
         """Read and store the metered use of a job, and of earlier jobs not yet recorded as ended.
 
-        Args:
-            job_id: the job; cancelled if it is running and the build has cost its limit.
-            ended: whether it has ended.
+        Cancel the job `job_id` if it is running and the build has cost its limit.
 
         Raises:
             OverLimitError: the build has cost its limit, and has more to do.

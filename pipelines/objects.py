@@ -19,7 +19,7 @@ from mswitch.pipelines.storage import (
     join,
 )
 
-#: Seconds for which Google's client retries. After this time, renewing a lease would be useless.
+#: Seconds for which Google's client retries; later, renewing a lease would be useless.
 _RETRY_SECS = 20
 _AMAZON_REQUEST_BYTES = 5 << 30
 

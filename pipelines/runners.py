@@ -141,9 +141,7 @@ def worker_processes(
 ) -> contextlib.AbstractContextManager[None]:
     """Return a context manager for the local runner's workers; engines manage their own workers.
 
-    Args:
-        runner: see `pipeline_options`.
-        beam_options: may give their number; default: the number of cores.
+    `beam_options` may give the number of workers; default: the number of cores.
     """
     count = _count_workers(beam_options) or available_cores()
     return local_pool(count) if runner == "local" else contextlib.nullcontext()

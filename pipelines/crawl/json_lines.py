@@ -31,7 +31,7 @@ def read_json_lines(path: str, name: str, reading: Reading) -> Iterator[Page | R
     read after it.
 
     `name` is the file's base name; a page's `source` adds the offset of its line. A line longer
-    than the limit is never in memory as a whole.
+    than `reading.max_record_bytes` is never in memory as a whole.
     """
     with open_input(path) as file:
         stream = Members(file).open()

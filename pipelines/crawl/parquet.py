@@ -49,8 +49,8 @@ def read_table(path: str, name: str, reading: Reading) -> Iterator[Page | Reject
     cannot be as many as the file claims. Reading continues at the next row group, but stops at a
     file with more text than compression allows.
 
-    `name` is the file's base name; a page's `source` adds the number of its row. The limit applies
-    to all strings of a row together.
+    `name` is the file's base name; a page's `source` adds the number of its row.
+    `reading.max_record_bytes` limits all strings of a row together.
     """
     max_bytes = reading.max_record_bytes
     with open_input(path) as raw:

@@ -21,7 +21,7 @@ from mswitch.pipelines.runners import worker_processes
 from mswitch.pipelines.vocabulary.model import MODEL_FILE, VocabularyModel
 
 STAGE = "examples"
-#: Name of the working files that contain descriptions of finished shards.
+#: Name of the working files with descriptions of finished shards.
 NOTES = "units"
 #: Version of seqio whose cache layout is written.
 SEQIO_VERSION = "0.0.20"

@@ -3,7 +3,7 @@
 Packages are untrusted: archives are read as streams, regular files only, and nothing is unpacked or
 run. HTML files, GNOME's Mallard pages and manual pages become WARC responses; message catalogues
 (MediaWiki's JSON) become WET records. The language in a page's URL comes from the file's name. A
-corpus build does not use this language, but identifies the language of the text.
+corpus build ignores this language and identifies the language of the text.
 """
 
 import hashlib
