@@ -1,7 +1,4 @@
-"""Choose how a model computes attention, and run the kernel or cuDNN's attention on a mesh.
-
-Each device computes its own rows and heads.
-"""
+"""Choose how a model computes attention, and run the kernel or cuDNN's attention on a mesh."""
 
 import dataclasses
 import functools

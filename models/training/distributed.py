@@ -60,9 +60,7 @@ def say_once(stage: str, message: str) -> None:
 def membership(job: JobConfig, *, saves_on_sigterm: bool = True) -> Iterator[None]:
     """Join the job; at the end, wait for the other processes unless only this process failed.
 
-    Args:
-        job: the job.
-        saves_on_sigterm: leave SIGTERM to JAX's preemption service, so that all agree on a step.
+    `saves_on_sigterm` leaves SIGTERM to JAX's preemption service, so that all agree on a step.
     """
     if not job.shared:
         check_devices()

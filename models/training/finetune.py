@@ -1,7 +1,4 @@
-"""Fine-tuning: training that begins with the parameters of another run.
-
-`mswitch.models.inference.best_checkpoint.select` chooses a checkpoint on validation.
-"""
+"""Fine-tuning: training that begins with the parameters of another run."""
 
 import dataclasses
 import functools

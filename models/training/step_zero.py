@@ -44,8 +44,7 @@ def stage_run(
 ) -> Iterator[StagedOutput | BucketRun]:
     """Yield the output of a stage that makes a run, on a file system or in a bucket.
 
-    `out` is a directory, or a `gs://` or `s3://` URL; `config` is everything that the output's
-    bytes depend on.
+    `config` is everything that the output's bytes depend on.
     """
     if not storage.is_remote(out):
         with stage_output(out, stage=stage, config=config) as staged:

@@ -214,8 +214,7 @@ def list_sparse_layers(model: ModelConfig) -> list[str]:
 def expand_to_sparse(dense: Parameters, skeleton: Skeleton) -> dict[str, np.ndarray]:
     """Make a sparse model's parameters from a dense model's.
 
-    Each expert is a copy of the dense layer; routers are drawn. Both models are unscanned, and
-    differ only in experts.
+    Both models are unscanned, and differ only in experts.
     """
     period = skeleton.config.period
     # Draw all parameters, since a router's values depend on earlier draws.
