@@ -1,8 +1,8 @@
 """The encoder-decoder: mT5 if every feed-forward layer is dense, mSwitch if some are sparse.
 
-A stack repeats a period of blocks (`models/nn/block.py`). A compiled loop over periods needs their
-parameters in one array with a leading `layers` axis. Unrolled periods have separate parameters: to
-slice such an array, and to join gradients, would copy all of both in every step.
+A compiled loop over periods of blocks needs their parameters in one array with a leading `layers`
+axis. Unrolled periods have separate parameters: to slice such an array, and to join gradients,
+would copy all of both in every step.
 """
 
 import functools

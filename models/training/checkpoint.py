@@ -6,7 +6,7 @@ name alone proves nothing: a killed `rm -r` or an interrupted copy leaves partia
 
 All processes of a job save and restore together on a shared file system; only process 0 removes. If
 the run is in a bucket, each process saves its part in its own working copy
-(`mswitch.models.training.run_files`), in files that no other process has.
+(`mswitch.models.training.run_files`).
 """
 
 import contextlib

@@ -193,8 +193,7 @@ def on_first(make: Callable[[], T]) -> T:
 def together(make: Callable[[], T]) -> T:
     """Call `make` in every process; if any raises a UserError, raise a JobError in all processes.
 
-    The JobError has the text of the first error that does not come from waiting for another
-    process. If all errors come from waiting, it has the text of the first.
+    The JobError has the text of the first error without `WAITED`, else of the first error.
     """
     if jax.process_count() == 1:
         return make()

@@ -72,12 +72,8 @@ def upcycle(
 ) -> dict[str, Any]:
     """Make a sparse run of step 0 from a checkpoint of a dense run.
 
-    Args:
-        run: the dense run, also in a bucket.
-        examples: examples in its vocabulary, also in a bucket.
-        out: the new run directory, also in a bucket.
-        config: the sparse model to make.
-        step: the checkpoint; by default the newest.
+    The dense run, the examples in its vocabulary and the new run directory `out` may be in a
+    bucket. `step` is the checkpoint, by default the newest.
 
     Returns:
         Summary: stage, out, reused, preset, parameters, dense_loss, loss (nats per token).
