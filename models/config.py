@@ -171,7 +171,6 @@ _HINTS = get_type_hints(ModelConfig, include_extras=True)
 
 class _Changes:
     def apply_to(self, model: ModelConfig) -> ModelConfig:
-        """Return the model with these changes."""
         changes = {name: value for name, value in vars(self).items() if value is not None}
         changed = dataclasses.replace(model, **changes)
         for name in (*OF_EXPERTS, "sparse_every"):
