@@ -43,7 +43,7 @@ from mswitch.tasks.metrics.registry import METRICS, NEED_LABELS, TEXT_METRICS, m
 from mswitch.tasks.seqio.own_metrics import make_example_id, split_metrics
 from mswitch.tasks.seqio.registered import Registered, check_task, preprocess
 
-#: Number of examples whose preprocessing is repeated, to see whether a task draws at random.
+#: Number of examples that `draws_randomly` preprocesses twice.
 TRIED = 32
 
 MULTITASK = "multitask.toml"
@@ -83,7 +83,7 @@ class FromTaskConfig:
                     f"--metrics {metric} is for free text, and --labels are a closed set: leave "
                     "out one of them"
                 )
-            make_metric(metric, self.labels)  # raises an error if its package is missing
+            make_metric(metric, self.labels)  # raises if its package is missing
         if self.epochs is not None and self.epochs < 1:
             raise UserError(f"--epochs must be at least 1, not {self.epochs}")
         if self.language is not None:
@@ -300,7 +300,7 @@ def _examine(
 def _identify_shard(source: seqio.DataSource, shard: str) -> list[str]:
     """Return the name of a source's shard, and the hash of its file if it is on this machine.
 
-    Sources that read no files may name a shard in any way, for example by its split.
+    Sources that read no files may name a shard in any way, such as by its split.
     """
     is_path = isinstance(source, seqio.FileDataSource) or os.path.isabs(shard)
     is_file = is_path and os.path.isfile(shard)
@@ -346,8 +346,8 @@ def _make_row(
     example: Mapping[str, Any], unit: SourceShard, number: int, lang: str, model: str
 ) -> dict[str, Any]:
     name = make_example_id(unit.split, unit.number, number)
-    # Each draw preprocesses every example again, with another seed. All examples of one draw
-    # precede all examples of the next. So N successive records have each of N examples about once.
+    # Each draw preprocesses every example with another seed. All examples of one draw precede those
+    # of the next. So N successive records have each of N examples about once.
     order = (ORDERS * unit.draw + key64(name)) // unit.draws
     if unit.draws > 1:
         name = make_example_id(unit.split, unit.number, number, unit.draw)

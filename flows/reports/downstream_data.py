@@ -40,8 +40,8 @@ def pair_data(
     """Return the contents of downstream.json for a baseline model and a candidate model.
 
     Args:
-        models: the runs of each seed of baseline, candidate, and models that learned the task from
-            random parameters.
+        models: runs of baseline, candidate, and models that learned the task from random
+            parameters, one for each seed.
         names: their names on the page.
         results: results of each way of decoding and metric; the page begins with the first.
         speed_up: the downstream speed-up, with both models' scores by steps of pretraining.
@@ -191,7 +191,7 @@ def _run(seeds: Sequence[TunedRun], name: str) -> dict[str, Any]:
 
 
 def _chain(origin: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    """Return the fields of `origin` that a page shows; paths are left out."""
+    """Return the fields of `origin` that a page shows, without paths."""
     if origin is None:
         return None
     kept = {key: origin.get(key) for key in ("preset", "config_hash", "step", "keep_moments")}
@@ -215,7 +215,7 @@ def _list_cautions(
     languages_with_interval: int,
     average: Mapping[str, Any],
 ) -> list[str]:
-    """Return sentences that say why a reader should not trust a page's figures too much.
+    """Return sentences on why not to trust a page's figures too much.
 
     Args:
         models: the runs of each model; models after the second began with random parameters.

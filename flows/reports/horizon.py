@@ -19,7 +19,7 @@ from mswitch.flows.reports.headline import LanguageResult, headline, pool
 from mswitch.flows.reports.intervals import ReportConfig
 from mswitch.flows.reports.speedup import draw_ranges, isotonic_fit, speed_up_over_seeds
 
-#: Fewest evaluations up to a horizon. Fewer evaluations do not show the baseline curve's shape.
+#: Fewest evaluations up to a horizon: fewer do not show the baseline curve's shape.
 LEAST_EVALUATIONS = 4
 
 

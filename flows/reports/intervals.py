@@ -25,12 +25,10 @@ WEIGHT_CELLS = 4_000_000
 TOLERANCE = 1e-12
 #: Family-wise error of Holm's method.
 LEVEL = 0.05
-#: Holm's method is used only if skewness thickens the tail of Student's t by at most this factor.
+#: Limits for the use of Holm's method (`clear_after_holm`).
 MOST_BY_SKEWNESS = 2.0
-#: Holm's method is used only if its first critical value of t is at most this number. The fewer
-#: seeds, the larger is the critical value.
 MOST_ERRORS = 10.0
-#: Factor on a skewness that was estimated from a small number of documents (docs/decisions/0043).
+#: Factor on a skewness estimated from few documents (docs/decisions/0043).
 HIDDEN_SKEWNESS = 6.0
 
 Interval = tuple[float, float]
@@ -132,9 +130,9 @@ def spread_documents(
 def draw_seeds(of_seeds: np.ndarray, config: ReportConfig) -> np.ndarray:
     """Draw random errors of a mean over seeds, from the spread between the seeds.
 
-    Draws have a normal distribution, whose standard deviation is the standard error over seeds. If
-    draws are multiplied by `widening(K - 1)`, percentiles of a mean are those of Student's t. Draw
-    r has the same weights of seeds for every mean, because a lucky seed is lucky in all languages.
+    Draws are normal, with the standard error over seeds as standard deviation. If draws are
+    multiplied by `widening(K - 1)`, percentiles of a mean are those of Student's t. Draw r has the
+    same weights of seeds for every mean, because a lucky seed is lucky in all languages.
 
     Args:
         of_seeds: [K, ...] a figure or a curve of each seed.
@@ -229,10 +227,10 @@ def clear_after_holm(deltas: Sequence[Estimate], seeds: int = 1) -> tuple[int | 
     """Count better and worse languages by Holm's method; None if the method cannot be used.
 
     The method cannot be used if seeds are so few that the t that it first requires is above
-    `MOST_ERRORS`. It also cannot be used if differences are too skewed. If g is a mean's skewness,
-    the tail of Student's t beyond z on the other side is too thick by exp(|g| z^3 / 3) (Wang,
-    "Limit theorems for self-normalized large deviation", 2005). At the first z of Holm's method,
-    this factor may be at most `MOST_BY_SKEWNESS`.
+    `MOST_ERRORS`, or if differences are too skewed. If g is a mean's skewness, the tail of
+    Student's t beyond z on the other side is too thick by exp(|g| z^3 / 3) (Wang, "Limit theorems
+    for self-normalized large deviation", 2005). At the first z of Holm's method, this factor may be
+    at most `MOST_BY_SKEWNESS`.
     """
     tail = LEVEL / len(deltas) / 2
     if seeds > 1 and -stdtrit(seeds - 1, tail) > MOST_ERRORS:
@@ -275,9 +273,9 @@ def counts_by_chance(
 ) -> np.ndarray:
     """Simulate how many languages look clearly better, or worse, if the models are equally good.
 
-    A draw has an error over documents and an error over seeds for each language. Errors over seeds
-    have the covariance over languages of the given seeds, because a lucky seed is lucky in all
-    languages. The scale of these errors is drawn too, because few seeds do not determine the scale
+    A draw has, for each language, an error over documents and an error over seeds. Errors over
+    seeds have the covariance over languages of the given seeds, because a lucky seed is lucky in
+    all languages. The scale of these errors is drawn too, because few seeds do not determine it
     well. A language is clear if its interval, computed as in the report, excludes zero.
 
     Args:

@@ -44,11 +44,10 @@ STATISTICS = 8
 
 ROWS_PER_PANEL = 36
 CURVES_SHOWN = 12
-#: Figures of a report by name. Some figures have one drawing for wide and one for narrow
-#: screens. Other figures have a panel for each part of the languages. A figure without data has no
-#: drawing.
+#: Drawings of a report's figures by name: one for wide and one for narrow screens, or a panel for
+#: each part of the languages. A figure without data has none.
 Drawings = Mapping[str, Sequence[Drawing]]
-#: For each figure with several panels, the number of columns and the title of its SVG file.
+#: Number of columns, and title of the SVG file, of each figure with several panels.
 GRIDS = {
     "quality": (3, "Final quality"),
     "curves": (4, "Loss curves"),

@@ -18,9 +18,9 @@ from mswitch.flows.reports.runs import EvaluatedRun
 from mswitch.flows.reports.speedup import SPEED_UP_KEYS, SpeedUp
 from mswitch.flows.reports.verdicts import judge_candidates, judge_pair
 
-#: Fields with a language's data for one candidate, on a page that compares several candidates.
+#: Fields of a language for one candidate, on a page that compares several.
 OF_CANDIDATES = ("candidate_nll", "delta", "delta_ci", *SPEED_UP_KEYS, "in_headline")
-#: Data of a language that are the same for all candidates.
+#: Fields of a language that all candidates share.
 SHARED = ("documents", "near_duplicates", "baseline_nll")
 
 

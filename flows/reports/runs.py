@@ -47,9 +47,9 @@ ORDER = [("lang", "ascending"), ("document", "ascending")]
 ROUTING = ("lang", "layer", "expert", "tokens")
 #: Settings of a student's distillation, without seed and teacher.
 TEACHING = ("soft_weight", "temperature", "init", "gather")
-#: Keys whose values are paths, in the parts of config.json that name other directories.
+#: Keys of paths, in the parts of config.json that name other directories.
 _PLACES = ("path", "paths", "cache")
-#: First steps, whose times do not show the speed of training.
+#: First steps, whose times do not show training speed.
 WARMUP_STEPS = 2
 FEWEST_EVALUATIONS = 3
 

@@ -44,8 +44,8 @@ from mswitch.tasks.metrics.metric import Floats, Metric
 from mswitch.tasks.metrics.registry import make_metric
 
 CONFIDENCE = 0.95
-#: Number of random exchanges of results between two models. It is enough for Holm's method to find
-#: a difference among 250 languages.
+#: Random exchanges of results between two models: enough for Holm's method to find a difference
+#: among 250 languages.
 EXCHANGES = 5000
 
 
@@ -300,9 +300,9 @@ def measure_difference(
 ) -> Estimate:
     """Compare two models on the same rows, with groups as clusters.
 
-    As in `mswitch.flows.reports.speedup.measure_delta`, the standard error is the
-    delete-one jackknife's, with the effective number of groups minus one as degrees of freedom. For
-    a metric that jumps, it is `_exchange_error`.
+    As in `mswitch.flows.reports.speedup.measure_delta`, the standard error is the delete-one
+    jackknife's, with the effective number of groups minus one as degrees of freedom. For a metric
+    that jumps, it is `_exchange_error`.
 
     Args:
         metric: the metric.
@@ -386,7 +386,7 @@ def _mark_clear(languages: Iterable[Scores]) -> None:
 def _draw_average(values: Floats, common: np.ndarray, fewest_groups: int) -> Floats | None:
     """Return the macro averages [M, R] of M models in R resamples, from `values` [M, L, R].
 
-    Languages that share groups, `common` [L], vary together: they all use the same resample.
+    Languages that share groups, `common` [L], all use the same resample.
     """
     _, languages, resamples = values.shape
     generator = language_generator("macro average", 0)

@@ -41,14 +41,13 @@ from mswitch.flows.reports.intervals import (
 from mswitch.flows.reports.numbers import Censoring
 
 SPEED_UP_KEYS = ("step_speedup", "step_speedup_ci", "step_speedup_ci_censored", "censored")
-#: Codes of a target: never met (the true speed-up is below the bound), met, or met already at the
-#: first evaluation (the true speed-up is above the bound).
+#: Codes of a target: never met, met, or met already at the first evaluation.
 NEVER, MET, AT_FIRST = -1, 0, 1
 CENSORING: dict[int, Censoring] = {NEVER: "upper", MET: "none", AT_FIRST: "lower"}
 
 #: Curves of baseline and candidate, [2, ..., S].
 Curves = np.ndarray
-#: Array [3, ...]: speed-ups (or bounds), smallest possible speed-ups, largest possible speed-ups.
+#: Speed-ups (or bounds), and their smallest and largest possible values, [3, ...].
 Ranges = np.ndarray
 
 
@@ -138,8 +137,8 @@ def isotonic_fit(losses: np.ndarray) -> np.ndarray:
 def isotonic_fits(losses: np.ndarray) -> np.ndarray:
     """Fit all rows of `losses` [R, S] at once; results equal `isotonic_fit` of each row.
 
-    The min-max formula is used: the fit at i is the least over a <= i of the greatest over b >= i
-    of the mean of the losses from a to b.
+    The min-max formula: the fit at i is the least over a <= i of the greatest over b >= i of the
+    mean of the losses from a to b.
     """
     count = losses.shape[1]
     totals = np.concatenate([np.zeros((len(losses), 1)), np.cumsum(losses, axis=1)], axis=1)
@@ -188,9 +187,8 @@ def log_speed_ups(
     targets = baseline_fits[:, -1]
     baseline, _ = first_crossing(log_steps, baseline_fits, targets)
     candidate, codes = first_crossing(log_steps, candidate_fits, targets)
-    # If the candidate never met the target in T steps, the speed-up's bound is T / T = 1. A tighter
-    # bound could be wrong: the candidate may have reached its best loss long before its last
-    # evaluation, and stayed on a plateau.
+    # A tighter bound than T / T could be wrong if the target was never met: the candidate may have
+    # reached its best loss long before its last evaluation, and stayed on a plateau.
     values = np.where(codes == NEVER, 0.0, baseline - candidate)
     return values, codes, baseline, candidate
 

@@ -201,10 +201,7 @@ def _open_shard(
 
 
 def _check_ends(examples: Examples) -> None:
-    """Check the first and last record of the first and last shard, for each language and split.
-
-    This detects shards of another vocabulary or length, or of the other split.
-    """
+    """Detect shards of another vocabulary or length, or of the other split."""
     for split, sources in examples.sources.items():
         names = (
             ("targets",) if split == "train" and not examples.finished else ("inputs", "targets")

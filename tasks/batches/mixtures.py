@@ -194,8 +194,8 @@ def mixtures() -> MappingProxyType[str, Mixture]:
         # mT5's paper compares these exponents (Xue et al. 2020, table 6 and section 4.3).
         "mc4.alpha.0.2": Mixture(mc4_only=True, alpha=0.2),
         "mc4.alpha.0.7": Mixture(mc4_only=True, alpha=0.7),
-        # umT5 allows 1 epoch of a language. Four epochs are nearly as good as fresh text
-        # (Muennighoff et al. 2023).
+        # umT5 allows 1 epoch of a language; four are nearly as good as fresh text (Muennighoff et
+        # al. 2023).
         "mc4.unimax.1": Mixture(mc4_only=True, alpha=0, max_epochs=1),
         "mc4.unimax.4": Mixture(mc4_only=True, alpha=0, max_epochs=4),
     }

@@ -7,8 +7,7 @@ costs the same, because only the values that it needs are drawn.
 Languages are mixed in windows. A window holds each language as often as its rate says, in an order
 that is drawn for each window. So the position within a batch (host, device, routing group) is
 independent of language. A weighted round robin would link them. The counts of all windows together
-follow the rates exactly. Within a language, records come in the order of `RecordOrder`, so that
-storage is read in blocks.
+follow the rates exactly.
 """
 
 import bisect
@@ -23,8 +22,8 @@ from mswitch.pipelines.examples.span_corruption import make_philox
 
 MIN_WINDOW, MAX_WINDOW = 1 << 12, 1 << 20
 #: A window is doubled, up to MAX_WINDOW, until it holds on average this number of records of the
-#: rarest language. A language with fewer records is absent from some windows. So a cap on
-#: epochs holds even for a language of ten records.
+#: rarest language. A language with fewer records is absent from some windows. So a cap on epochs
+#: holds even for a language of ten records.
 MIN_PER_WINDOW = 2
 #: Bits of the integers that represent rates, so that counts never drift by rounding.
 RATE_BITS = 40
@@ -79,8 +78,7 @@ class MixtureOrder:
         generator = make_philox([0, 0, window, 0], [self.seed, self.window])
         slots = np.random.Generator(generator).permutation(self.window)
         languages = (np.searchsorted(starts, slots, side="right") - 1).astype(np.int16)
-        # The order of languages is random. Each language's records stay in order, so that they
-        # are read in blocks.
+        # Each language's records stay in order, so that storage is read in blocks.
         slots[np.argsort(languages, kind="stable")] = np.arange(self.window)
         return slots, starts, offsets
 

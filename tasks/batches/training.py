@@ -4,8 +4,8 @@ A batch is a pure function of (seed, step). Any number of hosts can make any ste
 directly, as fast as the first. Task, language, record (`mswitch.tasks.batches.order`) and mask of
 an example follow only from its position.
 
-`TaskBatches.iterate` yields batches to any training loop, made ahead by threads. Batches are also
-random-access sources: `grain.MapDataset.source(batches)` is the same stream (docs/decisions/0013).
+Batches are also random-access sources: `grain.MapDataset.source(batches)` is the same stream
+(docs/decisions/0013).
 """
 
 import functools

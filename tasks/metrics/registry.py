@@ -1,8 +1,5 @@
 """Metrics of supervised tasks: plain Python and NumPy.
 
-A metric is two functions: statistics of each row, and the value of their sum. So a bootstrap
-resamples sums instead of texts (`mswitch.tasks.metric_intervals`).
-
     make_metric("accuracy")([["1"], ["0"]], ["1", "1"])  # 50.0
 
 Definitions follow T5 and mT5 (`t5.evaluation.metrics`, `multilingual_t5`), but all values are from

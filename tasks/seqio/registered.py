@@ -19,7 +19,7 @@ from mswitch.pipelines.examples.span_corruption import Lengths
 from mswitch.pipelines.vocabulary.model import VocabularyModel, remove_sentinels
 
 FEATURES = ("inputs", "targets")
-#: Number of seeds reserved for each shard; shard n begins with seed n * _SEEDS.
+#: Seeds reserved for each shard.
 _SEEDS = 10_000
 #: Text that TensorFlow adds to the reason in an error message.
 _OF_TENSORFLOW = re.compile(
