@@ -95,11 +95,7 @@ def build_from_task(
 ) -> dict[str, Any]:
     """Write the examples of a task, or the examples of a mixture's tasks and `multitask.toml`.
 
-    Args:
-        registered: the task or mixture.
-        vocabulary: its vocabulary: a finished directory, or a SentencePiece model file.
-        out: the output directory.
-        config: lengths, and settings that seqio does not have.
+    `vocabulary` is a finished directory, or a SentencePiece model file.
     """
     opened, provider = open_vocabulary(vocabulary), registered.find()
     draws = _check(provider, opened, config)
@@ -320,8 +316,8 @@ def read_shard(
     """Preprocess a shard of a task's source, and write its examples as a part.
 
     Returns:
-        The result of `write_part`, and `dropped` examples by reason: no inputs or no targets, or a
-        target that is not among the labels.
+        The result of `write_part`, and `dropped` examples by reason: no inputs, no targets, or a
+        target that is no label.
     """
     task, dropped = registered.find(), Counter[str]()
     assert isinstance(task, seqio.Task)

@@ -6,7 +6,7 @@ as for speed-ups, and so are several seeds. The interval is the resamples' perce
 gain's own interval reaches zero, there may be no gain, so there is no share.
 
 A student that begins with its teacher's parameters also profits from the teacher's steps. The long
-baseline is a dense run with the steps of both; its share is computed in the same way.
+baseline is a dense run with the steps of both; its share is computed alike.
 """
 
 import contextlib
@@ -53,7 +53,7 @@ from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.identities import identifying_settings
 
 STAGE = "distillation"
-#: Version of the statistics: incremented when the same runs give other figures.
+#: Incremented when the same runs give other figures.
 STATISTICS = 3
 PAGE, DATA = "distillation.html", "distillation.json"
 
@@ -157,10 +157,8 @@ def measure_share(
 ) -> dict[str, Estimate | None]:
     """Return the gains of teacher and student, and the share that the student kept.
 
-    Args:
-        losses: [K, 3] losses of each seed.
-        drawn: [R, K, 3] losses of resamples, the same documents for all; None: no intervals.
-        config: settings of the intervals.
+    `losses` are [K, 3], of each seed. `drawn` [R, K, 3] are losses of resamples, the same documents
+    for all; None gives no intervals.
 
     Returns:
         `gain`, `kept` and `share`; the last is None if the gain has no interval above zero.

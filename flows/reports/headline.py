@@ -165,14 +165,10 @@ def _figure(
     end is itself a bound, and marked. Changes by drawn seeds are added to those by drawn languages,
     on a scale.
 
-    Args:
-        ranges: [3, L] `_range` of each language.
-        draws: [R, L] the languages of each resample; None gives no interval.
-        other_seeds: [3, R, L] ranges with drawn seeds; None for one seed.
-        of_seeds: the languages' values with each seed, if there are several.
-        statistic: statistic over languages, the last axis.
-        scale: functions to the scale and back.
-        confidence: confidence of the interval.
+    `ranges` [3, L] has `_range` of each language. `draws` [R, L] has the languages of each
+    resample; None gives no interval. `other_seeds` [3, R, L] has ranges with drawn seeds; None for
+    one seed. `of_seeds` has the languages' values with each seed, if there are several. `statistic`
+    is over languages, the last axis; `scale` has functions to the scale and back.
     """
     ci = ci_censored = None
     if draws is not None:

@@ -47,8 +47,8 @@ def write_index(directory: str | Path) -> dict[str, Any]:
         )
     environment = template_environment()
     show: Any = environment.get_template("index_rows.html.j2").module
-    # If several candidate models are compared, each has a report in its own directory. Only the
-    # parent of these directories has a completion marker.
+    # Each of several candidate models has a report in its own directory. Only the parent of these
+    # directories has a completion marker.
     reports = _rows(str(directory), REPORT, _report, show.report_row, above=1)
     downstream = _rows(str(directory), DOWNSTREAM, _downstream, show.downstream_row)
     if not reports and not downstream:

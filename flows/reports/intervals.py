@@ -1,9 +1,9 @@
 """Estimates with their intervals: bootstraps, Student's t over documents and seeds, and Holm.
 
 Documents are resampled, the same for all models, steps and seeds. A resampled curve is a mean over
-seeds. To each such curve, a random change is added, as other seeds would cause. Seeds are few, so
-changes are enlarged until percentiles are those of Student's t. Variances of documents and seeds
-then add, and so do the squares of both margins, as in `margin` (docs/decisions/0043).
+seeds, plus a random change as other seeds would cause. Seeds are few, so changes are enlarged until
+percentiles are those of Student's t. Variances of documents and seeds then add, and so do the
+squares of both margins, as in `margin` (docs/decisions/0043).
 """
 
 import dataclasses
@@ -115,11 +115,8 @@ def spread_documents(
 ) -> np.ndarray:
     """Spread resamples of few documents or languages so that percentiles follow Student's t.
 
-    Args:
-        drawn: [R, ...] a mean over drawn units in each resample.
-        centre: [...] the mean over all units.
-        units: number of units, or their effective number if they are unequal.
-        confidence: confidence of the interval.
+    `drawn` [R, ...] are means over drawn units in each resample, `centre` [...] is the mean over
+    all units. `units` is the number of units, or their effective number if they are unequal.
     """
     if units <= 1:
         return drawn
@@ -132,11 +129,8 @@ def draw_seeds(of_seeds: np.ndarray, config: ReportConfig) -> np.ndarray:
 
     Draws are normal, with the standard error over seeds as standard deviation. If draws are
     multiplied by `widening(K - 1)`, percentiles of a mean are those of Student's t. Draw r has the
-    same weights of seeds for every mean, because a lucky seed is lucky in all languages.
-
-    Args:
-        of_seeds: [K, ...] a figure or a curve of each seed.
-        config: number of draws and their seed.
+    same weights of seeds for every mean, because a lucky seed is lucky in all languages. `of_seeds`
+    [K, ...] has a figure or a curve of each seed.
 
     Returns:
         [R, ...] differences from the mean; zeros for one seed, which shows no variation.
@@ -183,11 +177,7 @@ def t_test(
 ) -> Estimate:
     """Return a difference with p value and Student's interval (None if errors are only rounding).
 
-    Args:
-        value: the difference.
-        errors: see `margin`.
-        confidence: confidence of the interval.
-        scale: size of the numbers that are compared.
+    `errors` are as in `margin`. `scale` is the size of the compared numbers.
     """
     if math.hypot(*(error for error, _ in errors)) <= TOLERANCE * scale:
         return Estimate(value, None, 1.0)
@@ -276,12 +266,8 @@ def counts_by_chance(
     A draw has, for each language, an error over documents and an error over seeds. Errors over
     seeds have the covariance over languages of the given seeds, because a lucky seed is lucky in
     all languages. The scale of these errors is drawn too, because few seeds do not determine it
-    well. A language is clear if its interval, computed as in the report, excludes zero.
-
-    Args:
-        deltas: the differences of all languages.
-        of_seeds: [K, L] the differences with each seed.
-        config: number of draws, seed and confidence.
+    well. A language is clear if its interval, computed as in the report, excludes zero. `of_seeds`
+    [K, L] has the differences with each seed.
 
     Returns:
         [R] the larger of both counts.

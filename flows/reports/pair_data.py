@@ -170,10 +170,7 @@ def _language_json(
 def _sizes(
     results: Sequence[LanguageResult], run: EvaluatedRun, config: ReportConfig
 ) -> list[dict[str, Any]]:
-    """Return the median speed-ups of languages with the least, medium and most training text.
-
-    The groups are thirds of the headline's languages.
-    """
+    """Return median speed-ups of thirds of the headline's languages: least training text first."""
 
     def tokens(result: LanguageResult) -> int:
         return int(run.config["languages"][result.losses.lang].get("train_tokens", 0))

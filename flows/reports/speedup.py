@@ -8,8 +8,8 @@ error bars; these are mswitch's:
   A running minimum would be biased low by noise. The target is the baseline's last fitted value.
 - A model's steps are the step at which its own curve first meets the target, by linear
   interpolation in (log step, loss). For the baseline this is its last step T, or, if it stopped
-  improving, the step at which the plateau of its curve begins. With T itself, a candidate that is
-  0.03 nats better on an overfitted curve would count as 27 times faster, in place of 1.3.
+  improving, the step at which its curve's plateau begins. With T itself, a candidate 0.03 nats
+  better on an overfitted curve would count as 27 times faster, not 1.3.
 - A candidate below the target at its first evaluation gives a lower bound; one that never meets it
   gives the upper bound T / T. Nothing is extrapolated.
 - Documents are resampled jointly for both models and all steps (a paired bootstrap). The final
@@ -313,11 +313,8 @@ def speed_up_over_seeds(
 ) -> SpeedUp:
     """Measure the step speed-up of curves averaged over seeds.
 
-    Args:
-        steps: [S] evaluated steps.
-        of_seeds: [K, 2, S] curves of baseline and candidate with each seed.
-        drawn: [2, R, S] their means over seeds, with drawn documents; None gives no interval.
-        config: settings of the interval.
+    `of_seeds` [K, 2, S] has curves of baseline and candidate with each seed; `drawn` [2, R, S] has
+    means of curves over seeds, with drawn documents; None gives no interval.
     """
     if drawn is not None:
         wide = widening(len(of_seeds) - 1, config.confidence)
@@ -340,10 +337,8 @@ def measure_delta(
     documents minus one, so a few long documents among short ones count as few
     (docs/decisions/0024).
 
-    Args:
-        losses: the evaluations of one language, the mean of all seeds.
-        confidence: confidence of the interval; None gives neither interval nor p value.
-        of_seeds: [K] the difference with each seed, if there are several.
+    `losses` are the mean of all seeds. If `confidence` is None, there is neither interval nor p
+    value. `of_seeds` [K] has the difference with each seed, if there are several.
     """
     baseline, candidate = (float(curve[-1]) for curve in losses.curves())
     value = candidate - baseline

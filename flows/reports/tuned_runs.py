@@ -20,7 +20,7 @@ PREDICTED = ("id", "language", "group", "inputs", "answers", "prediction", "scor
 DECODES = ("labels", "greedy", "beam")
 FAIR_TUNING = ("examples.config_hash", "mixture.", "origin.", "model.dropout_rate", "train.")
 #: Settings that may differ between compared runs: they only change rounding, and a larger model may
-#: need others.
+#: need other values.
 FREE_TUNING = ("train.checkpoint_every", "train.loss_chunks", "train.scan_layers")
 FEWEST_CHECKPOINTS = 3
 

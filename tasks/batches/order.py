@@ -5,9 +5,9 @@ language, `RecordOrder` the record of that language, and `ExampleOrder` joins th
 costs the same, because only the values that it needs are drawn.
 
 Languages are mixed in windows. A window holds each language as often as its rate says, in an order
-that is drawn for each window. So the position within a batch (host, device, routing group) is
-independent of language. A weighted round robin would link them. The counts of all windows together
-follow the rates exactly.
+drawn for each window. So the position within a batch (host, device, routing group) is independent
+of language. A weighted round robin would link them. The counts of all windows together follow the
+rates exactly.
 """
 
 import bisect
@@ -39,11 +39,9 @@ class MixtureOrder:
     """
 
     def __init__(self, rates: Mapping[str, float], seed: int):
-        """Set up the order, with windows that are long enough for rare languages.
+        """Set up the order, with windows long enough for rare languages.
 
-        Args:
-            rates: positive shares, in the order that numbers the languages.
-            seed: seed of the order within windows.
+        `rates` are positive shares, in the order that numbers the languages.
         """
         self.seed = seed
         lowest = max(min(rates.values()), MIN_PER_WINDOW / MAX_WINDOW)
@@ -102,11 +100,8 @@ class RecordOrder:
     def __init__(self, records: int, seed: int, stream: int, block_records: int):
         """Set up the order of a language's records.
 
-        Args:
-            records: number of records, at least 1.
-            seed: seed of all draws.
-            stream: a 64-bit number that separates the draws of languages.
-            block_records: number of neighbouring records that are read together.
+        `records` is at least 1. `stream` is a 64-bit number that separates the draws of languages.
+        `block_records` neighbouring records are read together.
         """
         self.records, self.seed, self.stream = records, seed, stream
         self.block_records = block_records

@@ -93,9 +93,7 @@ def pronoun(example: Example) -> Iterator[Row]:
 def wsc(example: Example, true_alone: bool) -> Iterator[Row]:
     """Yield a row of SuperGLUE's WSC, simplified: inputs mark the pronoun, targets are a phrase.
 
-    Args:
-        example: an example of `wsc.fixed`.
-        true_alone: whether to omit examples whose phrase is not the referent.
+    Examples are of `wsc.fixed`; `true_alone` omits examples whose phrase is not the referent.
 
     Yields:
         A row whose answers are the phrase, and whether it is the referent: 1, 0, or -1 if that is
