@@ -53,7 +53,7 @@ from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.identities import identifying_settings
 
 STAGE = "distillation"
-#: Incremented when the same runs give other figures.
+#: Version: incremented when the same runs give other figures.
 STATISTICS = 3
 PAGE, DATA = "distillation.html", "distillation.json"
 
@@ -157,8 +157,8 @@ def measure_share(
 ) -> dict[str, Estimate | None]:
     """Return the gains of teacher and student, and the share that the student kept.
 
-    `losses` are [K, 3], of each seed. `drawn` [R, K, 3] are losses of resamples, the same documents
-    for all; None gives no intervals.
+    `losses` [K, 3] are of each seed, `drawn` [R, K, 3] of resamples, the same documents for all;
+    None gives no intervals.
 
     Returns:
         `gain`, `kept` and `share`; the last is None if the gain has no interval above zero.

@@ -29,7 +29,7 @@ from mswitch.flows.reports.tuned_runs import (
 from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.outputs import read_json_object, read_manifest
 
-#: Incremented when the same runs give other figures.
+#: Version: incremented when the same runs give other figures.
 STATISTICS = 4
 STAGE = "downstream"
 PAGE, DATA, TABLE = "downstream.html", "downstream.json", "downstream.csv"

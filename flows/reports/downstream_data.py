@@ -215,8 +215,8 @@ def _list_cautions(
     """Return sentences on why not to trust a page's figures too much.
 
     Models after the second began with random parameters. `gains` has `name`, `scratch` and
-    `difference` of each pretrained model with a model from random parameters. `average` has means
-    over languages.
+    `difference` of each pretrained model that is compared with one of these models. `average` has
+    means over languages.
     """
     runs = [seeds[0] for seeds in models]
     first = runs[0]

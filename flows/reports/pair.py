@@ -38,7 +38,7 @@ from mswitch.pipelines.progress import Progress
 
 STAGE = "report"
 PAGE, DATA = "report.html", "report.json"
-#: Incremented when the same runs give other figures, so that an older report is refused.
+#: Version: incremented when the same runs give other figures, so that an older report is refused.
 STATISTICS = 8
 
 ROWS_PER_PANEL = 36

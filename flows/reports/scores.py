@@ -227,7 +227,7 @@ class Rows:
     def worst(self, metric: str, count: int) -> dict[str, list[int]]:
         """Return each language's worst rows, at most `count`, by the first seed of the first model.
 
-        Of equally bad rows, rows with the model's highest score come first.
+        Of equally bad rows, rows with the highest score of the model come first.
         """
         of_languages = self._metrics(metric)
         by_language = {}

@@ -105,7 +105,7 @@ def open_examples(directory: str | Path, cache: ByteCache | None = None) -> Exam
     """Open a directory; check its vocabulary and the size of every shard and index.
 
     On a disk, the first and last record of the first and last shard of each language and split are
-    also read and checked. Others are checked when read.
+    also read and checked. Other records are checked when read.
 
     `directory` is a path or a URL. Directories that are read together share a `cache` for records.
     """

@@ -18,8 +18,8 @@ def make_ahead(
     values before it. When the consumer stops, or the iterator is closed, values that are not begun
     are not made, and threads have ended.
 
-    Several workers call `make` at a time. `numbers` may be endless; `prefetch` of them are taken
-    ahead. So many values wait, ready or being made; if `prefetch` is 0, each value is made on
+    Several workers call `make` at the same time. `numbers` may be endless; `prefetch` of them are
+    taken ahead. So many values wait, ready or being made; if `prefetch` is 0, each value is made on
     request.
 
     Raises:

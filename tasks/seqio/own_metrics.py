@@ -65,8 +65,7 @@ def measure(
 ) -> dict[str, float | str | None]:
     """Score predictions by a task's own metrics.
 
-    `lengths` are those that inputs and targets were cut to. `rows` have `id`, `targets` and
-    `prediction`.
+    Inputs and targets were cut to `lengths`. `rows` have `id`, `targets` and `prediction`.
 
     Returns:
         Numbers (None if not finite) and texts by name.
