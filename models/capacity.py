@@ -1,9 +1,8 @@
 """Capacity of experts, and the routing groups within which tokens compete for slots.
 
-A group is whole sequences of a batch. Encoder and decoder have separate groups, since their
-sequences differ in length. With one count for both, the decoder's short sequences would make small
-groups. These drop many tokens even if routing is random. Nothing here depends on the number of
-devices.
+Encoder and decoder have separate groups, since their sequences differ in length. With one count for
+both, the decoder's short sequences would make small groups. These drop many tokens even if routing
+is random. Nothing here depends on the number of devices.
 """
 
 import math

@@ -1,7 +1,4 @@
-"""Settings of a model, a training run, its job, its evaluation and its predictions.
-
-The named models are in `mswitch.models.presets`.
-"""
+"""Settings of a model, a training run, its job, its evaluation and its predictions."""
 
 import dataclasses
 import inspect
@@ -15,7 +12,7 @@ from annotated_types import Ge, Gt, Le, Lt
 from mswitch.pipelines.config_checks import Count, check_fields
 from mswitch.pipelines.errors import UserError
 
-#: Rows of the embedding and columns of the logits are a multiple of this. It is T5's padding rule:
+#: Rows of the embedding and columns of the logits are a multiple of this, by T5's padding rule:
 #: mT5's 250,100 pieces become 250,112 rows, and the axis can be sharded up to 128 ways.
 VOCABULARY_MULTIPLE = 128
 
@@ -174,7 +171,6 @@ _HINTS = get_type_hints(ModelConfig, include_extras=True)
 
 class _Changes:
     def apply_to(self, model: ModelConfig) -> ModelConfig:
-        """Return the model with these changes."""
         changes = {name: value for name, value in vars(self).items() if value is not None}
         changed = dataclasses.replace(model, **changes)
         for name in (*OF_EXPERTS, "sparse_every"):

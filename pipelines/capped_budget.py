@@ -26,13 +26,9 @@ def capped_budget(
     With equal weights this is UniMax, algorithm 1: in ascending order of size, each language takes
     an equal share of the remaining budget, or its cap if that is less. With unequal weights, the
     order is by size over weight, and shares follow the weights. If the budget exceeds the sum of
-    all caps, every language gets its cap and some budget remains.
+    all caps, some budget remains.
 
-    Args:
-        weights: positive weights, by language.
-        records: size of each language, in the unit of `budget`.
-        budget: total to spread.
-        max_epochs: maximum number of times that a record may be repeated.
+    `weights` are positive; sizes in `records` have the unit of `budget`.
 
     Returns:
         The share of each language, sorted by code.

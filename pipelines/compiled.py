@@ -1,9 +1,9 @@
 """Compiles loops over bytes and numbers with Numba.
 
-A function is compiled at its first call, which takes seconds. It is cached in `__pycache__`, or in
-the user's cache directory, until it or something it uses changes. If neither is writable, each
-process compiles the functions that it calls. Numba is imported at the first call, since most
-processes make none.
+A function is compiled at its first call, which takes seconds, and cached in `__pycache__` or the
+user's cache directory until it or something it uses changes. If neither is writable, each process
+compiles the functions that it calls. Numba is imported at the first call, since most processes make
+none.
 """
 
 import functools

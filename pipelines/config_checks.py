@@ -41,10 +41,8 @@ _BOUNDS = {
 def check_fields(config: Any, table: str | None = None) -> None:
     """Check the fields of a dataclass against their annotations; None always passes.
 
-    Args:
-        config: the dataclass.
-        table: name before the fields, if they are not options: `quality` for `quality.min_words`,
-            or "" if the message already has it.
+    Messages put `table` before the fields, if they are not options: `quality` for
+    `quality.min_words`. It is "" if the message already has it.
     """
     for name, (bounds, choices) in constraints(type(config)).items():
         option = f"--{name.replace('_', '-')}" if table is None else f"{table}.{name}".lstrip(".")

@@ -3,8 +3,8 @@
 Dataflow runs only one job of a name at a time. A job's name has a hash of the directory that it
 writes to. Its label has this hash and a hash of the build, so that only its own build waits for it.
 
-Dataflow meters what jobs use. The readings are noted among the working files of a build, so that a
-build that continues knows its whole cost.
+What Dataflow meters is noted among the working files of a build, so that a continued build knows
+its whole cost.
 """
 
 import contextlib
@@ -33,7 +33,7 @@ _METERS = {
     "TotalSsdUsage": ("ssd_gb_hours", 3600),
     "TotalShuffleDataProcessed": ("shuffle_gb", 1),
 }
-#: If the cost of a build has a limit, the meters of its running job are read at this interval.
+#: Interval of reading the meters of a running job, if the cost of its build has a limit.
 _METER_SECS = 30.0
 
 
@@ -47,13 +47,7 @@ def job_name(title: str, directory: str) -> str:
 
 
 def make_job_label(title: str, directory: str, identity: str) -> str:
-    """Return the label of a job, for Beam's option --labels.
-
-    Args:
-        title: name of the job within its build.
-        directory: directory that the job writes to.
-        identity: identity of the build.
-    """
+    """Return the label of a job, for Beam's option --labels."""
     return f"{_LABEL}={_hash(directory)}-{_hash(f'{title} {identity}')}"
 
 
@@ -120,9 +114,8 @@ def run_job(
 def cancel_jobs(directory: str, options: "PipelineOptions") -> list[str]:
     """Cancel the jobs that write to a directory, without waiting for their end; return their names.
 
-    Args:
-        directory: the URL of a corpus or of examples.
-        options: options with the project and region of the build.
+    `directory` is the URL of a corpus or of examples; `options` have the project and region of the
+    build.
     """
     service = _Service(options)
     cancelled = []
@@ -166,9 +159,7 @@ class _Meter:
     def read(self, job_id: str = "", *, ended: bool = False) -> None:
         """Read and store the metered use of a job, and of earlier jobs not yet recorded as ended.
 
-        Args:
-            job_id: the job; cancelled if it is running and the build has cost its limit.
-            ended: whether it has ended.
+        Cancel the job `job_id` if it is running and the build has cost its limit.
 
         Raises:
             OverLimitError: the build has cost its limit, and has more to do.

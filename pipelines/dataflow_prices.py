@@ -77,10 +77,7 @@ class Prices:
     def foresee(self, phase: Phase, workers: int, end: int) -> dict[str, float]:
         """Predict how much of each priced resource a job will use, by the name of its price.
 
-        Args:
-            phase: what the job needs.
-            workers: number of worker processes, each with one vCPU.
-            end: 0 for a low estimate, 1 for a high one.
+        Each of the `workers` has one vCPU. `end` is 0 for a low estimate, 1 for a high one.
         """
         assumed = {name: rows[0][1 + end] for (_, name), rows in self.rows.items()}
         started = min(workers, phase.tasks) * assumed["start_secs"]
@@ -97,10 +94,7 @@ class Prices:
     def usd(self, used: Mapping[str, float], mode: str, end: int = 1) -> float:
         """Return the price in USD of the amounts that a job used.
 
-        Args:
-            used: amounts by the names of their prices.
-            mode: batch or flexrs.
-            end: 0 for the low prices, 1 for the high ones.
+        `used` has amounts by the names of their prices; `end` is 0 for low prices, 1 for high ones.
         """
         total = 0.0
         for name, amount in used.items():

@@ -43,9 +43,7 @@ def is_held(path: Path) -> bool:
 def lock_directory(out: str | Path, option: str = "--out") -> Iterator[None]:
     """Keep other writers away from `out`; the kernel frees the lock if this process is killed.
 
-    Args:
-        out: the directory.
-        option: the option that names it, for messages; "" if the user cannot choose another.
+    Messages name `option`; it is "" if the user cannot choose another directory.
     """
     link, out = out, follow_link(out)
     if os.path.islink(link) and not out.exists():

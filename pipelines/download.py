@@ -28,7 +28,7 @@ CHUNK_BYTES = 256 << 10
 #: Timeouts for connecting, and for waiting until a connection sends a byte.
 TIMEOUTS_SECS = (10.0, 60.0)
 RETRY = Retry(5, backoff_factor=1.0, backoff_jitter=1.0, backoff_max=60.0)
-#: Longest pause, in seconds, that a server may ask for; a longer pause ends the download.
+#: A longer pause that a server asks for ends the download.
 LONGEST_PAUSE_SECS = 600
 #: HTTP statuses of a server that is busy or broken, perhaps temporarily.
 TRANSIENT_STATUS = (408, 425, 429, 500, 502, 503, 504)
@@ -62,10 +62,8 @@ class _TransientError(Exception):
 class Downloader:
     """Downloads files for one purpose; its methods may be called from several threads.
 
-    Args:
-        purpose: purpose of the files; part of the User-Agent.
-        retry: number of requests after the first, and the waits between them.
-        on_bytes: called with the number of bytes received.
+    `purpose` is part of the User-Agent. `retry` has the number of requests after the first, and the
+    waits between them. `on_bytes` is called with the number of bytes received.
     """
 
     def __init__(

@@ -8,8 +8,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-#: Last line of a traceback that Beam passes on as text, if the error is a UserError or one of its
-#: subclasses.
+#: Last line of a traceback that Beam passes on as text, if the error is a UserError.
 _FLATTENED = re.compile(
     r"^mswitch\.pipelines\.\w+\.(?:User|WorkerDied|Missing|Bucket|OverLimit)Error: (.+)$", re.M
 )
@@ -43,7 +42,7 @@ def causes(error: BaseException) -> Iterator[BaseException]:
 def is_disk_full(error: BaseException) -> bool:
     """Return whether a full disk caused `error`.
 
-    Beam flattens the original error into the text of a RuntimeError, so the text counts too.
+    The text of a RuntimeError counts too (`as_user_error`).
     """
     return any(
         (isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT))
@@ -55,9 +54,7 @@ def is_disk_full(error: BaseException) -> bool:
 def full_disk(place: str | Path | None, needed_bytes: int = 0) -> UserError:
     """Return the error for a full disk.
 
-    Args:
-        place: a file or directory on it; None if unknown.
-        needed_bytes: bytes to write; 0 if unknown.
+    `place` is a file or directory on it, None if unknown; `needed_bytes` is 0 if unknown.
     """
     if place is None:
         return UserError("no space left on a disk that this command writes to: free some")

@@ -50,9 +50,8 @@ def fault_point(name: str, *, of_any_stage: bool = False) -> None:
 
     In a worker process (`mswitch.pipelines.local_pool`), kill its parent first.
 
-    Args:
-        name: one of the points above, or one of `publish`.
-        of_any_stage: allow any name; lists of file tasks have such points in every stage.
+    `name` is one of the points above or of `publish`; with `of_any_stage`, any name, since lists of
+    file tasks have points in every stage.
     """
     known = FAULT_POINTS + CHANGE_POINTS + MODERN_POINTS + LAUNCH_POINTS
     known += REMOVAL_POINTS + SUPERVISED_POINTS + BUCKET_POINTS + EXTENSION_POINTS

@@ -1,9 +1,9 @@
 """Runs the work of a build as lists of file tasks, on this machine or on an engine.
 
 A task is an item of a list. Its function reads and writes files, with the same bytes if it runs
-again. It returns a note: facts that other tasks need. The note is written last, so it means that
-the task is done. So a killed build continues where it stopped. A list gets the results of the list
-before from files.
+again, and returns a note: facts that other tasks need. The note is written last, so a note means
+that the task is done, and a killed build continues where it stopped. A list gets the results of the
+list before from files.
 """
 
 import dataclasses
@@ -74,10 +74,8 @@ def _name_note(number: int) -> str:
 def run_tasks(lists: Sequence[Tasks], engine: Engine, job: str = "") -> None:
     """Do the unfinished tasks of several lists, one list after the other.
 
-    Args:
-        lists: lists of tasks; each may read files that earlier lists wrote.
-        engine: where the tasks run.
-        job: name of an engine's job, which does all lists; default: the name of the last list.
+    Each list may read files that earlier lists wrote. `job` names an engine's job, which does all
+    lists; default: the name of the last list.
     """
     todo = {tasks.name: tasks.todo() for tasks in lists}
     if not any(todo.values()):

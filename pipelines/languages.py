@@ -17,9 +17,9 @@ from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.own_tables import read_own_table
 
 UNDETERMINED = "und"
-#: Minimum number of pages in mC4's training split for a language of each resource tier.
+#: Minimum pages of a language in mC4's training split, by resource tier.
 TIER_PAGES = {"high": 10_000_000, "mid": 1_000_000, "low": 1}
-#: Form of a code: the form of BCP 47, but with longer parts, as in Wikipedia's `zh-classical`.
+#: Form of a code: BCP 47's, but with longer parts, as in Wikipedia's `zh-classical`.
 _CODE = re.compile(r"[a-z]{2,3}(-[A-Za-z0-9]{1,16}){0,3}")
 
 
@@ -130,9 +130,7 @@ def parse_codes(
 ) -> tuple[str, ...]:
     """Check codes that a user gave; aliases (`he`) become mC4's codes (`iw`).
 
-    Args:
-        codes: codes as given.
-        find: returns the code in a text; `any_code` also allows other languages.
+    `find` returns the code in a text; `any_code` also allows other languages.
     """
     chosen = []
     for code in codes:

@@ -27,7 +27,7 @@ from mswitch.pipelines.objects import BucketError, ChangedError, read_version, r
 from mswitch.pipelines.progress import say
 
 LEASE = "_LEASE.json"
-#: Seconds that a lease lasts without renewal. Its holder renews it four times in this time.
+#: Seconds that a lease lasts without renewal.
 LEASE_SECS = 60.0
 
 
@@ -129,9 +129,7 @@ class Lease:
 class FollowedLease(Lease):
     """A lease that another process of the same job holds.
 
-    Args:
-        directory: the place that it protects.
-        key: key of the holder's lease, which was valid just now.
+    `key` is the key of the holder's lease, which was valid just now.
     """
 
     def __init__(self, directory: str, key: str):
@@ -182,9 +180,7 @@ def _read_field(data: bytes, name: str) -> str:
 def hold_lease(directory: str, stage: str) -> AbstractContextManager[Lease]:
     """Keep other writers away from `directory` while the body runs.
 
-    Args:
-        directory: a gs:// or s3:// URL.
-        stage: name of the waiting stage, for messages.
+    `directory` is a gs:// or s3:// URL; messages name the waiting `stage`.
 
     Returns:
         A context manager that yields the lease: `check` it before each write.

@@ -32,8 +32,8 @@ PRELOAD = [
     "mswitch.pipelines.corpus.warm_up",
 ]
 
-#: Worker processes older than this are replaced before the next list of tasks. The free memory of
-#: an old process is fragmented, so the next list can seldom use this memory.
+#: Worker processes older than this are replaced before the next list of tasks. Their free memory is
+#: fragmented, so the next list can seldom use it.
 _RENEW_SECS = 8.0
 
 
@@ -140,8 +140,7 @@ def call_each(function: Callable[[A], T], items: Iterable[A]) -> list[T]:
                 "worker processes cannot start: they import the script that is run, so put its "
                 "statements below `if __name__ == '__main__':`"
             ) from error
-        # Damaged input may abort a library. It is unknown which worker died, so name the work of
-        # all workers.
+        # It is unknown which worker died, so name the work of all workers.
         noted = (current.work.decode(errors="replace") for current in pool.notes if current.work)
         at = ", ".join(work.removeprefix("at ") for work in noted)
         hint = f"; it was at {at}: if it dies there again, leave out that file" if at else ""

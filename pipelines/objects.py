@@ -19,7 +19,7 @@ from mswitch.pipelines.storage import (
     join,
 )
 
-#: Seconds for which Google's client retries. After this time, renewing a lease would be useless.
+#: Seconds for which Google's client retries; later, renewing a lease would be useless.
 _RETRY_SECS = 20
 _AMAZON_REQUEST_BYTES = 5 << 30
 
@@ -88,13 +88,8 @@ def read_version(url: str) -> tuple[bytes, str] | None:
 def replace_version(url: str, data: bytes, version: str | None) -> str:
     """Write an object only if its version is still `version` (None: only if there is no object).
 
-    Args:
-        url: URL of the object.
-        data: its content; on s3:// the version is a hash of the content.
-        version: a version from `read_version` or this function.
-
-    Returns:
-        The new version.
+    `version` comes from `read_version` or this function, which returns the new version. On s3://
+    the version is a hash of the content.
 
     Raises:
         ChangedError: the object has another version.

@@ -2,8 +2,7 @@
 
 A directory without its `_COMPLETED` marker is not data. A stage writes to a hidden directory beside
 the final one, with the hash of the stage's configuration in its name. So a killed run continues
-there, and a run with another configuration never mixes with it. An object store has no directories
-to rename, so the marker is written last (`RemoteOutput`).
+there, and a run with another configuration never mixes with it. For URLs see `RemoteOutput`.
 """
 
 import collections
@@ -38,8 +37,8 @@ _DIRECTORIES = {
 }
 #: File with the settings of an unfinished output.
 CLAIM = "_BUILDING.json"
-#: Maximum number of changed settings of a table that an error names. If more settings changed, the
-#: error names only the table.
+#: Maximum number of changed settings of a table that an error names; with more changes, the error
+#: names only the table.
 _MOST_NAMED = 3
 #: Glob that matches a result of `config_hash`.
 _ANY_HASH = "[0-9a-f]" * 16
@@ -287,8 +286,8 @@ class StagedOutput:
         return full
 
     def _remove_leftovers(self) -> None:
-        # This pattern matches names with one hash value. The name of a directory with an unfinished
-        # change to a corpus has two. Keep this directory: its change may be ready to publish.
+        # The pattern has one hash value. The name of a directory with an unfinished change to a
+        # corpus has two: keep this directory, because its change may be ready to publish.
         for leftover in self.out.parent.glob(f".{glob.escape(self.out.name)}.partial-{_ANY_HASH}"):
             shutil.rmtree(leftover)
 
@@ -304,8 +303,6 @@ class RemoteOutput:
     Attributes:
         out: the URL.
         directory: where to write: `out` itself.
-        complete: True if `out` already holds this output, and there is nothing to do.
-        hash: identity of stage, configuration and inputs.
     """
 
     def __init__(self, out: str, stage: str, config: Mapping[str, Any]):
@@ -369,12 +366,9 @@ def stage_output(
 ) -> Iterator[StagedOutput]:
     """Lock `out` and yield its `StagedOutput`.
 
-    Args:
-        out: the directory.
-        stage: name of the stage.
-        config: everything that the output's bytes depend on.
-        replaces: returns, from its manifest, whether another output of this stage is replaced when
-            this one is published; if not, that output is an error.
+    `config` has everything that the output's bytes depend on. `replaces` returns, from its
+    manifest, whether another output of this stage is replaced when this one is published; if not,
+    that output is an error.
     """
     if storage.is_remote(out):
         raise UserError(f"{out}: the stage {stage} writes to a local directory: give one as --out")

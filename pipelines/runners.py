@@ -60,10 +60,8 @@ def pipeline_options(
 ) -> "PipelineOptions":
     """Return Beam's options for a runner.
 
-    Args:
-        runner: local, flink, prism or dataflow.
-        beam_options: Beam's own options, such as "--direct_num_workers=2"; they come last.
-        job_name: name that an engine shows.
+    `runner` is local, flink, prism or dataflow. `beam_options`, such as "--direct_num_workers=2",
+    come last. An engine shows `job_name`.
     """
     if runner not in get_args(RunnerName):
         raise UserError(f"unknown runner {runner!r}: choose {', '.join(get_args(RunnerName))}")
@@ -99,10 +97,8 @@ def pipeline_options(
 def use_runner(runner: str, beam_options: Sequence[str] = (), cost: Cost = UNLIMITED) -> None:
     """Check a runner's options before work begins; let `storage` access remote files with them.
 
-    Args:
-        runner: see `pipeline_options`.
-        beam_options: Beam's own options.
-        cost: limit of the cost, which only Dataflow meters.
+    For `runner` and `beam_options` see `pipeline_options`. Only Dataflow meters the cost that
+    `cost` limits.
     """
     if cost.max_cost_usd is not None and runner != "dataflow":
         raise UserError(f"--max-cost-usd: runner {runner} meters no cost: leave it out")
@@ -145,9 +141,7 @@ def worker_processes(
 ) -> contextlib.AbstractContextManager[None]:
     """Return a context manager for the local runner's workers; engines manage their own workers.
 
-    Args:
-        runner: see `pipeline_options`.
-        beam_options: may give their number; default: the number of cores.
+    `beam_options` may give the number of workers; default: the number of cores.
     """
     count = _count_workers(beam_options) or available_cores()
     return local_pool(count) if runner == "local" else contextlib.nullcontext()

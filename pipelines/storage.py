@@ -25,7 +25,7 @@ from mswitch.pipelines.errors import UserError, is_disk_full
 if TYPE_CHECKING:
     from mswitch.pipelines.download import Downloader
 
-#: Pattern of a URL whose slashes `pathlib` has folded.
+#: A URL whose slashes `pathlib` has folded.
 _FOLDED = re.compile(r"[a-z][a-z0-9]+:/")
 #: User and password of a URL, or its query, which may contain signatures.
 SECRETS = re.compile(r"(?<=://)[^/?#\s]*@|[?#][^\s'\")]*")
@@ -90,11 +90,9 @@ def list_names(directory: str | Path) -> set[str]:
 
 
 def match(pattern: str, limit: int | None = None) -> list[FileStatus]:
-    """Return the remote files that match `pattern`; `**` matches any depth.
+    """Return the remote files that match `pattern`, a URL with *, ** (any depth) and ?.
 
-    Args:
-        pattern: a URL with *, ** and ?.
-        limit: number of files that are enough.
+    `limit` is a number of files that are enough.
     """
     systems = file_systems(pattern)
     try:
@@ -157,9 +155,7 @@ def head_and_tail(path: str | Path, count: int) -> tuple[int, bytes, bytes]:
 def publish(path: str | Path, *, sync: bool = False) -> Iterator[Path]:
     """Yield a local path to write to. If the body succeeds, the complete file becomes `path`.
 
-    Args:
-        path: final path or URL of the file; a local directory must exist.
-        sync: force a local file to disk before it gets its name.
+    A local directory must exist. `sync` forces a local file to disk before it gets its name.
     """
     if is_remote(path):
         with tempfile.TemporaryDirectory(prefix="mswitch-") as directory:
@@ -274,11 +270,8 @@ def read_json_files(paths: Sequence[str]) -> Iterator[Any]:
 def write_json(path: str | Path, value: Any, *, scratch: bool = False) -> None:
     """Write a JSON file that appears only when complete; equal values have equal bytes.
 
-    Args:
-        path: path of the file.
-        value: value that `json` can serialise.
-        scratch: whether it is a working file, which is compact; others are readable and forced to
-            disk.
+    A `scratch` file is a working file, which is compact; other files are readable and forced to
+    disk.
     """
     text = json.dumps(value, sort_keys=True) if scratch else json_text(value)
     with publish(path, sync=not scratch) as temporary:

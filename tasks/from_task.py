@@ -43,7 +43,7 @@ from mswitch.tasks.metrics.registry import METRICS, NEED_LABELS, TEXT_METRICS, m
 from mswitch.tasks.seqio.own_metrics import make_example_id, split_metrics
 from mswitch.tasks.seqio.registered import Registered, check_task, preprocess
 
-#: Number of examples whose preprocessing is repeated, to see whether a task draws at random.
+#: Number of examples that `draws_randomly` preprocesses twice.
 TRIED = 32
 
 MULTITASK = "multitask.toml"
@@ -83,7 +83,7 @@ class FromTaskConfig:
                     f"--metrics {metric} is for free text, and --labels are a closed set: leave "
                     "out one of them"
                 )
-            make_metric(metric, self.labels)  # raises an error if its package is missing
+            make_metric(metric, self.labels)  # raises if its package is missing
         if self.epochs is not None and self.epochs < 1:
             raise UserError(f"--epochs must be at least 1, not {self.epochs}")
         if self.language is not None:
@@ -95,11 +95,7 @@ def build_from_task(
 ) -> dict[str, Any]:
     """Write the examples of a task, or the examples of a mixture's tasks and `multitask.toml`.
 
-    Args:
-        registered: the task or mixture.
-        vocabulary: its vocabulary: a finished directory, or a SentencePiece model file.
-        out: the output directory.
-        config: lengths, and settings that seqio does not have.
+    `vocabulary` is a finished directory, or a SentencePiece model file.
     """
     opened, provider = open_vocabulary(vocabulary), registered.find()
     draws = _check(provider, opened, config)
@@ -300,7 +296,7 @@ def _examine(
 def _identify_shard(source: seqio.DataSource, shard: str) -> list[str]:
     """Return the name of a source's shard, and the hash of its file if it is on this machine.
 
-    Sources that read no files may name a shard in any way, for example by its split.
+    Sources that read no files may name a shard in any way, such as by its split.
     """
     is_path = isinstance(source, seqio.FileDataSource) or os.path.isabs(shard)
     is_file = is_path and os.path.isfile(shard)
@@ -320,8 +316,8 @@ def read_shard(
     """Preprocess a shard of a task's source, and write its examples as a part.
 
     Returns:
-        The result of `write_part`, and `dropped` examples by reason: no inputs or no targets, or a
-        target that is not among the labels.
+        The result of `write_part`, and `dropped` examples by reason: no inputs, no targets, or a
+        target that is no label.
     """
     task, dropped = registered.find(), Counter[str]()
     assert isinstance(task, seqio.Task)
@@ -346,8 +342,8 @@ def _make_row(
     example: Mapping[str, Any], unit: SourceShard, number: int, lang: str, model: str
 ) -> dict[str, Any]:
     name = make_example_id(unit.split, unit.number, number)
-    # Each draw preprocesses every example again, with another seed. All examples of one draw
-    # precede all examples of the next. So N successive records have each of N examples about once.
+    # Each draw preprocesses every example with another seed. All examples of one draw precede those
+    # of the next. So N successive records have each of N examples about once.
     order = (ORDERS * unit.draw + key64(name)) // unit.draws
     if unit.draws > 1:
         name = make_example_id(unit.split, unit.number, number, unit.draw)

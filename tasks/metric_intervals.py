@@ -17,7 +17,7 @@ from mswitch.tasks.metrics.metric import Answers, Floats, Metric
 
 MIN_GROUPS = 5
 RESAMPLES = 1000
-#: Maximum number of resampling weights in memory at a time: 128 MB.
+#: Most resampling weights in memory at a time: 128 MB.
 _MOST_WEIGHTS = 1 << 24
 _INTERVAL = (0.025, 0.975)
 _Z = 1.959964

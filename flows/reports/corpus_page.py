@@ -19,7 +19,7 @@ from mswitch.pipelines.outputs import check_output_files, read_manifest, write_a
 
 SAMPLES_SHOWN = 5
 SCRIPTS_SHOWN = 12
-#: Least share of a language's letters; scripts with a smaller share are not shown.
+#: Scripts with a smaller share of a language's letters are not shown.
 LEAST_SHARE = 0.001
 
 

@@ -6,7 +6,7 @@ as for speed-ups, and so are several seeds. The interval is the resamples' perce
 gain's own interval reaches zero, there may be no gain, so there is no share.
 
 A student that begins with its teacher's parameters also profits from the teacher's steps. The long
-baseline is a dense run with the steps of both; its share is computed in the same way.
+baseline is a dense run with the steps of both; its share is computed alike.
 """
 
 import contextlib
@@ -53,7 +53,7 @@ from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.identities import identifying_settings
 
 STAGE = "distillation"
-#: Version of the statistics: incremented when the same runs give other figures.
+#: Version: incremented when the same runs give other figures.
 STATISTICS = 3
 PAGE, DATA = "distillation.html", "distillation.json"
 
@@ -79,7 +79,7 @@ def write_distillation(
         out: the directory to make.
         config: resamples, seed and confidence.
         long_baseline: a run of the dense model with the steps of teacher and student together, or
-            runs of the same seeds; they are shown beside the students.
+            runs of the same seeds; shown beside the students.
 
     Returns:
         Summary: stage, out, reused, verdict, languages, students, long_baseline.
@@ -124,7 +124,7 @@ def write_distillation(
 def _read(run: Path, role: str) -> EvaluatedRun:
     """Read an evaluated run; keep only the losses of its last step.
 
-    Baselines that were trained longer were evaluated at other steps.
+    Long baselines were evaluated at other steps.
     """
     evaluated = read_evaluated_run(run, role)
     if evaluated.in_bytes:
@@ -157,10 +157,8 @@ def measure_share(
 ) -> dict[str, Estimate | None]:
     """Return the gains of teacher and student, and the share that the student kept.
 
-    Args:
-        losses: [K, 3] losses of each seed.
-        drawn: [R, K, 3] losses of resamples, the same documents for all; None: no intervals.
-        config: settings of the intervals.
+    `losses` [K, 3] are of each seed, `drawn` [R, K, 3] of resamples, the same documents for all;
+    None gives no intervals.
 
     Returns:
         `gain`, `kept` and `share`; the last is None if the gain has no interval above zero.
@@ -186,10 +184,9 @@ def measure_share(
 def _measure(
     name: str, of_teacher: Pairs, of_student: Pairs, config: ReportConfig
 ) -> dict[str, Any]:
-    """Return the report's data of one student, or of the baseline that was trained longer.
+    """Return the report's data of one student or of the long baseline.
 
-    Both pairs use the same resampled documents. The pooled figures are for the mean over trained
-    languages, resampled as in `headline.pool`.
+    Pooled figures are for the mean over trained languages, resampled as in `headline.pool`.
     """
 
     def last(curves_of: Callable[[LanguageLosses], Curves], *both: Any) -> Losses:
@@ -282,7 +279,7 @@ def _data(
 
 
 def _seeds(data: Mapping[str, Any]) -> str:
-    """Describe the seeds of the models; say which variation between seeds no interval contains."""
+    """Describe the models' seeds; say which variation between seeds no interval contains."""
     teacher = data["runs"]["teacher"]["seeds"]
     models = [*data["students"], *filter(None, [data["long_baseline"]])]
     said = ""

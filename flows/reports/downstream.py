@@ -29,7 +29,7 @@ from mswitch.flows.reports.tuned_runs import (
 from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.outputs import read_json_object, read_manifest
 
-#: Version of the statistics: incremented when the same runs give other figures.
+#: Version: incremented when the same runs give other figures.
 STATISTICS = 4
 STAGE = "downstream"
 PAGE, DATA, TABLE = "downstream.html", "downstream.json", "downstream.csv"
@@ -52,7 +52,7 @@ def write_downstream(
             another checkpoint of its pretraining.
         candidate: runs of the other model, with the same seeds or from the same steps.
         out: the directory to make.
-        scratch: runs that learned the task from random parameters, for comparison.
+        scratch: runs that learned the task from random parameters.
         task: the task's name, if the runs predicted several.
         split: the predicted split.
 
@@ -213,7 +213,7 @@ class Downstream:
         return f"downstream-{name}-{self.data['summary']['split']}"
 
     def began_with(self, pairs: Sequence[tuple[EvaluatedRun, EvaluatedRun]]) -> bool:
-        """Return whether the compared runs were fine-tuned from the runs of one of these pairs."""
+        """Return whether the compared runs were fine-tuned from one of these pairs."""
         return any(None not in self._begun_at(pair) for pair in pairs)
 
     def _begun_at(self, pair: Sequence[EvaluatedRun]) -> list[int | None]:
@@ -273,7 +273,7 @@ def check_downstream(
 ) -> None:
     """Check that the fine-tuned runs began with this report's pretrained runs.
 
-    Also check that no task is given twice for one candidate.
+    Also refuse a task that is given twice for one candidate.
     """
     for comparison in tuned:
         if not any(map(comparison.began_with, comparisons)):

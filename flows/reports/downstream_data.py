@@ -25,7 +25,7 @@ TASK_NOTES = {
     "can be learned without pretraining. This page shows that fine-tuning and its measurement work "
     "from end to end, not what a pretrained model is worth."
 }
-#: A smaller difference in points proves little if there is only one fine-tuning seed.
+#: A smaller difference in points proves little with only one fine-tuning seed.
 SEED_POINTS = 2
 #: A model below this score, in points of 100, has not learned the task.
 FLOOR_POINTS = 5
@@ -39,12 +39,9 @@ def pair_data(
 ) -> dict[str, Any]:
     """Return the contents of downstream.json for a baseline model and a candidate model.
 
-    Args:
-        models: the runs of each seed of baseline, candidate, and models that learned the task from
-            random parameters.
-        names: their names on the page.
-        results: results of each way of decoding and metric; the page begins with the first.
-        speed_up: the downstream speed-up, with both models' scores by steps of pretraining.
+    `models` has runs of baseline, candidate, and models that learned the task from random
+    parameters, one for each seed. `names` are the models' names on the page, which begins with the
+    first of `results`. `speed_up` has both models' scores by steps of pretraining.
     """
     data = _data(models, names, results)
     runs = [seeds[0] for seeds in models]
@@ -191,7 +188,7 @@ def _run(seeds: Sequence[TunedRun], name: str) -> dict[str, Any]:
 
 
 def _chain(origin: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    """Return the fields of `origin` that a page shows; paths are left out."""
+    """Return the fields of `origin` that a page shows, without paths."""
     if origin is None:
         return None
     kept = {key: origin.get(key) for key in ("preset", "config_hash", "step", "keep_moments")}
@@ -215,14 +212,11 @@ def _list_cautions(
     languages_with_interval: int,
     average: Mapping[str, Any],
 ) -> list[str]:
-    """Return sentences that say why a reader should not trust a page's figures too much.
+    """Return sentences on why not to trust a page's figures too much.
 
-    Args:
-        models: the runs of each model; models after the second began with random parameters.
-        gains: `name`, `scratch` and `difference` of each pretrained model for which there is such
-            a model.
-        languages_with_interval: number of languages with their own interval.
-        average: means over languages.
+    Models after the second began with random parameters. `gains` has `name`, `scratch` and
+    `difference` of each pretrained model that is compared with one of these models. `average` has
+    means over languages.
     """
     runs = [seeds[0] for seeds in models]
     first = runs[0]

@@ -15,8 +15,8 @@ from mswitch.flows.reports.svg import Drawing, line, nice_ticks, px, rect, text
 
 #: A panel of at most this width is one of many, so it has small dots and few labels.
 SMALL_PANEL = 200
-#: Number of histogram bins for the bar of languages whose speed-up is only a bound. The second of
-#: these bins is empty, so that axis labels do not touch.
+#: Histogram bins for the bar of languages whose speed-up is only a bound. The second bin is empty,
+#: so that axis labels do not touch.
 BOUND_BINS = 2
 
 
@@ -123,7 +123,7 @@ def _stack(
 ) -> Iterable[str]:
     """Draw a stacked histogram bar: languages in the headline are at the bottom.
 
-    `hatch` is the prefix of the id of an SVG fill pattern; "" means no pattern.
+    `hatch` is the id prefix of an SVG fill pattern, "" without a pattern.
     """
     y, inside = floor, sum(bar["in_headline"] for bar in bars)
     for css, count in (("box" if hatch else "bar", inside), ("thin", len(bars) - inside)):
@@ -241,7 +241,7 @@ def curve_panel(
 ) -> Drawing:
     """Draw the losses of both models over `steps` [S], on a logarithmic axis.
 
-    Also draw their fits, the target, and the step at which each model met the target.
+    Also draw the fits, the target, and the step at which each model met it.
     """
     left, right, top, floor = 34, width - 8, 24, height - 20
     first, last = math.log(steps[0]), math.log(steps[-1])

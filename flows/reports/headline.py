@@ -39,7 +39,7 @@ from mswitch.flows.reports.speedup import (
 FOURFOLD = 4.0
 
 Transform = Callable[[np.ndarray], np.ndarray]
-#: Functions to and from the scale on which the variation between seeds is measured.
+#: Functions to and from the scale of the variation between seeds.
 RATIOS: tuple[Transform, Transform] = (np.log, np.exp)
 SHARES: tuple[Transform, Transform] = (np.asarray, lambda shares: np.clip(shares, 0, 1))
 
@@ -143,7 +143,7 @@ class Pooled:
 
 
 def _range(speed_up: SpeedUp) -> tuple[float, float, float]:
-    """Return a speed-up or its bound, and the smallest and largest value that it may truly have."""
+    """Return a speed-up or its bound, and its smallest and largest possible true value."""
     assert speed_up.value is not None
     low = 0.0 if speed_up.censored == "upper" else speed_up.value
     high = float("inf") if speed_up.censored == "lower" else speed_up.value
@@ -161,18 +161,14 @@ def _figure(
 ) -> dict[str, Any]:
     """Return a statistic over languages, with its range and interval.
 
-    A language whose speed-up is only a bound counts with this bound. The interval holds for all
-    true values of languages at a bound. If these leave an end open, the end is itself a bound, and
-    marked. Changes by drawn seeds are added to those by drawn languages, on a scale.
+    The interval holds for all true values of languages at a bound. If these leave an end open, the
+    end is itself a bound, and marked. Changes by drawn seeds are added to those by drawn languages,
+    on a scale.
 
-    Args:
-        ranges: [3, L] `_range` of each language.
-        draws: [R, L] the languages of each resample; None gives no interval.
-        other_seeds: [3, R, L] ranges with drawn seeds; None for one seed.
-        of_seeds: the languages' values with each seed, if there are several.
-        statistic: statistic over languages, the last axis.
-        scale: functions to the scale and back.
-        confidence: confidence of the interval.
+    `ranges` [3, L] has `_range` of each language. `draws` [R, L] has the languages of each
+    resample; None gives no interval. `other_seeds` [3, R, L] has ranges with drawn seeds; None for
+    one seed. `of_seeds` has the languages' values with each seed, if there are several. `statistic`
+    is over languages, the last axis; `scale` has functions to the scale and back.
     """
     ci = ci_censored = None
     if draws is not None:
@@ -244,8 +240,7 @@ def headline(results: Sequence[LanguageResult], config: ReportConfig) -> dict[st
             ranges, draws, other_seeds, of_seeds, statistic, RATIOS, config.confidence
         )
 
-    # Count languages whose speed-up is certainly at least 4. The upper end of the range also counts
-    # languages whose speed-up is perhaps at least 4.
+    # The upper end of the range also counts languages whose speed-up is only perhaps at least 4.
     def fours(of: np.ndarray) -> np.ndarray:
         return (of[[1, 1, 2]] >= FOURFOLD).astype(float)
 

@@ -1,11 +1,11 @@
 """Measure the speed-up by horizon: the report's figures if training had ended at an earlier step.
 
-With the schedule 1/sqrt(step), and with a constant one, a run of T steps passes through the same
-states as a longer one, so each evaluation is the end of a shorter experiment. This does not hold
-for a mixture with `max_epochs`, whose rates depend on the number of steps. The growth of the
-speed-up with the horizon shows whether it approaches the paper's, which was measured after 10^12
-tokens. Each horizon also has the two parts of the speed-up: the difference in loss at the horizon,
-and the baseline's gain from its last doubling of steps.
+With the schedule 1/sqrt(step) or a constant one, a run of T steps passes through the same states as
+a longer one, so each evaluation is the end of a shorter experiment. This does not hold for a
+mixture with `max_epochs`, whose rates depend on the number of steps. The growth of the speed-up
+with the horizon shows whether it approaches the paper's, measured after 10^12 tokens. Each horizon
+also has the speed-up's two parts: the difference in loss at the horizon, and the baseline's gain
+from its last doubling of steps.
 """
 
 import bisect
@@ -19,7 +19,7 @@ from mswitch.flows.reports.headline import LanguageResult, headline, pool
 from mswitch.flows.reports.intervals import ReportConfig
 from mswitch.flows.reports.speedup import draw_ranges, isotonic_fit, speed_up_over_seeds
 
-#: Fewest evaluations up to a horizon. Fewer evaluations do not show the baseline curve's shape.
+#: Fewest evaluations up to a horizon: fewer do not show the baseline curve's shape.
 LEAST_EVALUATIONS = 4
 
 

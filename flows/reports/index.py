@@ -23,7 +23,7 @@ from mswitch.pipelines.progress import say
 STAGE = "report index"
 PAGE, DATA = "index.html", "index.json"
 REPORT, DOWNSTREAM = "report.json", "downstream.json"
-#: Number of reports read at the same time, because a bucket answers slowly.
+#: Reports read at the same time, because a bucket answers slowly.
 _READERS = 16
 #: Errors of reading or showing a file that is damaged or not a report.
 _NOT_OURS = (LookupError, TypeError, ValueError, ArithmeticError, OSError, jinja2.TemplateError)
@@ -47,8 +47,8 @@ def write_index(directory: str | Path) -> dict[str, Any]:
         )
     environment = template_environment()
     show: Any = environment.get_template("index_rows.html.j2").module
-    # If several candidate models are compared, each has a report in its own directory. Only the
-    # parent of these directories has a completion marker.
+    # Each of several candidate models has a report in its own directory. Only the parent of these
+    # directories has a completion marker.
     reports = _rows(str(directory), REPORT, _report, show.report_row, above=1)
     downstream = _rows(str(directory), DOWNSTREAM, _downstream, show.downstream_row)
     if not reports and not downstream:
@@ -90,7 +90,7 @@ def _rows(
             # For deep nesting, `from_json` raises a ValueError; the json module does not.
             content = from_json(storage.read_bytes(file.path), allow_inf_nan=False)
             if "candidates" in content:
-                # A comparison of several candidates gets no row: each candidate's report has a row.
+                # A comparison of several candidates gets no row; each candidate's report does.
                 return None
             row = {**_place(file, directory), **describe(content)}
             return row, show(row)

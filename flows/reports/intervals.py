@@ -1,9 +1,9 @@
 """Estimates with their intervals: bootstraps, Student's t over documents and seeds, and Holm.
 
 Documents are resampled, the same for all models, steps and seeds. A resampled curve is a mean over
-seeds. To each such curve, a random change is added, as other seeds would cause. Seeds are few, so
-changes are enlarged until percentiles are those of Student's t. Variances of documents and seeds
-then add, and so do the squares of both margins, as in `margin` (docs/decisions/0043).
+seeds, plus a random change as other seeds would cause. Seeds are few, so changes are enlarged until
+percentiles are those of Student's t. Variances of documents and seeds then add, and so do the
+squares of both margins, as in `margin` (docs/decisions/0043).
 """
 
 import dataclasses
@@ -25,12 +25,10 @@ WEIGHT_CELLS = 4_000_000
 TOLERANCE = 1e-12
 #: Family-wise error of Holm's method.
 LEVEL = 0.05
-#: Holm's method is used only if skewness thickens the tail of Student's t by at most this factor.
+#: Limits for the use of Holm's method (`clear_after_holm`).
 MOST_BY_SKEWNESS = 2.0
-#: Holm's method is used only if its first critical value of t is at most this number. The fewer
-#: seeds, the larger is the critical value.
 MOST_ERRORS = 10.0
-#: Factor on a skewness that was estimated from a small number of documents (docs/decisions/0043).
+#: Factor on a skewness estimated from few documents (docs/decisions/0043).
 HIDDEN_SKEWNESS = 6.0
 
 Interval = tuple[float, float]
@@ -117,11 +115,8 @@ def spread_documents(
 ) -> np.ndarray:
     """Spread resamples of few documents or languages so that percentiles follow Student's t.
 
-    Args:
-        drawn: [R, ...] a mean over drawn units in each resample.
-        centre: [...] the mean over all units.
-        units: number of units, or their effective number if they are unequal.
-        confidence: confidence of the interval.
+    `drawn` [R, ...] are means over drawn units in each resample, `centre` [...] is the mean over
+    all units. `units` is the number of units, or their effective number if they are unequal.
     """
     if units <= 1:
         return drawn
@@ -132,13 +127,10 @@ def spread_documents(
 def draw_seeds(of_seeds: np.ndarray, config: ReportConfig) -> np.ndarray:
     """Draw random errors of a mean over seeds, from the spread between the seeds.
 
-    Draws have a normal distribution, whose standard deviation is the standard error over seeds. If
-    draws are multiplied by `widening(K - 1)`, percentiles of a mean are those of Student's t. Draw
-    r has the same weights of seeds for every mean, because a lucky seed is lucky in all languages.
-
-    Args:
-        of_seeds: [K, ...] a figure or a curve of each seed.
-        config: number of draws and their seed.
+    Draws are normal, with the standard error over seeds as standard deviation. If draws are
+    multiplied by `widening(K - 1)`, percentiles of a mean are those of Student's t. Draw r has the
+    same weights of seeds for every mean, because a lucky seed is lucky in all languages. `of_seeds`
+    [K, ...] has a figure or a curve of each seed.
 
     Returns:
         [R, ...] differences from the mean; zeros for one seed, which shows no variation.
@@ -185,11 +177,7 @@ def t_test(
 ) -> Estimate:
     """Return a difference with p value and Student's interval (None if errors are only rounding).
 
-    Args:
-        value: the difference.
-        errors: see `margin`.
-        confidence: confidence of the interval.
-        scale: size of the numbers that are compared.
+    `errors` are as in `margin`. `scale` is the size of the compared numbers.
     """
     if math.hypot(*(error for error, _ in errors)) <= TOLERANCE * scale:
         return Estimate(value, None, 1.0)
@@ -229,10 +217,10 @@ def clear_after_holm(deltas: Sequence[Estimate], seeds: int = 1) -> tuple[int | 
     """Count better and worse languages by Holm's method; None if the method cannot be used.
 
     The method cannot be used if seeds are so few that the t that it first requires is above
-    `MOST_ERRORS`. It also cannot be used if differences are too skewed. If g is a mean's skewness,
-    the tail of Student's t beyond z on the other side is too thick by exp(|g| z^3 / 3) (Wang,
-    "Limit theorems for self-normalized large deviation", 2005). At the first z of Holm's method,
-    this factor may be at most `MOST_BY_SKEWNESS`.
+    `MOST_ERRORS`, or if differences are too skewed. If g is a mean's skewness, the tail of
+    Student's t beyond z on the other side is too thick by exp(|g| z^3 / 3) (Wang, "Limit theorems
+    for self-normalized large deviation", 2005). At the first z of Holm's method, this factor may be
+    at most `MOST_BY_SKEWNESS`.
     """
     tail = LEVEL / len(deltas) / 2
     if seeds > 1 and -stdtrit(seeds - 1, tail) > MOST_ERRORS:
@@ -275,15 +263,11 @@ def counts_by_chance(
 ) -> np.ndarray:
     """Simulate how many languages look clearly better, or worse, if the models are equally good.
 
-    A draw has an error over documents and an error over seeds for each language. Errors over seeds
-    have the covariance over languages of the given seeds, because a lucky seed is lucky in all
-    languages. The scale of these errors is drawn too, because few seeds do not determine the scale
-    well. A language is clear if its interval, computed as in the report, excludes zero.
-
-    Args:
-        deltas: the differences of all languages.
-        of_seeds: [K, L] the differences with each seed.
-        config: number of draws, seed and confidence.
+    A draw has, for each language, an error over documents and an error over seeds. Errors over
+    seeds have the covariance over languages of the given seeds, because a lucky seed is lucky in
+    all languages. The scale of these errors is drawn too, because few seeds do not determine it
+    well. A language is clear if its interval, computed as in the report, excludes zero. `of_seeds`
+    [K, L] has the differences with each seed.
 
     Returns:
         [R] the larger of both counts.

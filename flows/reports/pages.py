@@ -76,7 +76,7 @@ def visible(text: str) -> str:
 
 
 def language_fields(code: str) -> dict[str, str]:
-    """Return a language's code, its English and own names, its text direction and its script.
+    """Return a language's code, English and own names, text direction and script.
 
     If mC4 does not have the code, the code is its name, and its script `Zzzz` (shown as other).
     """
@@ -114,13 +114,9 @@ def publish(
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Publish a page, its data and the files beside them as one output, unless it exists.
 
-    Args:
-        out: the directory to make.
-        stage: stage of the output.
-        config: configuration that identifies it.
-        file: name of the file for the data.
-        make: returns the data, and texts of the other files by name, which may contain folders.
-        replaces: tells, by its manifest, whether an existing other page is replaced.
+    `config` identifies the output, and `file` is the name of the file for the data. `make` returns
+    the data, and texts of the other files by name, which may contain folders. `replaces` tells, by
+    its manifest, whether an existing other page is replaced.
 
     Returns:
         The data, and the summary's stage, out, and reused: whether the output existed.

@@ -38,17 +38,15 @@ from mswitch.pipelines.progress import Progress
 
 STAGE = "report"
 PAGE, DATA = "report.html", "report.json"
-#: Version of the statistics: incremented when the same runs give other figures, so that an older
-#: report is refused.
+#: Version: incremented when the same runs give other figures, so that an older report is refused.
 STATISTICS = 8
 
 ROWS_PER_PANEL = 36
 CURVES_SHOWN = 12
-#: Figures of a report by name. Some figures have one drawing for wide and one for narrow
-#: screens. Other figures have a panel for each part of the languages. A figure without data has no
-#: drawing.
+#: Drawings of a report's figures by name: one for wide and one for narrow screens, or a panel for
+#: each part of the languages. A figure without data has none.
 Drawings = Mapping[str, Sequence[Drawing]]
-#: For each figure with several panels, the number of columns and the title of its SVG file.
+#: Number of columns, and title of the SVG file, of each figure with several panels.
 GRIDS = {
     "quality": (3, "Final quality"),
     "curves": (4, "Loss curves"),
@@ -85,9 +83,9 @@ def write_report(
         config: resamples, seed and confidence.
         unfinished: accept runs that still train. The report is then of the steps at which all are
             evaluated so far, has no verdict, and may be replaced by a later one. If nothing is
-            missing any more, it is the usual report.
-        downstream: outputs of `mswitch report downstream` to include, of runs that were fine-tuned
-            from these.
+            missing, it is the usual report.
+        downstream: outputs of `mswitch report downstream` to include, of runs fine-tuned from
+            these.
         timed: compare wall-clock times too. If not, the report does not depend on speed.
         text: figures of the held-out text (`mswitch.flows.chains.held_out_text.summarize`).
         replace: replace an existing report of other runs or settings.

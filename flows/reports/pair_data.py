@@ -18,9 +18,9 @@ from mswitch.flows.reports.runs import EvaluatedRun
 from mswitch.flows.reports.speedup import SPEED_UP_KEYS, SpeedUp
 from mswitch.flows.reports.verdicts import judge_candidates, judge_pair
 
-#: Fields with a language's data for one candidate, on a page that compares several candidates.
+#: Fields of a language for one candidate, on a page that compares several.
 OF_CANDIDATES = ("candidate_nll", "delta", "delta_ci", *SPEED_UP_KEYS, "in_headline")
-#: Data of a language that are the same for all candidates.
+#: Fields of a language that all candidates share.
 SHARED = ("documents", "near_duplicates", "baseline_nll")
 
 
@@ -170,10 +170,7 @@ def _language_json(
 def _sizes(
     results: Sequence[LanguageResult], run: EvaluatedRun, config: ReportConfig
 ) -> list[dict[str, Any]]:
-    """Return the median speed-ups of languages with the least, medium and most training text.
-
-    The groups are thirds of the headline's languages.
-    """
+    """Return median speed-ups of thirds of the headline's languages: least training text first."""
 
     def tokens(result: LanguageResult) -> int:
         return int(run.config["languages"][result.losses.lang].get("train_tokens", 0))

@@ -38,7 +38,7 @@ def check_pair(
     free += [] if "next-fit" in packs else ["train.pack"]
     if baseline.in_bytes and candidate.in_bytes:
         # With the same text, losses per byte can be compared between vocabularies. The bytes of
-        # training text are compared here, and the documents of validation text later.
+        # training text are compared here, validation documents later.
         free += ["examples.config_hash", "examples.vocabulary_sha256"]
         if _text(baseline) != _text(candidate):
             raise UserError(
@@ -68,13 +68,11 @@ def pair_up(
 ) -> list[Pairs]:
     """Pair the runs of each candidate with the baseline's runs by seed.
 
-    Args:
-        baselines: runs of one model, each with another seed.
-        candidates: runs of one model or several.
-        longer: whether candidates may have other steps, and a single one another seed.
+    `baselines` are runs of one model, each with another seed. If `longer`, candidates may have
+    other steps, and a single one another seed.
 
     Returns:
-        The pairs of each candidate, in the order in which the candidates were given.
+        The pairs of each candidate, in the given order.
     """
     if len(baselines) == len(candidates) == 1:
         check_pair(baselines[0], candidates[0], longer=longer, any_seed=longer)
@@ -131,7 +129,7 @@ def index_by_seed(runs: Sequence[EvaluatedRun]) -> dict[int, EvaluatedRun]:
 
 
 def pair_students(of_teacher: Pairs, students: Sequence[EvaluatedRun]) -> list[tuple[Pairs, Pairs]]:
-    """Pair each student with its teacher and with the baseline of this teacher.
+    """Pair each student with its teacher and the teacher's baseline.
 
     Seeds of students need not match: one teacher may have several students of a model, or each of
     several teachers has one.
@@ -210,8 +208,8 @@ def name_models(models: Sequence[EvaluatedRun]) -> list[str]:
 def pair_seed_losses(pairs: Pairs) -> list[list[LanguageLosses]]:
     """Return the losses of each language with each seed, all on the same documents.
 
-    Near-duplicates count once, by the clusters in the first baseline's evaluation. If the runs were
-    evaluated per byte, return bytes in place of tokens, and bits in place of nats.
+    Near-duplicates count once, by the clusters in the first baseline's evaluation. Runs evaluated
+    per byte have bytes in place of tokens, and bits in place of nats.
     """
     first, other = pairs[0]
     size, unit = ("target_bytes", np.log(2)) if first.in_bytes else ("target_tokens", 1)

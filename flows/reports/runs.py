@@ -47,9 +47,9 @@ ORDER = [("lang", "ascending"), ("document", "ascending")]
 ROUTING = ("lang", "layer", "expert", "tokens")
 #: Settings of a student's distillation, without seed and teacher.
 TEACHING = ("soft_weight", "temperature", "init", "gather")
-#: Keys whose values are paths, in the parts of config.json that name other directories.
+#: Keys of paths, in the parts of config.json that name other directories.
 _PLACES = ("path", "paths", "cache")
-#: First steps, whose times do not show the speed of training.
+#: First steps, whose times do not show training speed.
 WARMUP_STEPS = 2
 FEWEST_EVALUATIONS = 3
 
@@ -109,7 +109,7 @@ class CompletedRun:
 
 
 def list_differences(one: CompletedRun, other: CompletedRun) -> dict[str, tuple[Any, Any]]:
-    """Return the settings in which two runs differ, by dotted names, with the values of both."""
+    """Return the settings in which two runs differ, by dotted names, with both values."""
     ours, theirs = one.settings, other.settings
     return {
         key: (ours.get(key), theirs.get(key))
@@ -125,10 +125,7 @@ def check_alike(
     fix: str,
     free: Collection[str] = (),
 ) -> None:
-    """Check that two runs agree in all settings whose names begin with a prefix in `among`.
-
-    Settings in `free` may differ.
-    """
+    """Check that runs agree in all settings with a prefix in `among`, except those in `free`."""
     changed = [
         f"{key} ({_shown(values[0])} and {_shown(values[1])})"
         for key, values in list_differences(one, other).items()
@@ -233,11 +230,8 @@ def read_evaluated_run(
 ) -> EvaluatedRun:
     """Read a run directory, its evaluations and its routing.
 
-    Args:
-        directory: the run.
-        role: `EvaluatedRun.role`.
-        steps: evaluated steps (`find_common_steps`) of a run that may still train; by default all
-            planned steps of a finished run.
+    `role` is `EvaluatedRun.role`. `steps` are evaluated steps (`find_common_steps`) of a run that
+    may still train; by default all planned steps of a finished run.
     """
     directory = Path(directory)
     config, option = read_run(directory), f"--{role} {directory}"

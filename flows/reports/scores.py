@@ -2,15 +2,14 @@
 
 - A language's score is the metric over its rows, with a bootstrap interval over groups of rows
   (`mswitch.tasks.metric_intervals`). A difference has Student's t with a delete-one jackknife over
-  groups, like the final difference of losses (docs/decisions/0024). A jackknife does not see jumps
-  of a score, as of macro-F1 when a class begins to occur. For such metrics, models exchange answers
-  at random.
+  groups (docs/decisions/0024). A jackknife does not see jumps of a score, as of macro-F1 when a
+  class begins to occur. For such metrics, models exchange answers at random.
 - The macro average counts each language once; for macro-F1, languages with one true class do not
   count. Its interval draws languages, and groups within each, jointly for all models; with fewer
   than five languages it draws only groups. Languages that share groups, such as translations of a
   row, get the same draw of groups (Owen 2007, "The pigeonhole bootstrap").
-- Scores of a model that was fine-tuned with several seeds are over the rows of all seeds. In
-  intervals of differences and averages, the margins of seeds and of groups add in quadrature.
+- Scores of a model fine-tuned with several seeds are over the rows of all seeds. In intervals of
+  differences and averages, the margins of seeds and of groups add in quadrature.
 - The downstream step speed-up is the report's statistic (`mswitch.flows.reports.speedup`) on one
   fine-tuned run for each of several checkpoints of pretraining. The loss is 100 minus the macro
   average.
@@ -44,8 +43,8 @@ from mswitch.tasks.metrics.metric import Floats, Metric
 from mswitch.tasks.metrics.registry import make_metric
 
 CONFIDENCE = 0.95
-#: Number of random exchanges of results between two models. It is enough for Holm's method to find
-#: a difference among 250 languages.
+#: Random exchanges of results between two models: enough for Holm's method to find a difference
+#: among 250 languages.
 EXCHANGES = 5000
 
 
@@ -119,9 +118,7 @@ class Result:
 class Rows:
     """The rows of a task, with the predictions of several models by one way of decoding.
 
-    Args:
-        models: the runs of each model, one for each seed; all predicted the same rows.
-        decode: the way of decoding.
+    `models` has the runs of each model, one for each seed; all predicted the same rows.
     """
 
     def __init__(self, models: Sequence[Sequence[TunedRun]], decode: str):
@@ -201,8 +198,7 @@ class Rows:
         """Compute each language's values on resamples of its groups.
 
         Returns:
-            The values [M, L, R], and whether languages [L] share groups with others: resamples of
-            such languages have the same groups.
+            The values [M, L, R], and whether languages [L] share groups with others.
         """
         names, numbers = np.unique(np.asarray(self.groups), return_inverse=True)
         of_languages = [np.unique(numbers[self.languages[lang]]) for lang in metrics]
@@ -231,7 +227,7 @@ class Rows:
     def worst(self, metric: str, count: int) -> dict[str, list[int]]:
         """Return each language's worst rows, at most `count`, by the first seed of the first model.
 
-        Among equally bad rows, rows with the highest score of the model come first.
+        Of equally bad rows, rows with the highest score of the model come first.
         """
         of_languages = self._metrics(metric)
         by_language = {}
@@ -300,16 +296,13 @@ def measure_difference(
 ) -> Estimate:
     """Compare two models on the same rows, with groups as clusters.
 
-    As in `mswitch.flows.reports.speedup.measure_delta`, the standard error is the
-    delete-one jackknife's, with the effective number of groups minus one as degrees of freedom. For
-    a metric that jumps, it is `_exchange_error`.
+    As in `mswitch.flows.reports.speedup.measure_delta`, the standard error is the delete-one
+    jackknife's, with the effective number of groups minus one as degrees of freedom. For a metric
+    that jumps, it is `_exchange_error`.
 
-    Args:
-        metric: the metric.
-        baseline: statistics [G, S] of each group.
-        candidate: the same for the other model.
-        sizes: [G] rows of each group, or 1 if a group counts once.
-        of_seeds: [K] the difference with each seed, if there are several.
+    `baseline` and `candidate` are statistics [G, S] of each group. `sizes` [G] are rows of each
+    group, or 1 if a group counts once. `of_seeds` [K] has the difference with each seed, if there
+    are several.
     """
 
     def differ(theirs: Floats, ours: Floats) -> Floats:
@@ -386,7 +379,7 @@ def _mark_clear(languages: Iterable[Scores]) -> None:
 def _draw_average(values: Floats, common: np.ndarray, fewest_groups: int) -> Floats | None:
     """Return the macro averages [M, R] of M models in R resamples, from `values` [M, L, R].
 
-    Languages that share groups, `common` [L], vary together: they all use the same resample.
+    Languages that share groups, `common` [L], all use the same resample.
     """
     _, languages, resamples = values.shape
     generator = language_generator("macro average", 0)
@@ -416,9 +409,8 @@ def _interval(
 def measure_downstream_speed_up(steps: Sequence[int], average: Average) -> SpeedUp:
     """Measure how many fewer pretraining steps the candidate needs for the baseline's last score.
 
-    Args:
-        steps: [S] increasing steps of pretraining.
-        average: averages of 2 S models: the baseline fine-tuned from each step, then the candidate.
+    `steps` [S] of pretraining increase. `average` has 2 S models: the baseline fine-tuned from each
+    step, then the candidate.
     """
     curves = 100 - np.array([each.value for each in average.models]).reshape(2, -1)
     drawn = None

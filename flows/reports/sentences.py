@@ -17,7 +17,7 @@ from mswitch.flows.reports.numbers import (
 )
 from mswitch.pipelines.languages import find_language
 
-#: With fewer tokens of distinct training text, a page shows a warning. mT5 saw 1e12 tokens.
+#: With fewer tokens of distinct training text, a page shows a warning; mT5 saw 1e12.
 SMALL_TOKENS = 1e9
 
 

@@ -8,8 +8,8 @@ error bars; these are mswitch's:
   A running minimum would be biased low by noise. The target is the baseline's last fitted value.
 - A model's steps are the step at which its own curve first meets the target, by linear
   interpolation in (log step, loss). For the baseline this is its last step T, or, if it stopped
-  improving, the step at which the plateau of its curve begins. With T itself, a candidate that is
-  0.03 nats better on an overfitted curve would count as 27 times faster, in place of 1.3.
+  improving, the step at which its curve's plateau begins. With T itself, a candidate 0.03 nats
+  better on an overfitted curve would count as 27 times faster, not 1.3.
 - A candidate below the target at its first evaluation gives a lower bound; one that never meets it
   gives the upper bound T / T. Nothing is extrapolated.
 - Documents are resampled jointly for both models and all steps (a paired bootstrap). The final
@@ -41,14 +41,13 @@ from mswitch.flows.reports.intervals import (
 from mswitch.flows.reports.numbers import Censoring
 
 SPEED_UP_KEYS = ("step_speedup", "step_speedup_ci", "step_speedup_ci_censored", "censored")
-#: Codes of a target: never met (the true speed-up is below the bound), met, or met already at the
-#: first evaluation (the true speed-up is above the bound).
+#: Codes of a target: never met, met, or met already at the first evaluation.
 NEVER, MET, AT_FIRST = -1, 0, 1
 CENSORING: dict[int, Censoring] = {NEVER: "upper", MET: "none", AT_FIRST: "lower"}
 
 #: Curves of baseline and candidate, [2, ..., S].
 Curves = np.ndarray
-#: Array [3, ...]: speed-ups (or bounds), smallest possible speed-ups, largest possible speed-ups.
+#: Speed-ups (or bounds), and their smallest and largest possible values, [3, ...].
 Ranges = np.ndarray
 
 
@@ -138,8 +137,8 @@ def isotonic_fit(losses: np.ndarray) -> np.ndarray:
 def isotonic_fits(losses: np.ndarray) -> np.ndarray:
     """Fit all rows of `losses` [R, S] at once; results equal `isotonic_fit` of each row.
 
-    The min-max formula is used: the fit at i is the least over a <= i of the greatest over b >= i
-    of the mean of the losses from a to b.
+    The min-max formula: the fit at i is the least over a <= i of the greatest over b >= i of the
+    mean of the losses from a to b.
     """
     count = losses.shape[1]
     totals = np.concatenate([np.zeros((len(losses), 1)), np.cumsum(losses, axis=1)], axis=1)
@@ -188,9 +187,8 @@ def log_speed_ups(
     targets = baseline_fits[:, -1]
     baseline, _ = first_crossing(log_steps, baseline_fits, targets)
     candidate, codes = first_crossing(log_steps, candidate_fits, targets)
-    # If the candidate never met the target in T steps, the speed-up's bound is T / T = 1. A tighter
-    # bound could be wrong: the candidate may have reached its best loss long before its last
-    # evaluation, and stayed on a plateau.
+    # A tighter bound than T / T could be wrong if the target was never met: the candidate may have
+    # reached its best loss long before its last evaluation, and stayed on a plateau.
     values = np.where(codes == NEVER, 0.0, baseline - candidate)
     return values, codes, baseline, candidate
 
@@ -315,11 +313,8 @@ def speed_up_over_seeds(
 ) -> SpeedUp:
     """Measure the step speed-up of curves averaged over seeds.
 
-    Args:
-        steps: [S] evaluated steps.
-        of_seeds: [K, 2, S] curves of baseline and candidate with each seed.
-        drawn: [2, R, S] their means over seeds, with drawn documents; None gives no interval.
-        config: settings of the interval.
+    `of_seeds` [K, 2, S] has curves of baseline and candidate with each seed; `drawn` [2, R, S] has
+    means of curves over seeds, with drawn documents; None gives no interval.
     """
     if drawn is not None:
         wide = widening(len(of_seeds) - 1, config.confidence)
@@ -342,10 +337,8 @@ def measure_delta(
     documents minus one, so a few long documents among short ones count as few
     (docs/decisions/0024).
 
-    Args:
-        losses: the evaluations of one language, the mean of all seeds.
-        confidence: confidence of the interval; None gives neither interval nor p value.
-        of_seeds: [K] the difference with each seed, if there are several.
+    `losses` are the mean of all seeds. If `confidence` is None, there is neither interval nor p
+    value. `of_seeds` [K] has the difference with each seed, if there are several.
     """
     baseline, candidate = (float(curve[-1]) for curve in losses.curves())
     value = candidate - baseline

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 
 from markupsafe import Markup
 
-#: CSS classes of a figure that a page has twice, for wide and for narrow screens.
+#: CSS classes of a figure drawn twice, for wide and for narrow screens.
 SCREENS = ("wide", "narrow")
 FIGURE_VARIABLES = """:root{color-scheme:light dark;--paper:#fdfdfc;--ink:#1b1f24;--muted:#59616b;
 --rule:#d8dce1;--base:#6a7380;--cand:#0b6a8f;--few:#c9d9e0;--mark:#9a4a0e;

@@ -16,11 +16,11 @@ from mswitch.pipelines.outputs import MARKER, file_sha256, read_json_object
 from mswitch.tasks.batches.multitask import ALONE
 
 PREDICTED = ("id", "language", "group", "inputs", "answers", "prediction", "score")
-#: Ways of decoding in the order in which pages show them.
+#: Ways of decoding, in the order of pages.
 DECODES = ("labels", "greedy", "beam")
 FAIR_TUNING = ("examples.config_hash", "mixture.", "origin.", "model.dropout_rate", "train.")
-#: Settings that may differ between compared runs. They only change rounding, and a larger model
-#: may need other values.
+#: Settings that may differ between compared runs: they only change rounding, and a larger model may
+#: need other values.
 FREE_TUNING = ("train.checkpoint_every", "train.loss_chunks", "train.scan_layers")
 FEWEST_CHECKPOINTS = 3
 

@@ -42,11 +42,9 @@ def judge(
 ) -> Verdict:
     """Return the verdict that a figure's interval allows.
 
-    Args:
-        ci: the interval, if there is one.
-        even: the figure without a difference; more is better.
-        mark: whether the figure is a bound.
-        ends: whether the ends of the interval are bounds. A bound proves nothing on its open side.
+    `even` is the figure without a difference; more is better. `mark` tells whether the figure is a
+    bound, and `ends` whether the ends of the interval are bounds. A bound proves nothing on its
+    open side.
     """
     if ci is None:
         return "too little"

@@ -96,11 +96,8 @@ class Stage:
     ) -> Job:
         """Return the job that makes an output.
 
-        Args:
-            beam_options: options for Beam.
-            hosts: `Job.hosts`.
-            record: `Job.record`, or that of the run if the stage adds a part to one.
-            values: values of the parameters.
+        `values` are those of the parameters. `hosts` is `Job.hosts`. `record` is `Job.record`, or
+        that of the run if the stage adds a part to one.
         """
         return self.make_job(self.argv(*beam_options, **values), values[self.output], hosts, record)
 
@@ -173,12 +170,8 @@ def make_command_job(argv: Sequence[str], hosts: int = 1, record: Path | None = 
     """Make the job of a command line, `["train", "--preset", ..., "--out", "run"]`.
 
     The output of an evaluation is `eval` in its run, so that it can run beside the training; that
-    of predictions is `predictions`.
-
-    Args:
-        argv: words of the command line.
-        hosts: `Job.hosts`.
-        record: `Job.record`, or that of the run if the command adds a part to one.
+    of predictions is `predictions`. `hosts` is `Job.hosts`. `record` is `Job.record`, or that of
+    the run if the command adds a part to one.
     """
     made = _find_stage(argv)
     if hosts > 1 and "--distributed" not in argv:
@@ -198,7 +191,7 @@ def make_command_job(argv: Sequence[str], hosts: int = 1, record: Path | None = 
 
 
 def _find_stage(argv: Sequence[str]) -> Stage:
-    """Return the stage of a command line; for a command that is not a stage, make a stage."""
+    """Return a command line's stage; make one for a command that is not a stage."""
     name = argv[0] if argv else ""
     try:
         module = importlib.import_module(f"mswitch.flows.stages.{name.replace('-', '_')}")
@@ -225,7 +218,7 @@ def _find_option_type(parameter: inspect.Parameter) -> Any:
 
 
 def list_options(config: Any, prefix: str = "") -> list[str]:
-    """Return the command-line options for these settings, except settings at their defaults."""
+    """Return the command-line options for settings that differ from their defaults."""
     words = []
     for field in dataclasses.fields(config):
         value, name = read_value(config, field), f"{prefix}{field.name}".replace("_", "-")

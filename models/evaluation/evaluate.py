@@ -280,11 +280,7 @@ def _write_step(
 
 
 def adapt_training(described: dict[str, Any], config: EvaluateConfig) -> TrainConfig:
-    """Return the run's training configuration with the evaluation's changes.
-
-    The mesh is the requested one, else the training's, or one device if that needs more devices
-    than exist. The default batch is `USUAL_BATCH`, or the next number that the mesh divides.
-    """
+    """Return the run's training configuration with the evaluation's changes."""
     train = parse_train_config(described)
     asked = {axis: getattr(config, axis) for axis in _AXES}
     if any(asked.values()):

@@ -1,7 +1,7 @@
 """Convert a Hugging Face directory to a run (`import_hf`), and back (`export_hf`).
 
-An imported run has one checkpoint, at step 0, and can be evaluated and exported like any other run.
-If a float32 model is imported and exported, its values are the same to the bit.
+An imported run has one checkpoint, at step 0. If a float32 model is imported and exported, its
+values are the same to the bit.
 """
 
 from collections.abc import Mapping

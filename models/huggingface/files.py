@@ -97,11 +97,8 @@ def write_weights(
 ) -> list[str]:
     """Write float32 tensors, a file at a time, in the layout of `save_pretrained`.
 
-    Args:
-        directory: directory of the files.
-        shapes: shapes of all tensors, in the order in which they fill the files.
-        tensor: returns a tensor by its name.
-        max_shard_bytes: largest size of a file, unless a single tensor is larger.
+    `shapes` has all tensors in the order in which they fill the files; `tensor` returns a tensor by
+    its name. A file has at most `max_shard_bytes`, unless a single tensor is larger.
 
     Returns:
         The names of the files.

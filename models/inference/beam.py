@@ -136,12 +136,7 @@ def make_beam_decoder(
 ) -> Callable[[Parameters, Int[Array, "B M"]], Beams]:
     """Return a jitted `(parameters, inputs) -> Beams`; a row of only padding has empty outputs.
 
-    Args:
-        skeleton: a model without a mesh.
-        length: most positions of an output.
-        beams: outputs that are kept for each row.
-        alpha: exponent of the brevity penalty.
-        pieces: ids of the vocabulary; rows of the model beyond them are never chosen.
+    `beams` and `alpha` are as in `beam_search`, other arguments as in `make_decoder`.
     """
     assert skeleton.mesh is None
     choosable = mask_choosable(skeleton.config.vocabulary_size, pieces)

@@ -1,6 +1,6 @@
 """Choose the kept checkpoint of a run that scores best on validation.
 
-`selected.json` in the run names its step. Only this checkpoint is tested.
+Only this checkpoint is tested.
 """
 
 from pathlib import Path

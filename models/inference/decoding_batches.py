@@ -1,7 +1,7 @@
 """Decode many texts in batches of similar lengths, on one device or several.
 
 Inputs are sorted by length and padded to a power of two. So few programs are compiled, and little
-padding is computed. An output does not depend on other texts of its batch.
+padding is computed.
 """
 
 import dataclasses
@@ -45,7 +45,6 @@ class Generator:
         files: the run.
         described: its config.json.
         processor: its vocabulary.
-        config: settings of the prediction.
         targets_length: most tokens of an answer.
         labels: the closed set of answers, for `decode = "labels"`.
         read: converts the tokens of an answer; by default to text.
@@ -113,7 +112,6 @@ class Generator:
         return make_decoder(self._skeleton, length, pieces=pieces)
 
     def _restore(self, step: int) -> Parameters:
-        """Restore a checkpoint's parameters; each device has all of them."""
         like = self._skeleton.abstract_parameters()
         if self._mesh is not None:
             whole = NamedSharding(self._mesh, PartitionSpec())

@@ -67,11 +67,8 @@ def make_label_scorer(
 ) -> Callable[[Parameters, Int[Array, "B M"]], Float[Array, "B L"]]:
     """Return a jitted `(parameters, inputs) -> log-probability of each label`, in nats.
 
-    It is minus the loss of teacher forcing, summed over the label's tokens.
-
-    Args:
-        skeleton: a model without a mesh.
-        labels: tokens of each label, including EOS.
+    A log-probability is minus the loss of teacher forcing, summed over the label's tokens. `labels`
+    are the tokens of each label, including EOS.
     """
     assert skeleton.mesh is None
     tree = make_prefix_tree(labels)

@@ -68,10 +68,7 @@ def _average(languages: Mapping[str, Any], metric: str, key: str) -> float | Non
 
 
 def format_scores(scores: Mapping[str, Any], metrics: Sequence[str]) -> str:
-    """Format the result of `score_predictions`.
-
-    Each language, all rows together, and the mean have a line. A task's own metrics follow.
-    """
+    """Format the result of `score_predictions`."""
     languages = scores["languages"]
     closed = any("majority" in entry[name] for entry in languages.values() for name in metrics)
     head = ["language", "rows"]

@@ -1,7 +1,6 @@
 """One block of layers, and the period of blocks that a stack repeats.
 
-Blocks are pre-norm. A period is one dense block or, with `sparse_every` 2, a dense block and a
-sparse one.
+Blocks are pre-norm.
 """
 
 from typing import Any

@@ -138,8 +138,7 @@ def combine_sharded(
 def choose_block_rows(tokens: int, experts: int) -> int:
     """Return the number of rows in a block of tokens, a power of two.
 
-    Above `MIN_BLOCK` rows, empty rows are at most half as many as tokens. In blocks of fewer than
-    `MIN_BLOCK` rows, kernels would cost more than rows.
+    Above `MIN_BLOCK` rows, empty rows are at most half as many as tokens.
     """
     fitting = max(tokens // (2 * experts), MIN_BLOCK)
     return min(1 << (fitting.bit_length() - 1), MAX_BLOCK)
@@ -154,14 +153,9 @@ def assign_blocks(
     So the cost is known beforehand. Queues as long as the fullest expert's would cost up to
     `experts` times as much.
 
-    Args:
-        expert: the expert of every token, -1 for none.
-        experts: number of experts.
-        rows: rows of a block.
-
     Returns:
-        The row of every token (block * rows + place; beyond all blocks for a token without
-        expert), and the expert of every block, -1 for a block without tokens.
+        The row of every token (block * rows + place; beyond all blocks for a token of expert -1),
+        and the expert of every block, -1 for a block without tokens.
     """
     tokens = expert.shape[0]
     blocks = min(tokens // rows + experts, tokens)
@@ -185,14 +179,8 @@ def compute_groups(
 ) -> Float[Array, "G S D"]:
     """Sort tokens by expert, and apply each token's expert with Megablox.
 
-    On a TPU this reads and writes less memory than blocks do.
-
-    Args:
-        tokens: input.
-        expert: the expert of each token, -1 for none, which gives zeros.
-        into: one or two kernels into the hidden layer.
-        back: the kernel out of it.
-        interpret: whether JAX computes it operation by operation, as on CPU.
+    On a TPU this reads and writes less memory than blocks do. A token with expert -1 becomes zeros.
+    With `interpret`, JAX computes operation by operation, as on CPU.
     """
     flat, count = expert.reshape(-1), expert.size
     tile = min(ROW_TILE, 1 << (count - 1).bit_length())

@@ -8,8 +8,7 @@ compiled for TPUs.
 from mswitch.models.capacity import expert_capacity, group_batch
 from mswitch.models.config import FUSED_ATTENTION, ModelConfig, TrainConfig
 
-#: The forward pass of a product is one product. Its backward pass is two products of this size, one
-#: per operand.
+#: The backward pass of a product is two products of its size, one per operand.
 FORWARD_AND_BACKWARD = 3
 
 

@@ -28,8 +28,8 @@ def fan_in_init(
 ) -> Initializer:
     """Make an initializer of variance `scale / fan_in`; `experts` excludes axis 0 from `fan_in`.
 
-    The distribution is `truncated_normal` (resampled beyond two standard deviations) or `normal`.
-    T5X draws feed-forward kernels from the first, attention kernels from the second.
+    T5X draws feed-forward kernels from `truncated_normal` (resampled beyond two standard
+    deviations), attention kernels from `normal`.
     """
     return jax.nn.initializers.variance_scaling(
         scale, "fan_in", distribution, batch_axis=(0,) if experts else ()

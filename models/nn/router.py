@@ -41,8 +41,7 @@ class RoutingStats(NamedTuple):
     """Statistics of one sparse layer; averages are over its routed (real) tokens.
 
     Attributes:
-        balance_loss: experts * sum(f_i * P_i), 1 when even (equation 4): a mean over groups, or
-            with scope `global`, f and P over all tokens.
+        balance_loss: see `compute_balance_loss`; 1 when even.
         z_loss: mean square of log-sum-exp of the router's logits.
         drop_fraction: share of tokens without a slot.
         entropy: mean entropy of the router's distribution, in nats.
@@ -71,7 +70,6 @@ class Routing(NamedTuple):
         slot: expert * capacity + position in the expert's queue; for a token that is dropped or
             padding, a number of its own from experts * capacity upwards.
         gate: the chosen expert's probability, float32.
-        stats: see `RoutingStats`.
     """
 
     slot: Int[Array, "G S"]
@@ -86,10 +84,8 @@ class Router(nnx.Module):
     hash: its linear map begins with zeros, and its table with the hash's choices.
 
     Args:
-        config: architecture.
         dtype: compute type of the rest of the model; if float32, routing is exact too.
         mesh: the devices, over whose `expert` axis the table's columns are sharded.
-        rngs: randomness of initialisation.
     """
 
     def __init__(

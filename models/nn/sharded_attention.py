@@ -1,7 +1,4 @@
-"""Choose how a model computes attention, and run the kernel or cuDNN's attention on a mesh.
-
-Each device computes its own rows and heads.
-"""
+"""Choose how a model computes attention, and run the kernel or cuDNN's attention on a mesh."""
 
 import dataclasses
 import functools
@@ -59,11 +56,7 @@ def choose_kernel(
 ) -> KernelOptions | Literal["cudnn"] | None:
     """Return the kernel's options for a kind of device, `cudnn`, or None if XLA computes attention.
 
-    Args:
-        choice: `--attention`.
-        width: width of a head.
-        lengths: positions of a row in encoder and decoder.
-        kind: JAX's name for the device.
+    `width` is a head's. `lengths` are positions of a row in encoder and decoder.
 
     Raises:
         UserError: `kernel` or `cudnn` is chosen, but does not run on that device.

@@ -65,13 +65,11 @@ class _Call:
 
     @property
     def joined(self) -> int:
-        """Number of heads in a grid step: all heads, or the fewest that fill n x 128 lanes."""
         counts = (count for count in range(1, self.heads) if self.heads % count == 0)
         return next((count for count in counts if count * self.width % LANES == 0), self.heads)
 
     @property
     def lanes(self) -> list[slice]:
-        """Slice of the last axis (lanes) for each head that a grid step computes."""
         return [slice(head * self.width, (head + 1) * self.width) for head in range(self.joined)]
 
     @property
@@ -98,9 +96,9 @@ class _Call:
         return self.diagonals - self.tile
 
     def cost(self, *, products: int, arrays: int) -> pl.CostEstimate:
-        """Estimate the cost of a call.
+        """Estimate the cost of `products` products.
 
-        It computes `products` products and moves `arrays` bytes per value of queries and keys.
+        They move `arrays` bytes per value of queries and keys.
         """
         pairs = self.batch * self.heads * self.queries * self.keys
         positions = self.batch * self.heads * (self.queries + self.keys)

@@ -1,8 +1,8 @@
 """The encoder-decoder: mT5 if every feed-forward layer is dense, mSwitch if some are sparse.
 
-A stack repeats a period of blocks (`models/nn/block.py`). A compiled loop over periods needs their
-parameters in one array with a leading `layers` axis. Unrolled periods have separate parameters: to
-slice such an array, and to join gradients, would copy all of both in every step.
+A compiled loop over periods of blocks needs their parameters in one array with a leading `layers`
+axis. Unrolled periods have separate parameters: to slice such an array, and to join gradients,
+would copy all of both in every step.
 """
 
 import functools
@@ -133,10 +133,8 @@ class Transformer(nnx.Module):
     """mT5 or mSwitch: one embedding, an encoder, a decoder, and logits.
 
     Args:
-        config: architecture.
         train: its compute type, `scan_layers`, `remat` and `attention` count.
         mesh: devices to shard over, or None for one.
-        rngs: randomness of initialisation.
     """
 
     def __init__(
@@ -262,10 +260,9 @@ class Transformer(nnx.Module):
         packed: bool,
         causal: bool = False,
     ) -> Bool[Array, "#B #Q K"] | KernelMask:
-        """Make the mask of the keys that each query sees.
+        """Let each query see only real keys; in packed rows, only keys of its example.
 
-        A query sees real keys; in packed rows, only keys of its example. Padding of packed rows
-        sees only padding, and its output is never read.
+        Padding of packed rows sees only padding, and its output is never read.
         """
         lengths = (queries.shape[1], keys.shape[1])
         kind = find_device_kind(self.mesh)

@@ -154,8 +154,7 @@ def compile_step(request: CompileRequest) -> CompileResult:
     secs, cpu_secs = time.monotonic() - began, time.process_time() - cpu_began
     peak = compiled.memory_analysis().peak_memory_in_bytes
     costs = dataclasses.asdict(count_costs(compiled.as_text(), topology))
-    # libtpu has already refused a program that does not fit. The compiler for GPUs accepts such a
-    # program.
+    # libtpu has already refused a program that does not fit; the compiler for GPUs accepts it.
     fits = topology.platform == "tpu" or peak <= topology.chip.hbm_bytes
     return CompileResult(fits, peak, secs, cpu_secs, _read_own_peak(), costs)
 

@@ -1,8 +1,7 @@
 """Predict a training step's memory on each device, only from shapes.
 
 Parameters and moments are exact: the real shardings are applied to the real shapes. The rest is
-modelled on the arrays that XLA was observed to keep for the backward pass. docs/reference/tpu.md
-has the error compared with compiled programs.
+modelled on the arrays that XLA was observed to keep for the backward pass.
 """
 
 import dataclasses

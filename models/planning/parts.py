@@ -39,8 +39,8 @@ def name_parts(module: Module, computation: Computation) -> dict[str, str]:
     for instruction in computation.values():
         for operand in operands[instruction.name]:
             users[operand.name].append(instruction)
-    # Operands come before the instructions that use them. So read instructions in this order to
-    # pass parts on to users, and in reverse order to pass parts to operands.
+    # Operands come before their users. So pass parts to users in program order, and to operands in
+    # reverse order.
     for order, others in ((list, operands), (reversed, users)):
         for instruction in order(computation.values()):
             named = [other for other in others[instruction.name] if other.name in parts]

@@ -44,7 +44,7 @@ def make_plan(
     fitting = [setting for setting in settings if setting.memory.total <= USABLE_SHARE * limit]
     chosen = fitting[0] if fitting else min(settings, key=lambda setting: setting.memory.total)
     result = _compile(model, config, slice_, chosen)
-    # The compiler may need more memory than predicted. Then try a setting that should need less.
+    # The compiler may need more memory than predicted.
     while not result.fits and chosen in fitting:
         fitting = [setting for setting in fitting if setting.memory.total < chosen.memory.total]
         if fitting:
@@ -164,7 +164,6 @@ def _find_smaller_batch(
 def _compile(
     model: ModelConfig, config: PlanConfig, topology: Topology, chosen: Setting
 ) -> CompileResult:
-    """Compile the chosen setting, unless its state alone exceeds a device's memory."""
     train, memory = chosen.train, chosen.memory
     if memory.state.total > topology.chip.hbm_bytes:
         say(

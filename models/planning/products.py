@@ -18,11 +18,7 @@ def list_products(
 
     A multiply-add is two FLOPs. A fusion has the products of the instructions fused in it.
 
-    Args:
-        module: the program.
-        computation: the computation with the instruction.
-        instruction: the instruction.
-        passes: passes of the chip (`mswitch.models.hardware.Chip`).
+    `passes` are the chip's (`mswitch.models.hardware.Chip`).
     """
     if instruction.opcode == "fusion":
         inside = module.find_fused(instruction)

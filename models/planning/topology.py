@@ -45,10 +45,7 @@ def share_between_hosts(kind: str, size: int, linked: int) -> float:
     A ring leaves a host once, however many devices it has there. All-to-all sends equally to each
     device.
 
-    Args:
-        kind: kind of collective, such as all-to-all.
-        size: devices that take part.
-        linked: number of them on each host.
+    Of the `size` devices that take part, `linked` are on each host.
     """
     if size <= linked:
         return 0.0

@@ -2,7 +2,7 @@
 
 A step is bad if its loss or gradient is not finite, or if its loss is a spike. The verdict depends
 on the losses before it, which metrics.jsonl holds. So a resumed run, and every process of a job,
-reaches the same verdict. `step` omits the update of a skipped step.
+reaches the same verdict.
 """
 
 import collections
@@ -16,7 +16,7 @@ from mswitch.models.config import BadLossPolicy
 from mswitch.models.training.distributed import JobError, say_once
 
 WINDOW_STEPS = 100
-#: Minimum number of earlier losses; with fewer losses, no loss counts as a spike.
+#: With fewer earlier losses than this, no loss counts as a spike.
 MIN_STEPS = 20
 HISTORY_STEPS = WINDOW_STEPS + 1
 #: Number of bad steps in a row that `skip` allows; the next one ends the run.
@@ -48,10 +48,8 @@ class LossWatch:
     ) -> None:
         """Judge a step: remember it, log it if it is skipped, or end the run by a JobError.
 
-        Args:
-            metrics: the step's metrics.
-            policy: `skip` ends a run after `PATIENCE` skipped steps, `stop` at the first bad one.
-            checkpoint: path of the newest checkpoint, if any.
+        The policy `skip` ends a run after `PATIENCE` skipped steps, `stop` at the first bad step.
+        `checkpoint` is the newest checkpoint's path, if any.
         """
         step = int(metrics["step"])
         if fault := self.find_fault(metrics):
@@ -66,8 +64,7 @@ class LossWatch:
             self.skipped += 1
             return
         self.skipped = 0
-        # Convert a new loss, because NumPy would sum float32 values in float32. A loss from JSON is
-        # a float.
+        # Convert a new loss, because NumPy would sum float32 values in float32.
         self.last_loss = float(metrics["train/loss"])
         self._losses.append((int(metrics["step"]), self.last_loss))
 

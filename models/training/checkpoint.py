@@ -6,7 +6,7 @@ name alone proves nothing: a killed `rm -r` or an interrupted copy leaves partia
 
 All processes of a job save and restore together on a shared file system; only process 0 removes. If
 the run is in a bucket, each process saves its part in its own working copy
-(`mswitch.models.training.run_files`), in files that no other process has.
+(`mswitch.models.training.run_files`).
 """
 
 import contextlib
@@ -131,8 +131,7 @@ class Checkpoints:
     """The checkpoints of one run.
 
     Attributes:
-        directory: where the checkpoints are.
-        place: their path or URL, for messages.
+        place: path or URL of the checkpoints, for messages.
         kept: steps to keep; other checkpoints go once a newer one is known to be good.
         run: the run's `config_hash`, stored in each checkpoint; empty accepts any run's.
         files: the run's files, if they upload each checkpoint.
@@ -191,10 +190,7 @@ class Checkpoints:
         checkpoint is good. The newest therefore stays until the next one is saved. The caller
         must first write to disk everything that belongs to these steps (metrics).
 
-        Args:
-            state: the state after `step` steps.
-            step: the checkpoint's name.
-            prune: remove older checkpoints, since the steps after the newest were good.
+        With `prune`, remove older checkpoints, since the steps after the newest were good.
         """
         self.wait()
         if prune:

@@ -60,9 +60,7 @@ def say_once(stage: str, message: str) -> None:
 def membership(job: JobConfig, *, saves_on_sigterm: bool = True) -> Iterator[None]:
     """Join the job; at the end, wait for the other processes unless only this process failed.
 
-    Args:
-        job: the job.
-        saves_on_sigterm: leave SIGTERM to JAX's preemption service, so that all agree on a step.
+    `saves_on_sigterm` leaves SIGTERM to JAX's preemption service, so that all agree on a step.
     """
     if not job.shared:
         check_devices()
@@ -195,8 +193,7 @@ def on_first(make: Callable[[], T]) -> T:
 def together(make: Callable[[], T]) -> T:
     """Call `make` in every process; if any raises a UserError, raise a JobError in all processes.
 
-    The JobError has the text of the first error that does not come from waiting for another
-    process. If all errors come from waiting, it has the text of the first.
+    The JobError has the text of the first error without `WAITED`, else of the first error.
     """
     if jax.process_count() == 1:
         return make()

@@ -33,10 +33,8 @@ def space_steps(steps: int, count: int = 16) -> tuple[int, ...]:
 def evaluation_steps(train: TrainConfig, horizons: Sequence[int] = ()) -> tuple[int, ...]:
     """Return the steps whose checkpoints are kept and evaluated.
 
-    Args:
-        train: training settings of the run.
-        horizons: earlier last steps, before the run was extended, ascending. Steps up to the last
-            of them stay; later ones have the same spacing, in log(step) or by `eval_every`.
+    `horizons` are earlier last steps, before the run was extended, ascending. Steps up to the last
+    of these stay; later ones have the same spacing, in log(step) or by `eval_every`.
     """
     first, *later = *horizons, train.steps
     if (every := train.eval_every) is not None:

@@ -1,8 +1,4 @@
-"""The initial parameters of a run: drawn, or taken from another run's checkpoint or a teacher.
-
-A fine-tuning has an origin, trained or imported. A student may begin with its teacher's parameters
-except the experts, and learns from the teacher's predictions.
-"""
+"""The initial parameters of a run: drawn, or taken from another run's checkpoint or a teacher."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -121,8 +117,8 @@ def prepare_state(
 def load_origin_state(origin: Origin, skeleton: Skeleton, optimizer: Optimizer) -> TrainState:
     """Return the state at step 0 of a run that begins from another run, its origin.
 
-    Parameters come from the origin. The optimizer's moments also come from the origin if
-    `origin.keep_moments`; otherwise they are new.
+    Parameters come from the origin, and so do the optimizer's moments if `origin.keep_moments`;
+    else the moments are new.
     """
     run = origin.chain["config_hash"]
     with open_files(origin.path, shared=jax.process_count() > 1) as files:
@@ -199,10 +195,8 @@ def _make_student_state(
 def rename_to_dense(sparse: Mapping[str, Any], period: int, *, mean: bool) -> dict[str, Any]:
     """Return unscanned parameters of a sparse model under their names in a dense model.
 
-    Args:
-        sparse: the parameters.
-        period: blocks after which the model's pattern repeats.
-        mean: whether to return the mean of a sparse layer's experts; else the layer is left out.
+    A sparse layer becomes the mean of its experts if `mean`, else it is left out. `period` is the
+    sparse model's (`ModelConfig.period`).
     """
     dense = {}
     for name, value in sparse.items():

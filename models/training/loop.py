@@ -121,9 +121,6 @@ class Recorder:
     """Judges the metrics of each step, and records them in process 0.
 
     Args:
-        plan: the run.
-        batches: its data, for the sequence lengths.
-        out: its directory.
         start: steps done before; later lines of metrics.jsonl are cut off.
 
     Attributes:

@@ -28,11 +28,6 @@ def cut_metrics(run: Path, step: int, recent: int = 1) -> list[dict[str, Any]]:
 
     A million lines of a kilobyte take about two seconds.
 
-    Args:
-        run: the run directory.
-        step: the last step to keep.
-        recent: number of last lines to return.
-
     Returns:
         The metrics of the last `recent` steps, in order; fewer if there are fewer.
     """
@@ -97,7 +92,7 @@ class MetricsWriter:
     """
 
     def __init__(self, run: Path, step: int, recent: int = 1):
-        """Cut the metrics after `step`; for the arguments see `cut_metrics`."""
+        """Cut the metrics after `step`."""
         from tensorboardX import SummaryWriter
 
         self.history = cut_metrics(run, step, recent)

@@ -51,8 +51,6 @@ class Update(NamedTuple):
     """Result of an optimizer step.
 
     Attributes:
-        parameters: the new parameters.
-        moments: the new moments.
         gradient_norm: the gradient's Euclidean norm; the optimizer reads the gradient anyway.
     """
 

@@ -26,8 +26,7 @@ if TYPE_CHECKING:  # this import loads SentencePiece, which readers of a run sel
 
 CONFIG = "config.json"
 CHECKPOINTS = "checkpoints"
-#: Names in a checkpoint: the file that marks the checkpoint as complete, the parameters, and the
-#: state of the optimizer. A model needs only the parameters.
+#: Names in a checkpoint; METADATA marks the checkpoint as complete.
 METADATA = "_CHECKPOINT_METADATA"
 PARAMETERS = "parameters"
 OPTIMIZER = "optimizer"
@@ -257,7 +256,7 @@ def check_vocabulary(
     """Check that a run and examples have the same vocabulary.
 
     An imported run only needs an embedding for each piece of the vocabulary. `place` and `manifest`
-    belong to the examples. The error contains `advice`, which says what to do.
+    belong to the examples. The error contains `advice`.
     """
     rows, trained_on = described["model"]["vocabulary_size"], described["examples"]
     size = manifest["vocabulary_size"]

@@ -329,7 +329,6 @@ def open_files(
     objects.check_url(url)
     digest = hashlib.sha256(storage.join(url, part or "").encode()).hexdigest()[:12]
     name = f"mswitch-{'read-' if part is None else ''}{digest}"
-    # Each process on a machine has its own working copy.
     prefix = f"{name}-"
     if shared:
         import jax

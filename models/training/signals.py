@@ -1,7 +1,4 @@
-"""Handle SIGTERM and Ctrl-C during training: save after the step, then stop.
-
-`loop.run_training` saves, and the command ends with code 75.
-"""
+"""Handle SIGTERM and Ctrl-C during training: save after the step, then stop."""
 
 import contextlib
 import os

@@ -202,10 +202,7 @@ def find_dense_name(name: str, period: int) -> str:
 
 
 def is_frozen(name: str, freeze: Freeze) -> bool:
-    """Return whether `--freeze` keeps a parameter unchanged.
-
-    The option freezes the experts' parameters, all others, or none.
-    """
+    """Return whether `--freeze` keeps a parameter unchanged."""
     return freeze != "none" and (find_group(name) == "experts") == (freeze == "experts")
 
 

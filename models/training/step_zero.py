@@ -44,8 +44,7 @@ def stage_run(
 ) -> Iterator[StagedOutput | BucketRun]:
     """Yield the output of a stage that makes a run, on a file system or in a bucket.
 
-    `out` is a directory, or a `gs://` or `s3://` URL; `config` is everything that the output's
-    bytes depend on.
+    `config` is everything that the output's bytes depend on.
     """
     if not storage.is_remote(out):
         with stage_output(out, stage=stage, config=config) as staged:
@@ -74,15 +73,9 @@ def write_step_zero(
 ) -> None:
     """Fill a run directory, which can then be evaluated, exported and trained like any other.
 
-    Args:
-        directory: the directory; may hold files of a killed writer.
-        run_hash: its `config_hash`.
-        skeleton: the model.
-        parameters: its values; the optimizer starts fresh.
-        preset: name of the model.
-        examples: its data, as in the config.json of a run; None if unknown.
-        languages: likewise.
-        notes: further entries of config.json.
+    The directory may hold files of a killed writer. `run_hash` is the run's `config_hash`. The
+    optimizer starts fresh. `examples` and `languages` are as in the config.json of a run, None if
+    unknown; `notes` are further entries of config.json.
     """
     counts = count_parameters(skeleton)
     storage.write_json(

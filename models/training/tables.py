@@ -30,12 +30,8 @@ def write_table(
 def is_written(files: RunFiles, name: str, key: bytes, settings: dict[str, Any], fix: str) -> bool:
     """Return whether a table exists; refuse a table that was made with other settings.
 
-    Args:
-        files: its run.
-        name: its name in the run.
-        key: the metadata key of its settings.
-        settings: the settings that it should have.
-        fix: options that may differ, and what to do then.
+    `name` is the table's name in the run. `fix` has the options that may differ, and what to do
+    then.
     """
     path, place = files.directory / name, storage.join(files.place, name)
     if not path.is_file():

@@ -33,7 +33,6 @@ class WorkingCopy:
 
     Attributes:
         place: the run's URL.
-        directory: the directory.
     """
 
     place: str

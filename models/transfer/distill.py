@@ -63,22 +63,10 @@ def distill(
     With an `origin`, train a dense run further as `finetune` does: for example, with a fine-tuned
     teacher on its tasks (Switch Transformers, table 8).
 
-    Args:
-        teacher: the sparse run directory, also in a bucket.
-        preset: name of the student (`mswitch.models.presets`); None if there is an `origin`.
-        examples: a finished examples directory in the teacher's vocabulary, or a TOML file of
-            several (`mswitch.tasks.batches.multitask`).
-        out: the new run directory, also in a bucket.
-        config: training settings.
-        distillation: the student's loss and initial parameters.
-        mixture: sampling rate of each language; by default n ** 0.3 over all languages.
-        changes: changes to the preset.
-        job: the processes that train together.
-        step: the teacher's checkpoint; by default its last.
-        origin: the dense run whose last parameters the student begins with.
-
-    Returns:
-        Summary: stage, out, reused, preset, step, final_loss, parameters.
+    `teacher` is the sparse run directory, also in a bucket, and `step` its checkpoint, by default
+    the last. The examples are in the teacher's vocabulary. If there is an `origin`, the student
+    begins with the origin's last parameters, and `preset` is None. Other arguments and the summary
+    are as in `train`.
     """
 
     def prepare_student() -> tuple[RunPlan, TaskBatches]:

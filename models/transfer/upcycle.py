@@ -72,12 +72,8 @@ def upcycle(
 ) -> dict[str, Any]:
     """Make a sparse run of step 0 from a checkpoint of a dense run.
 
-    Args:
-        run: the dense run, also in a bucket.
-        examples: examples in its vocabulary, also in a bucket.
-        out: the new run directory, also in a bucket.
-        config: the sparse model to make.
-        step: the checkpoint; by default the newest.
+    The dense run, the examples in its vocabulary and the new run directory `out` may be in a
+    bucket. `step` is the checkpoint, by default the newest.
 
     Returns:
         Summary: stage, out, reused, preset, parameters, dense_loss, loss (nats per token).
@@ -214,8 +210,7 @@ def list_sparse_layers(model: ModelConfig) -> list[str]:
 def expand_to_sparse(dense: Parameters, skeleton: Skeleton) -> dict[str, np.ndarray]:
     """Make a sparse model's parameters from a dense model's.
 
-    Each expert is a copy of the dense layer; routers are drawn. Both models are unscanned, and
-    differ only in experts.
+    Both models are unscanned, and differ only in experts.
     """
     period = skeleton.config.period
     # Draw all parameters, since a router's values depend on earlier draws.

@@ -1,4 +1,4 @@
-"""Adds another crawl to a finished corpus, as each month's job does (see `change`).
+"""Adds another crawl to a finished corpus (see `change`).
 
 Documents and splits of the corpus stay as they are (a page's split follows from its URL). New pages
 lose to the corpus where they share deduplication keys: URLs, lines, bands of near-duplicates. What

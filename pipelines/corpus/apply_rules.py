@@ -90,7 +90,7 @@ def _ask(rule: Rule, pages: Sequence[Page], recipe: Recipe) -> Sequence[str | No
         if recipe.on_error == "fail" and type(rule).__module__.startswith(_OWN):
             raise
         if len(pages) > 1:
-            # Ask about each page alone, to find the page that causes the error.
+            # Find the page that causes the error.
             return [reason for page in pages for reason in _ask(rule, [page], recipe)]
         [page] = pages
         raised = f"{rule.name} of recipe {recipe.name} raised {type(error).__name__}: {error}"

@@ -71,8 +71,8 @@ from mswitch.pipelines.runners import RunnerName, use_runner, worker_processes
 __all__ = ["CorpusConfig", "build_corpus"]
 
 STAGE = "corpus"
-#: Columns of `rejected/records.parquet`. `records` counts dropped records. `offsets` locates the
-#: first of these records (in Parquet, by number of the row).
+#: Columns of `rejected/records.parquet`. `records` counts dropped records; `offsets` locates the
+#: first ones (in Parquet, by row number).
 _DROPPED = pa.schema(
     [
         pa.field("file", pa.string(), nullable=False),
@@ -102,17 +102,17 @@ def build_corpus(
         inputs: paths, globs or URLs of WET, WARC, ARC and JSON Lines files (plain, gzip or zstd)
             and of Parquet files, told apart by their content.
         out: the directory to make, or a URL such as gs://bucket/corpus.
-        config: all settings that the bytes of the corpus depend on.
+        config: see `CorpusConfig`.
         badwords: a directory of bad-word lists in LDNOOBW's layout, or its URL; None filters
             none.
         runner: where tasks run. Every worker must see `out` and the input, by URL or on a file
-            system that is mounted at the same path.
+            system mounted at the same path.
         beam_options: options for Beam itself.
         append: add the input to the finished corpus at `out`; see
             `mswitch.pipelines.corpus.append`.
-        source_corpus: a finished corpus instead of `inputs`; rules with new settings judge its
-            documents again; see `mswitch.pipelines.corpus.from_corpus`.
-        cost: limit of what the build may cost on Dataflow.
+        source_corpus: a finished corpus instead of `inputs`; see
+            `mswitch.pipelines.corpus.from_corpus`.
+        cost: limit of the build's cost on Dataflow.
 
     Returns:
         A summary: stage, out, reused, documents, languages, bytes, records, dropped;
@@ -192,7 +192,7 @@ def _assemble(
     inputs: Sequence[Mapping[str, Any]],
     rejected_if_empty: str,
 ) -> None:
-    """Run all phases; write statistics and samples of dropped pages, and last the manifest."""
+    """Run all phases; write the manifest last."""
     build.ingest()
     build.finish()
     recipe = build.job.recipe
@@ -259,7 +259,7 @@ def _write_dropped(directory: str, dropped: Iterator[dict[str, Any]]) -> None:
 
 
 def _compute_statistics(ledger: Ledger, shards: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Return stats.json; check that each input record was written or counted as dropped."""
+    """Return stats.json; check the accounts."""
     languages: dict[str, dict[str, collections.Counter[str]]] = {}
     for shard in shards:
         lang, split = shard["manifest"]["lang"], shard["manifest"]["split"]

@@ -1,4 +1,4 @@
-"""Warnings about the input: lost records, damaged files, pages without a date."""
+"""Warnings about the input of a build."""
 
 import collections
 from collections.abc import Mapping, Sequence

@@ -197,7 +197,7 @@ def finish_decided(base: Base) -> bool:
 def _is_complete(base: Base, staging: str, manifest: Mapping[str, Any]) -> bool:
     """Return whether all files of the changed corpus exist, in the corpus or in staging.
 
-    Files that were moved are lost if the corpus was restored from a copy later.
+    Moved files are lost if the corpus was restored from a copy later.
     """
     files = storage.file_sizes(base.directory)
     if not storage.is_remote(staging):
@@ -239,8 +239,7 @@ def begin_change(base: Base, staging: str, claim: Mapping[str, Any]) -> None:
 def decide_change(staging: str, whole: Mapping[str, Any]) -> None:
     """Record the new contents of the corpus; from now on, the change will be published.
 
-    Keys of `whole`: `manifest`, `stats`, `decontamination` if it has that, and files that are
-    `gone`.
+    Keys of `whole`: `manifest`, `stats`, perhaps `decontamination`, and `gone` (files).
     """
     manifest = whole["manifest"]
     if "files" in manifest:  # earlier versions did not write this entry

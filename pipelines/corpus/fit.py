@@ -31,7 +31,7 @@ from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.outputs import read_manifest, write_atomically
 from mswitch.pipelines.progress import Progress, say
 
-#: Language that already has limits. From these limits, the limits of other languages are derived.
+#: Language from whose limits the limits of other languages are derived.
 ENGLISH = "en"
 #: Maximum number of documents of a language to read, shard by shard.
 MOST_DOCUMENTS = 50_000
@@ -55,7 +55,7 @@ _UNSPACED_SHARE = 0.5
 #: Format characters that are part of words, as in Persian and Hindi.
 _JOINERS = "\u200c\u200d"
 #: Join neighbouring cluster sizes until they have this many documents. In fewer documents, the
-#: share that is dropped may be due to chance.
+#: dropped share may be due to chance.
 _FEWEST_OF_SIZE = 100
 #: Value of chi squared (one degree of freedom) that one in 1,000 tests exceeds by chance. There is
 #: a test for each cluster size.
@@ -85,16 +85,15 @@ def fit_thresholds(
     """Write limits by language to a CSV for `GopherQuality.thresholds`, and optionally other CSVs.
 
     Limits on repetition are fitted on `corpus`, a crawl; limits on lengths of words and lines, and
-    on ends of lines, on `reference`. Languages with fewer than `min_documents` keep the limits for
-    all languages.
+    on ends of lines, on `reference`.
 
     Args:
-        corpus: a corpus that was built with `quality.drop=false`.
+        corpus: a corpus built with `quality.drop=false`.
         out: path or URL of the CSV.
         reference: another such corpus, of good text such as an encyclopedia; default: `corpus`.
-        min_documents: fewest documents of a language, in each corpus.
-        stop_words: another CSV, for `GopherQuality.stop_words`: the most frequent words of
-            `reference` by language (`fit_stop_words`).
+        min_documents: fewest documents of a language, in each corpus; languages with fewer keep the
+            limits for all.
+        stop_words: another CSV, for `GopherQuality.stop_words` (`fit_stop_words` of `reference`).
         weights: another CSV: how often to train on documents, by language and size of their cluster
             of near-duplicates (`fit_weights`), under the new limits.
         max_weight: the largest weight.
@@ -103,8 +102,8 @@ def fit_thresholds(
 
     Returns:
         stage, changes to the rule's settings, and languages. Each language has its documents,
-        whether it has its own limits, and the share that is dropped, by reason, under the limits
-        for all (`before`) and its own (`after`). With samples, also what each reason
+        whether it has its own limits, and the dropped share, by reason, under the limits for all
+        (`before`) and its own (`after`). With samples, also what each reason
         `newly_dropped` and `newly_kept`.
     """
     if weights:
@@ -215,11 +214,11 @@ def _format_csv(rows: Iterable[Sequence[Any]]) -> str:
 def fit_weights(sizes: np.ndarray, dropped: np.ndarray, most: int) -> list[tuple[int, int]]:
     """Return weights of a language's documents by the size of their cluster.
 
-    The weight of a cluster size depends on the share of its documents that the filter drops. The
-    weight is 1 if this share is at least the share in the whole language. The weight is `most` if
-    no document is dropped, and proportional between. Neighbouring sizes form one group if a test
-    sees no difference between their shares. (Penedo et al. 2025, section 4.5, give `most` to the
-    size with the smallest share, however small the difference.)
+    The weight of a cluster size depends on the share of its documents that the filter drops: it is
+    1 if this share is at least the share in the whole language, `most` if no document is dropped,
+    and proportional between. Neighbouring sizes form one group if a test sees no difference between
+    their shares. (Penedo et al. 2025, section 4.5, give `most` to the size with the smallest share,
+    however small the difference.)
 
     Args:
         sizes: pages in the cluster of each document, [documents].
@@ -231,8 +230,8 @@ def fit_weights(sizes: np.ndarray, dropped: np.ndarray, most: int) -> list[tuple
     """
     kinds, place = np.unique(sizes, return_inverse=True)
     counts, lost = (np.bincount(place, weights=of) for of in (None, dropped))
-    # A group joins consecutive cluster sizes. The array of a group has the smallest of these sizes,
-    # the number of documents and the number of dropped documents.
+    # The array of a group has its smallest cluster size, and its numbers of documents and of
+    # dropped documents.
     groups: list[np.ndarray] = []
     for row in zip(kinds, counts, lost, strict=True):
         if groups and groups[-1][1] < _FEWEST_OF_SIZE:
@@ -296,8 +295,8 @@ def fit_stop_words(
 def _measure_word_shares(texts: Sequence[str], locale: str) -> dict[str, float]:
     """Return, for each frequent word, its share of a document's words on average.
 
-    Return nothing for scripts without spaces if there is no `locale` to segment them in: rules
-    count letters there, and words are unknown.
+    Return nothing for scripts without spaces if there is no `locale` to segment them in, because
+    rules count letters there.
     """
     shares: collections.Counter[str] = collections.Counter()
     for start, stop in chunks(texts):
@@ -316,7 +315,6 @@ def _measure_word_shares(texts: Sequence[str], locale: str) -> dict[str, float]:
 
 
 def _is_word(text: str) -> bool:
-    """Return whether a text is a word: it has a letter, no number and no hidden character."""
     hidden = any(unicodedata.category(char) == "Cf" and char not in _JOINERS for char in text)
     return any(map(str.isalpha, text)) and not any(map(str.isnumeric, text)) and not hidden
 
@@ -335,11 +333,9 @@ def _read_texts(corpus: str | Path, min_documents: int) -> Iterator[tuple[str, l
 def read_columns(
     corpus: str | Path, more: Sequence[str] = ()
 ) -> tuple[GopherQuality, dict[str, Columns]]:
-    """Return the limits that a corpus was built with, and its quality columns by language.
+    """Return the limits that a corpus (path or URL) was built with, and its columns by language.
 
-    Args:
-        corpus: path or URL.
-        more: names of further columns.
+    The columns are the quality columns, and those named in `more`.
     """
     settings = read_manifest(corpus, "corpus")["config"]
     own = settings.get("steps", {}).get("quality", {})
@@ -404,7 +400,7 @@ def _fit_on_reference(
 def _fit_on_crawl(
     own: Columns, english: Columns, limits: Mapping[str, tuple[float, float]]
 ) -> dict[str, tuple[float, float]]:
-    """Return limits that are as many standard deviations from the mean as the English limits.
+    """Return limits as many standard deviations from the mean as the English limits.
 
     No limit is stricter than the limit for all languages. Otherwise, if a crawl's English text
     repeats itself much, limits of languages whose text repeats itself less would be too strict.
@@ -433,7 +429,6 @@ def _count(reasons: Sequence[str | None]) -> dict[str, Any]:
 
 
 def _say_what_keeps_limits(languages: Mapping[str, Any], min_documents: int) -> None:
-    """Warn about languages that keep the general limits, and say how to change that."""
     kept = {
         lang: f"{1 - row['after']['dropped']:.0%} of {row['documents']:,}"
         for lang, row in sorted(languages.items(), key=lambda item: -item[1]["documents"])

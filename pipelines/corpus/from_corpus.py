@@ -83,7 +83,7 @@ class BuildFromCorpus(Build):
 
     def make_key_tasks(self) -> list[Tasks]:
         """Copy all keys, even of dropped documents, so that later crawls add no duplicates."""
-        # Choose file names that no addition will use.
+        # No addition will use these file names.
         entries = [
             (entry, f"fingerprints/from-{number:05d}-{entry['kind']}.keys")
             for number, entry in enumerate(self.source.manifest["fingerprints"])
@@ -284,7 +284,6 @@ def _read_page(row: dict[str, Any]) -> Page:
 def _judge(
     pages: Sequence[Page], recipe: Recipe, changed: Changed, ledger: Ledger
 ) -> Sequence[Page]:
-    """Return the documents that stay; count dropped documents in the ledger."""
     pages = list(_filter_urls(pages, recipe, changed, ledger))
     ledger.keep(READ, len(pages))
     for step in (*recipe.rules, *recipe.dedup, *recipe.finish):
@@ -299,7 +298,6 @@ def _judge(
 def _filter_urls(
     pages: Sequence[Page], recipe: Recipe, changed: Changed, ledger: Ledger
 ) -> Iterator[Page]:
-    """Yield the documents whose URL passes all changed rules."""
     rules = [s for s in recipe.ingest if isinstance(s, Rule) and s.name in changed]
     rules = [rule for rule in rules if rule.defines("url_reason")]
     for page in pages:

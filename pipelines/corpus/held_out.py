@@ -16,8 +16,7 @@ from mswitch.pipelines.corpus.rules.words import mix
 from mswitch.pipelines.corpus.survey import SITE_CAPACITY, HeavyHitters, extract_hosts
 from mswitch.pipelines.progress import Progress
 
-#: A held-out document is near training text if at least this share of its windows is in training
-#: text.
+#: Lowest share of recurring windows of a held-out document that is near training text.
 NEAR_SHARE = 0.5
 WINDOW_BYTES = 40
 _STRIDE = 8

@@ -1,4 +1,4 @@
-"""Shows what each rule of a recipe says about a page, to help people tune thresholds."""
+"""Shows what each rule of a recipe says about a page, to tune thresholds."""
 
 import json
 import re
@@ -38,12 +38,8 @@ def find_page(
 ) -> tuple[Page | Rejected, Found]:
     """Find and read a page; apply the rules that judge a record before its text is extracted.
 
-    Args:
-        wanted: a file and a record's offset (Parquet: row), such as `crawl/a.warc.gz@1234`, as in
-            samples of dropped pages; or the URL of a page in `inputs`.
-        inputs: crawl files to search for a URL.
-        config: settings for reading files.
-        recipe: the recipe whose rules are asked.
+    `wanted` is a file and a record's offset (Parquet: row), such as `crawl/a.warc.gz@1234`, as in
+    samples of dropped pages; or the URL of a page in `inputs` (crawl files).
 
     Returns:
         The page, or why it was dropped, and what these rules say.
@@ -92,10 +88,7 @@ def inspect_page(
 ) -> dict[str, Any]:
     """Ask all rules of a recipe about a page, even after a rule that drops it.
 
-    Args:
-        page: the page, or why it was dropped.
-        recipe: the recipe.
-        before: results of the rules that judged the page while it was read.
+    `before` has the results of the rules that judged the page while it was read.
 
     Returns:
         As JSON: `url`, `source`, `text` (its beginning), `dropped_by` (the first step that drops

@@ -1,4 +1,4 @@
-"""Description of a build for its workers: directory, settings and recipe."""
+"""Description of a build for its workers."""
 
 import dataclasses
 import pickle

@@ -17,14 +17,14 @@ from mswitch.pipelines.corpus.rules.language_rule import LABEL, LanguageRule
 from mswitch.pipelines.outputs import write_atomically
 from mswitch.pipelines.records import Page, Rejected
 
-#: Reason of pages that were removed from the corpus; samples must not reveal them.
+#: Reason of pages removed from the corpus; samples must not reveal them.
 REMOVED = "removed"
 #: Reasons without samples. Records that are not pages need no inspection.
 UNSAMPLED = ("not_a_page", REMOVED)
-#: Reason of pages that the recipe drops because a rule raised an exception. The page's note `ERROR`
-#: has the exception. Samples contain this note instead of the text.
+#: Reason of pages dropped because a rule raised an exception. Instead of the text, samples contain
+#: the page's note `ERROR`, which has the exception.
 RULE_ERROR, ERROR = "rule_error", "_error"
-#: Maximum number of places to keep per reason. At a place, a file's reader dropped a record.
+#: Maximum number of places in `Ledger.places` per reason.
 MOST_PLACES = 1000
 
 # Control and direction characters that a terminal or editor would obey.
@@ -38,8 +38,8 @@ _NO_BOUND = "g"  # sorts after every hexadecimal number
 class Ledger:
     """Counts of records per stage and of lines, with a bounded sample of dropped records.
 
-    The sample of a reason has the rejections of smallest hash, so that it does not depend on the
-    order in which files are read or merged.
+    The sample of a reason has the rejections of smallest hash, so it does not depend on the order
+    of reading or merging files.
 
     Attributes:
         kept: number of records that passed each stage.
@@ -113,8 +113,7 @@ class Ledger:
         if rejected.stage == READ and len(self.places[reason]) < MOST_PLACES:
             self.places[reason].append(int(rejected.source.rpartition("@")[2]))
         digest = fingerprint(rejected.source).hex()
-        # Samples are the records with the smallest hashes. Messages of other records are never
-        # computed.
+        # Messages of records that do not become samples are never computed.
         if digest < self._bounds.get(reason, _NO_BOUND):
             explained = rejected.explained()
             fields = {name: getattr(explained, name) for name in _SAMPLED}

@@ -1,4 +1,4 @@
-"""Plans and writes output shards: their number, and the documents of each."""
+"""Plans and writes output shards."""
 
 import contextlib
 import dataclasses
@@ -91,10 +91,7 @@ def plan_shards(
 
 
 def write_shard(spec: ShardSpec, directory: str, job: Job) -> dict[str, Any]:
-    """Write an output shard with its documents from all groups of input shards.
-
-    See `write_documents`.
-    """
+    """Write an output shard with its documents from all groups of input shards."""
     batches = [
         batch
         for group, pieces in itertools.groupby(spec.pieces, operator.itemgetter(0))
@@ -167,7 +164,6 @@ def _sort_groups(batches: Sequence[pa.RecordBatch], size: int) -> Iterator[pa.Ta
 def _gather(
     group: int, pieces: Iterable[Sequence[int]], spec: ShardSpec, job: Job
 ) -> Iterator[pa.RecordBatch]:
-    """Yield the documents from a group's run that belong to an output shard."""
     with open_run(group, job.work) as run:
         for rows in cut_run(run, pieces):
             if len(chosen := Places(rows, spec.moved, job.config).select(spec)):
@@ -204,7 +200,6 @@ class Places:
         """Return the positions of the documents that belong to a shard."""
         chosen = self._validation == (spec.split == "validation")
         if spec.count > 1:
-            # Parts of the id space are equal.
             edges = [((i << 64) + spec.count - 1) // spec.count for i in range(1, spec.count)]
             part = np.searchsorted(np.array(edges, np.uint64), self._halves[:, 0], side="right")
             chosen &= part == spec.index

@@ -117,8 +117,8 @@ class Build:
         shared = write_groups(self.work, self.groups, known)
         for step in steps:
             candidates = step.candidates(sum(self.ingested.pages), sum(self.ingested.lines))
-            # If the build adds to a corpus, buckets also hold the keys of this corpus. A large
-            # corpus has more keys than the new pages have.
+            # Buckets also hold the keys of a corpus that grows, which may have more keys than the
+            # new pages.
             rows = candidates + self._known_keys(step.kind)
             bits = choose_shared_bits(rows * step.width * 8, self.job.config.bucket_bytes)
             given = (step, self.work, shared, bits, tuple(exchanges), self._sorting_bytes)

@@ -36,8 +36,8 @@ from mswitch.pipelines.languages import languages
 from mswitch.pipelines.local_pool import call_each, local_pool, start_server
 from mswitch.pipelines.progress import say
 
-#: If the first build of the sample takes less time, the build is repeated, because the first build
-#: also loads models and tables.
+#: If the first build of the sample takes less time, it is repeated, because the first build also
+#: loads models and tables.
 _WARM_SECS = 5.0
 
 
@@ -189,7 +189,7 @@ def _estimate_shuffles(
     """Return the maximum number of bytes that each shuffle moves, and its number of buckets."""
     moved, buckets = {}, {}
     for step in recipe.dedups:
-        # The number of buckets depends on the maximum number of deduplication keys, as in `phases`.
+        # The number of buckets depends on the maximum number of keys, as in `phases`.
         rows = step.candidates(total["pages"], total["lines"])
         moved[step.name] = total["moved"][step.name]
         buckets[step.name] = 1 << choose_shared_bits(rows * step.width * 8, config.bucket_bytes)
@@ -207,10 +207,7 @@ def _count_requests(
     config: CorpusConfig,
     recipe: Recipe,
 ) -> dict[str, tuple[int, int, int]]:
-    """Return each phase's numbers of tasks, of write requests and of read requests to a bucket.
-
-    In a large corpus, most requests are for the part of a group of files in a bucket of keys.
-    """
+    """Return each phase's numbers of tasks, of write requests and of read requests to a bucket."""
     pages, lines = ([math.ceil(sample[name] * n) for n in scales] for name in ("pages", "lines"))
     pairs = list(zip(pages, lines, strict=True))
     keys = [max(step.candidates(*pair) for step in recipe.dedups) for pair in pairs]

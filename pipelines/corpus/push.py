@@ -20,7 +20,7 @@ _REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
 def push_corpus(corpus: str | Path, repository: str, *, public: bool = False) -> dict[str, Any]:
     """Upload shards, card and statistics; one commit makes them the content of the repository.
 
-    Samples of dropped pages, records of removals and fingerprints stay here. A push that was killed
+    Samples of dropped pages, records of removals and fingerprints stay here. A killed push
     continues: the Hub keeps shards that it has received.
 
     Args:

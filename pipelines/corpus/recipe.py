@@ -176,8 +176,7 @@ class Recipe:
     @functools.cached_property
     def pages(self) -> pa.Schema:
         """Columns of the pages that passed ingest."""
-        # A page that a rule marks for dropping has no deduplication keys, so these columns may be
-        # null.
+        # A page marked for dropping has no deduplication keys, so these columns may be null.
         stored = [field.with_nullable(True) for step in self.dedups for field in step.stored]
         return pa.schema([*_STORED, *stored, *self.added_columns])
 

@@ -1,4 +1,4 @@
-"""Reads recipes that users write, and brings these recipes to workers.
+"""Reads users' recipes, and brings these recipes to workers.
 
 The text of a file is sent to workers, which then only need the modules that it imports. A module is
 imported by name on each worker.
@@ -87,11 +87,7 @@ class RecipeSource:
 
 
 def read_source(origin: str) -> RecipeSource:
-    """Read a recipe's source.
-
-    Args:
-        origin: path or URL of a Python file, or `package.module:NAME`.
-    """
+    """Read a recipe's source, given its `RecipeSource.origin`."""
     if _MODULE.fullmatch(origin) and not Path(origin).exists():
         name = origin.partition(":")[0]
         module = _import(origin, name)

@@ -80,8 +80,7 @@ MC4 = Recipe(
     ],
 )
 
-#: `MC4`, but languages are identified first, from whole pages. Unwanted languages are dropped
-#: before any shuffle. The pages of a language do not depend on other languages.
+#: `MC4` with `CorpusConfig.dedup_scope` `language`: languages are identified first.
 MC4_BY_LANGUAGE = Recipe(
     "mc4",
     ingest=[*MC4.ingest, MC4.finish[0]],
@@ -89,9 +88,8 @@ MC4_BY_LANGUAGE = Recipe(
     finish=MC4.finish[1:],
 )
 
-#: This recipe identifies languages early (also by CLD2), limits lengths by script, and has Gopher's
-#: quality rules (Rae et al. 2021). It removes near-duplicates as in FineWeb (Penedo et al. 2024),
-#: instead of single lines.
+#: Profile `modern` has Gopher's quality rules (Rae et al. 2021), and removes near-duplicates as in
+#: FineWeb (Penedo et al. 2024).
 MODERN = Recipe(
     "modern",
     ingest=[
@@ -128,7 +126,7 @@ PROFILES: Mapping[ProfileName, Mapping[DedupScope, Recipe]] = MappingProxyType(
     }
 )
 
-#: Settings in which releases of mC4 differ from 3.1.0; 3.0.1 (2020) is the paper's corpus.
+#: Settings in which releases of mC4 differ from 3.1.0.
 RELEASES: Mapping[Mc4Release, Mapping[str, Mapping[str, Any]]] = MappingProxyType(
     {
         "3.1.0": {},

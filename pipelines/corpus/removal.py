@@ -7,8 +7,8 @@ near-duplicates have keys, a later crawl cannot bring back a duplicate of the pa
 hashes. A record has no text and no name.
 
 A removal changes the corpus (`change`), and does not rebuild it without the page. Lines that other
-pages lost because the removed page had them do not return. Near-duplicates that the removed page
-represented do not return either. Ids and splits stay.
+pages lost because the removed page had them, and near-duplicates that the removed page represented,
+do not return. Ids and splits stay.
 """
 
 import collections
@@ -106,13 +106,13 @@ def remove_pages(
     Args:
         corpus: path or URL of the corpus directory.
         urls: path or URL of a file of URLs, one per line. URLs that differ only in scheme, `www.`
-            or tracking are one page, as everywhere.
+            or tracking are one page.
         sites: a file of hosts; each includes its subdomains.
         ids: a file of documents' ids.
         basis: reason for the removal, for the record.
         reference: reference of the request, for the record; no name and no address.
-        search: directories to search for vocabularies, examples and runs that were made from the
-            corpus before.
+        search: directories to search for vocabularies, examples and runs made from the corpus
+            before.
         dry_run: count the pages on this machine and change nothing.
         runner: where shards are read and written.
         beam_options: options for Beam itself.
@@ -355,8 +355,8 @@ def remove_from_shard(
     Memory: a row group, and the URLs.
 
     Returns:
-        entry (of the new shard; None if nothing is left), found (hashes), and the documents,
-        characters and bytes that were removed.
+        entry (of the new shard; None if nothing is left), found (hashes), and the removed
+        documents, characters and bytes.
     """
     matched = _match_rows(entry, directory=source, request=request)
     if not any(matched):
@@ -406,7 +406,7 @@ def _split(shard: pq.ParquetFile, gone: pa.Array, counts: dict[str, int]) -> Ite
 
 
 def _clean_samples(source: str, directory: str, staging: str, removed: Removed) -> dict[str, Any]:
-    """Delete removed pages from `rejected/`, which has samples of pages that rules dropped.
+    """Delete removed pages from the samples in `rejected/`.
 
     Returns:
         count (of removed samples), files (entries of the manifest).

@@ -1,4 +1,4 @@
-"""Pages and sites that were removed from a corpus (by `removal`), as keyed hashes."""
+"""Pages and sites removed from a corpus (by `removal`), as keyed hashes."""
 
 import dataclasses
 import functools
@@ -52,7 +52,7 @@ def make_probe(key: bytes) -> str:
 
 
 def name_page(page_id: str) -> str:
-    """Return the name of a page; the name is then hashed."""
+    """Return the name of a page, for hashing."""
     return f"page:{page_id}"
 
 

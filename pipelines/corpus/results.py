@@ -114,10 +114,7 @@ def list_dropped_records(
 
 
 def count_for_engine(accounts: Mapping[str, Any]) -> dict[str, int]:
-    """Convert the result of an ingest or finish task to counters that Beam displays.
-
-    They are pages read, damaged files, drops by reason, documents by language, documents, bytes.
-    """
+    """Convert the result of an ingest or finish task to counters that Beam displays."""
     ledger = accounts["ledger"]
     counts: collections.Counter[str] = collections.Counter(pages_read=ledger["kept"].get(READ, 0))
     for reasons in ledger["dropped"].values():

@@ -1,9 +1,4 @@
-"""The two tasks of every recipe on shards: ingest and finish. A shard is an input file.
-
-Ingest reads a file and stores the pages that pass the first rules, with their deduplication keys.
-Finish takes a group of shards, applies the choices among equal keys and the last rules, and writes
-documents.
-"""
+"""The two tasks of every recipe on shards: ingest and finish. A shard is an input file."""
 
 import collections
 from collections.abc import Iterable, Iterator, Sequence
@@ -47,7 +42,7 @@ _COMPRESSION = {"text": "zstd", "url": "zstd"}
 def ingest_shard(numbered: tuple[int, CrawlFile], job: Job) -> dict[str, Any]:
     """Read an input file, store the pages that pass the ingest rules, and count its records.
 
-    Memory: one batch of pages.
+    The pages are stored with their deduplication keys. Memory: one batch of pages.
     """
     shard, file = numbered
     recipe = job.recipe
@@ -156,8 +151,8 @@ def _make_rows(pages: Sequence[Page], recipe: Recipe) -> Iterator[dict[str, Any]
         if "characters" in names:
             row["characters"] = len(page.text)
         if row["marked_by"]:
-            # A later phase drops this page, but URL deduplication still sees its URL. Keep only the
-            # text that a sample of dropped pages shows.
+            # A later phase drops this page (URL deduplication still sees its URL), so keep only the
+            # text that a sample shows.
             shown = page.columns.get(ERROR, "").encode(errors="replace") or page.utf8
             sample = shown[: 4 * DETAIL_CHARACTERS].decode(errors="ignore")[:DETAIL_CHARACTERS]
             row |= {"text": sample.encode(), "lines": 0, "line_hashes": b""}
@@ -189,7 +184,7 @@ def _find_marks(pages: Sequence[Page], recipe: Recipe) -> list[dict[str, Any]]:
 
 
 def _make_placeholder(kind: pa.DataType) -> Any:
-    """Return a placeholder of a type, for a non-null column of a page that will be dropped."""
+    """Return a placeholder for a non-null column of a page that will be dropped."""
     if pa.types.is_nested(kind):
         return []
     zeros = [pa.py_buffer(bytes(64))] * (kind.num_buffers - 1)

@@ -1,4 +1,4 @@
-"""Statistics of a published corpus: languages, stages and their drops."""
+"""Statistics of a published corpus."""
 
 import collections
 from collections.abc import Iterable, Mapping, Sequence

@@ -66,8 +66,7 @@ class HeavyHitters:
         """Add `counts`: the number of further occurrences of each name."""
         self._counts.update(counts)
         if len(self._counts) > self.capacity:
-            # Sort the counts, and subtract the first count beyond the capacity from all counts
-            # (Agarwal et al. 2012, Mergeable summaries).
+            # Agarwal et al. 2012, Mergeable summaries.
             excess = sorted(self._counts.values(), reverse=True)[self.capacity]
             self.error += excess
             self._counts = collections.Counter(

@@ -1,4 +1,4 @@
-"""Checks a finished corpus: every file matches the manifest, and the manifest lists every file."""
+"""Checks a finished corpus."""
 
 import collections
 import os
@@ -48,7 +48,7 @@ def verify_corpus(corpus: str | Path) -> dict[str, Any]:
     leftovers of killed commands.
 
     Args:
-        corpus: path or URL of the corpus directory.
+        corpus: its path or URL.
 
     Returns:
         stage, out, files, documents, problems (a sentence each), unchecked (files and folders

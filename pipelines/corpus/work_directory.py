@@ -1,6 +1,6 @@
 """Files that a corpus build keeps between its phases, so that a killed build can continue.
 
-A shard here is one input file. A file that has its final name is complete. The directory may be a
+A shard here is one input file. A file with its final name is complete. The directory may be a
 URL (`mswitch.pipelines.storage`).
 """
 

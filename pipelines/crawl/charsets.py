@@ -32,10 +32,9 @@ _MOST_IN_A_ROW = 2
 #: Text is in another alphabet if letters of other alphabets make up at least this share of its
 #: characters beyond ASCII. The rest are ornaments.
 _MIN_OTHER_LETTERS = 0.6
-#: Maximum bytes of a sample of text with bytes beyond ASCII, and bytes of the window to take it
-#: from.
+#: Maximum bytes of a sample of text with bytes beyond ASCII, and of the window to take it from.
 _SAMPLE_BYTES, _WINDOW_BYTES = 2000, 1 << 14
-#: Bytes of the sample that CLD2 reads, and bytes of the smallest sample that can refute a declared
+#: Bytes of the sample that CLD2 reads, and of the smallest sample that can refute a declared
 #: encoding.
 _READ_BYTES, _MIN_READ_BYTES = 1000, 300
 
@@ -43,8 +42,8 @@ _DEFAULT = "cp1252"
 #: Bytes beyond ASCII confirm or refute these encodings, whether or not a page declares them.
 _PROVED = (_DEFAULT, "utf-7", "utf-8", "utf-16-le", "utf-16-be")
 _MARKS = {b"\xef\xbb\xbf": "utf-8", b"\xff\xfe": "utf-16-le", b"\xfe\xff": "utf-16-be"}
-#: Number of first bytes of HTML to check for UTF-16, in which every second byte of markup is 0. A
-#: quarter of these zeros is enough, but at least `_MIN_ZEROS` are required.
+#: First bytes of HTML to check for UTF-16, in which every second byte of markup is 0. A quarter of
+#: these zeros is enough, but at least `_MIN_ZEROS`.
 _HEAD_BYTES, _MIN_ZEROS = 1024, 16
 _WIDE = (["utf-16-le"], ["utf-16-be"])
 _WIDE_TAGS = {
@@ -55,12 +54,11 @@ _REPLACEMENT = "\ufffd".encode()
 _BEYOND_ASCII = bytes(range(0x80, 0x100))
 _CONTROLS = bytes(range(0x20)) + b"\x7f"
 _RUN = re.compile(rb"[\x80-\xff]+")
-#: Matches a tag, or text between tags, with bytes beyond ASCII; possessive, so it takes linear
-#: time.
+#: A tag, or text between tags, with bytes beyond ASCII; possessive, so it takes linear time.
 _PIECE = re.compile(rb"[<>]([^<>\x80-\xff]*+[\x80-\xff][^<>]*)")
 _OTHER_LETTER = re.compile("[\u0370-\u1dff\u2c00-\ufffc\U00020000-\U0003ffff]")
-#: Python's names of larger encodings. They replace encodings in which the WHATWG's standard decodes
-#: more characters than Python.
+#: Python's names of larger encodings, for encodings in which the WHATWG's standard decodes more
+#: characters than Python.
 _SUPERSETS = {
     "big5": "big5hkscs",
     "euc_kr": "cp949",
@@ -204,8 +202,7 @@ def _look_up_label(label: str) -> str | None:
 
 
 def _find_meta_charset(html: bytes) -> str | None:
-    # Remove bytes beyond ASCII and beginnings of escapes, so that only the meta tag decides the
-    # encoding.
+    # Without bytes beyond ASCII and beginnings of escapes, only the meta tag decides the encoding.
     head = html[:_HEAD_BYTES].translate(None, _BEYOND_ASCII + b"\x1b~")
     charset = detect_encoding(head, html5_compatible=False, from_html_meta=True)
     if charset is None or charset == "ascii":
@@ -245,7 +242,7 @@ def _take_sample(html: bytes) -> bytes:
 def _are_single(sample: bytes) -> bool:
     """Return whether characters beyond ASCII rarely follow each other, as in windows-1252."""
     runs = _RUN.findall(sample[:_READ_BYTES])
-    # Count only the distinct bytes of a run of non-ASCII bytes: a decorative line repeats a byte.
+    # Count only the distinct bytes of a run: a decorative line repeats a byte.
     return sum(len(set(run)) for run in runs) < _MOST_IN_A_ROW * max(1, len(runs))
 
 

@@ -10,12 +10,12 @@ from mswitch.pipelines.records import COLUMN_MEANINGS
 
 #: Arrow types of kept columns. Lists, objects, dates and others become text.
 KINDS = ("bool", "int64", "float64", "string")
-#: Kind of lists and maps of Parquet. They are not read: a few bytes can expand to any number of
-#: values in a row.
+#: Kind of lists and maps of Parquet, which are not read: a few bytes can expand to any number of
+#: values.
 LIST = "list"
 #: Entry of --keep that keeps all columns.
 ALL = "all"
-#: Key in a page's `columns` for the names of kept columns whose values were dropped.
+#: Key in a page's `columns`: the names of kept columns whose values were dropped.
 LOST = "_lost"
 MAX_VALUE_BYTES = 64 << 10
 _MOST_COLUMNS = 256

@@ -22,14 +22,12 @@ ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 _SKIPPABLE = b"\x2a\x4d\x18"
 _DICTIONARY_FRAME = b"\x5d" + _SKIPPABLE
 _RAW_DICTIONARY = b"\x37\xa4\x30\xec"
-#: Maximum bytes of a dictionary. Useful dictionaries are smaller; the specification advises well
-#: under a megabyte.
+#: Useful dictionaries are smaller; the specification advises well under a megabyte.
 MAX_DICTIONARY_BYTES = 16 << 20
 
 _READ_BYTES = 64 << 10
 _OUTPUT_BYTES = 1 << 20
-#: Bytes of gzip output per call. The number is small, because a call that meets damage returns
-#: nothing.
+#: Bytes of gzip output per call: few, because a call that meets damage returns nothing.
 _GZIP_OUTPUT_BYTES = 64 << 10
 #: Bytes of zstd input per call. A zstd block of 4 bytes can become 128 KiB, so this much input
 #: becomes at most 64 MiB.
@@ -40,13 +38,13 @@ MAX_RATIO = 1100
 #: Bytes to read from a member, and bytes of content to decompress, to see how the member begins.
 _PROBE_BYTES = 4 << 10
 _FIRST_BYTES = 32
-#: Maximum bytes (input plus output) to decompress again in search of members within damaged
-#: members. For a large file, the maximum is 4 times the file's size. Beyond the maximum,
-#: members within damaged members are lost.
+#: Maximum bytes (input plus output; for a large file, 4 times its size) to decompress again in
+#: search of members within damaged members. Beyond the maximum, members within damaged members are
+#: lost.
 _RETRY_BYTES = 1 << 30
-#: Cost, in bytes, that each attempt to decompress adds, even if it fails at once.
+#: Cost, in bytes, of each attempt to decompress, even if it fails at once.
 _RETRY_COST_BYTES = 16 << 10
-#: Padding bytes that may occur between the compressed members of a file.
+#: Padding that may occur between compressed members.
 _PADDING = b"\0\r\n"
 BOMB_BYTES = 1 << 30
 
@@ -112,15 +110,11 @@ class DecompressedStream(io.RawIOBase):
 
     A member is a gzip member or a zstd frame.
 
-    Args:
-        file: the file; only the stream may move its position from now on.
-        compression: compression of the file.
-        start: offset of the first member to read.
-        dictionary: the result of `read_zstd_dictionary`.
-        one_member: end after the first member.
-        damage: the reason if nothing can be read.
-        max_window: largest window of a zstd frame; a frame with a larger one counts as damaged, and
-            each step yields at most half as much. 0 means zstd's own limit.
+    Only the stream may move the position of `file` from now on. `start` is the offset of the first
+    member to read, `dictionary` the result of `read_zstd_dictionary`; with `one_member`, the stream
+    ends after the first member. `damage` is the reason if nothing can be read. `max_window` is the
+    largest window of a zstd frame: a frame with a larger one counts as damaged, and each step
+    yields at most half as much. 0 means zstd's own limit.
     """
 
     def __init__(
@@ -172,7 +166,7 @@ class DecompressedStream(io.RawIOBase):
         return self._members[-1]
 
     def tell(self) -> int:
-        """Return the number of decompressed bytes that were read."""
+        """Return the number of decompressed bytes read."""
         return self._position
 
     def locate(self, position: int) -> int:
@@ -291,9 +285,6 @@ class Members:
 
     After damage, reading of a gzip file continues at the next member that begins well; the rest of
     the damaged member is lost. The rest of a damaged zstd file is not read.
-
-    Attributes:
-        compression: compression of the file.
     """
 
     def __init__(self, file: BinaryIO):
@@ -320,10 +311,9 @@ class Members:
     ) -> int | None:
         """Find the gzip member at which to continue reading after damage.
 
-        Args:
-            stream: the stream that met the damage.
-            start: offset to search from, while bytes of the damaged member may be read again.
-            begins: returns whether to continue at a member, given the first bytes of its content.
+        `stream` met the damage. Search from offset `start`, while bytes of the damaged member may
+        be read again. `begins` returns whether to continue at a member, given the first bytes of
+        its content.
         """
         if self.compression != "gzip":
             return None

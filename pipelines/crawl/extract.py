@@ -33,11 +33,9 @@ def record_to_page(
 ) -> Page | Rejected:
     """Return the page in a record as plain text, or a rejection.
 
-    Args:
-        record: a result of `read_archive`.
-        file_name: base name of the archive, for the page's `source`.
-        reading: settings for reading; the limit also applies to an HTTP body after decoding.
-        reserved: returns the reason to drop an HTTP response by headers and HTML, or None.
+    `file_name` is the archive's base name. The limit of `reading` also applies to an HTTP body
+    after decoding. `reserved` returns the reason to drop an HTTP response by headers and HTML, or
+    None.
     """
     source, max_bytes = f"{file_name}@{record.offset}", reading.max_record_bytes
     if isinstance(record, Damage):

@@ -49,7 +49,7 @@ PUBLISHED = tuple(
     )
     for row in read_own_table("published_corpora.csv")
 )
-#: Beginning of a URL that is made for a row without URL; the row's file and number follow.
+#: Beginning of the URL made for a row without one; the row's file and number follow.
 MADE_URL = "file:///made/"
 
 
@@ -136,8 +136,6 @@ def list_field_names(row: Mapping[str, Any]) -> list[str]:
 
 def describe_missing(part: str, paths: Sequence[str], names: Sequence[str], wrong: str = "") -> str:
     """Return an error message for a row without a usable field for a part of a page.
-
-    The message names the option --field and the row's fields.
 
     Args:
         part: a key of `STANDARD_FIELDS`.

@@ -28,13 +28,13 @@ DIGEST_BYTES = 64 << 10
 PARQUET_MAGIC = b"PAR1"
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _SNIFF_BYTES = 2 << 10
-#: Bytes of a file's beginning that are read: enough for a dictionary and a first zstd block.
+#: First bytes of a file to read: enough for a dictionary and a first zstd block.
 _HEAD_BYTES = 256 << 10
 #: Bytes to search for a record if the first bytes have no known format.
 _SEARCH_BYTES = 64 << 10
 _REQUESTS = 32
 
-#: Formats of files. "damaged" files are compressed and cannot be read from the start.
+#: "damaged" files are compressed and cannot be read from the start.
 FileFormat = Literal[
     "warc", "arc", "jsonl", "parquet", "empty", "damaged", "json_array", "pretty_json", "csv",
     "bzip2", "xz", "zip", "other",
@@ -43,7 +43,7 @@ FileFormat = Literal[
 _UNREAD = read_own_table("unread_formats.csv")
 #: Formats that are not read, and the reason under which such files are counted.
 UNREAD = {row["format"]: row["reason"] for row in _UNREAD}
-#: For each format that users must convert first: what such a file is, and how to convert the file.
+#: For each format that users must convert first: what such a file is, and how to convert it.
 CONVERT = {row["format"]: row["convert"] for row in _UNREAD if row["convert"]}
 #: Beginnings of files that are not decompressed here.
 _BEGINNINGS: Mapping[bytes, FileFormat] = MappingProxyType(
@@ -51,7 +51,7 @@ _BEGINNINGS: Mapping[bytes, FileFormat] = MappingProxyType(
 )
 _ARRAY = re.compile(rb"\[\s*\{")
 _PRETTY = re.compile(rb'\{[ \t\r]*\n\s*["}]')
-#: Pattern of a CSV's first line: names without spaces. The line may be cut off.
+#: A CSV's first line, perhaps cut off: names without spaces.
 _CSV = re.compile(rb'"?[\w.\x80-\xff-]+"?([,;\t]"?[\w.\x80-\xff-]+"?)+(\r?\n|\Z)')
 
 FORMATS = "WARC, WET, ARC, JSONL or Parquet files"

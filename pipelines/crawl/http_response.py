@@ -17,7 +17,7 @@ from mswitch.pipelines.crawl.decompression import (
 from mswitch.pipelines.crawl.html.text import UnreadableError
 
 _STATUS = re.compile(rb"HTTP/\S+ +(\d{3})")
-#: Beginning of an interim response, such as `100 Continue`, which precedes the requested response.
+#: An interim response, such as `100 Continue`, precedes the requested one.
 _INTERIM = re.compile(rb"HTTP/\S+ +1\d\d")
 _MOST_INTERIM = 10
 _BLANK_LINE = re.compile(rb"\r?\n\r?\n")
@@ -56,8 +56,8 @@ def extract_html(response: bytes, max_bytes: int, reserved: Reserved | None) -> 
     fields = [line.partition(":") for line in head.decode("latin-1").lower().split("\n")[1:]]
     pairs = [(name.strip(), value.strip()) for name, _, value in fields]
     headers = dict(reversed(pairs))  # if a header is repeated, its first value counts
-    # The header may have several types, separated by commas. As in browsers, the last type counts.
-    # Text without a slash is not a type.
+    # Of several types, separated by commas, the last counts, as in browsers. Text without a slash
+    # is not a type.
     stated = headers.get("content-type", "text/html")
     types = [part.partition(";")[0].strip(" \t\"'") for part in stated.split(",")]
     media_type = next((t for t in reversed(types) if "/" in t and t != "*/*"), types[0])
@@ -138,8 +138,8 @@ def _decompress(body: bytes, encoding: str, max_bytes: int) -> bytes:
     except zlib.error:
         if encoding != "deflate":
             raise
-        # Some servers send deflate without a header. Any data may look like the beginning of
-        # such a stream, so require that the stream ends.
+        # Some servers send deflate without a header. Any data may look like the beginning of such a
+        # stream, so require its end.
         decompressor = zlib.decompressobj(wbits=-zlib.MAX_WBITS)
         data = decompressor.decompress(body, max_bytes + 1)
     if not decompressor.eof and len(data) <= max_bytes:
@@ -156,7 +156,7 @@ def _read_members(body: bytes, compression: Compression, max_bytes: int) -> byte
             pieces.append(piece)
             left -= len(piece)
     except DamagedStreamError as damaged:
-        # Like browsers, ignore bytes after the last gzip member or zstd frame.
+        # Like browsers, ignore bytes after the last member.
         if not damaged.offset or detect_compression(body[damaged.offset :][:4]) == compression:
             raise
     return b"".join(pieces)

@@ -18,8 +18,8 @@ from mswitch.pipelines.crawl.rows import make_page_from_fields
 from mswitch.pipelines.records import Page, Rejected, reject_record
 
 _SKIP_BYTES = 1 << 20
-#: Maximum number of lists and objects in a line, because each takes up to 30 times its bytes in
-#: Python's memory.
+#: Maximum lists and objects in a line, because each takes up to 30 times its bytes in Python's
+#: memory.
 _MOST_VALUES = 1 << 20
 _ONE_A_LINE = "each line must be one JSON object"
 
@@ -27,13 +27,11 @@ _ONE_A_LINE = "each line must be one JSON object"
 def read_json_lines(path: str, name: str, reading: Reading) -> Iterator[Page | Rejected]:
     """Yield a page or a rejection for every line that is not blank.
 
-    Damaged compressed data yields one last rejection: nothing is read after it. A line that is cut
-    off by damage counts as damage.
+    Damaged compressed data, with the line that it cuts off, yields one last rejection: nothing is
+    read after it.
 
-    Args:
-        path: path of the file.
-        name: its base name; a page's `source` adds the offset of its line.
-        reading: settings; a line longer than the limit is never in memory as a whole.
+    `name` is the file's base name; a page's `source` adds the offset of its line. A line longer
+    than `reading.max_record_bytes` is never in memory as a whole.
     """
     with open_input(path) as file:
         stream = Members(file).open()
@@ -70,7 +68,7 @@ def read_field_kinds(path: str, max_bytes: int, rows: int) -> dict[str, str]:
 def read_lines(file: BinaryIO, max_bytes: int) -> Iterator[tuple[int, bytes | None]]:
     """Yield the non-blank lines of a file with their offsets; a line that is too long is None.
 
-    A last line that is cut off by damage counts as damage, and is not yielded.
+    A last line that damage cuts off is not yielded.
     """
     offset = 0
     while line := file.readline(max_bytes + 1):

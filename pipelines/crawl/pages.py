@@ -28,12 +28,8 @@ def read_pages(
     A remote file is read from a temporary local copy. Memory: two records of the largest size; for
     Parquet also a batch of rows.
 
-    Args:
-        file: a result of `find_crawl_files`.
-        reading: settings for reading.
-        reserved: see `record_to_page`; concerns WARC and ARC.
-        blocked: returns the list that blocks a URL, or None; blocked records of archives are not
-            extracted.
+    `reserved` (see `record_to_page`) concerns WARC and ARC. `blocked` returns the list that blocks
+    a URL, or None; blocked records of archives are not extracted.
 
     Raises:
         OSError: the file cannot be opened, or the disk cannot be read.

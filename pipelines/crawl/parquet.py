@@ -17,11 +17,11 @@ from mswitch.pipelines.crawl.rows import make_page_from_fields
 from mswitch.pipelines.records import Page, Rejected, reject_record
 
 BATCH_ROWS = 100
-#: Maximum bytes of the rows to decode at a time, including the dictionaries of their columns.
+#: Maximum bytes of the rows to decode at a time, with the dictionaries of their columns.
 BATCH_BYTES = 64 << 20
 #: Bytes to read at a time to look at a row group's first pages.
 _LOOK_BYTES = 64 << 10
-#: Beginning of a page's header, in Thrift's compact form: its type (4 for a dictionary), and its
+#: Beginning of a page's header, in Thrift's compact form: type (4 for a dictionary), and
 #: decompressed size.
 _PAGE_HEADER = re.compile(rb"\x15([\x00-\x7f])\x15([\x80-\xff]{0,4}[\x00-\x7f])")
 _DICTIONARY_PAGE = b"\x04"
@@ -34,12 +34,11 @@ MAX_COLUMN_BYTES = 2 << 30
 #: Minimum bytes of a row. It limits how many unreadable rows a file can claim.
 MIN_ROW_BYTES = 4
 
-#: Kinds of columns (`columns.KINDS`) by Parquet's types; columns of other types are text.
+#: `columns.KINDS` by Parquet's types; columns of other types are text.
 _KINDS = {"BOOLEAN": "bool", "INT32": "int64", "INT64": "int64", "FLOAT": "float64",
           "DOUBLE": "float64"}  # fmt: skip
 
-#: Exceptions from reading a damaged file. Causes include Thrift, missing codecs and absurd
-#: allocations.
+#: Exceptions from a damaged file; causes include Thrift, missing codecs and absurd allocations.
 _DAMAGE = (pa.ArrowException, OSError, EOFError, MemoryError, ValueError)
 
 
@@ -47,13 +46,11 @@ def read_table(path: str, name: str, reading: Reading) -> Iterator[Page | Reject
     """Yield a page or a rejection for every row.
 
     If a row group cannot be read, each of its rows is a rejection, or all rows together if there
-    cannot be as many as the file claims. Reading continues at the next row group. Reading stops at
-    a file with more text than compression allows.
+    cannot be as many as the file claims. Reading continues at the next row group, but stops at a
+    file with more text than compression allows.
 
-    Args:
-        path: path of the file.
-        name: its base name; a page's `source` adds the number of its row.
-        reading: settings; the limit applies to all strings of a row together.
+    `name` is the file's base name; a page's `source` adds the number of its row.
+    `reading.max_record_bytes` limits all strings of a row together.
     """
     max_bytes = reading.max_record_bytes
     with open_input(path) as raw:
@@ -246,7 +243,7 @@ def _read_rows(
         columns: dict[str, pa.Array] = {}
         for name, column in zip(batch.schema.names, batch.columns, strict=True):
             columns |= _flatten(name, column)
-        # Convert to Python row by row, because rows may share a large value.
+        # Convert row by row, because rows may share a large value.
         for values in zip(*map(_read_values, columns.values()), strict=True):
             yield dict(zip(columns, values, strict=True))
 

@@ -19,7 +19,7 @@ from mswitch.pipelines.records import Page, Rejected
 
 #: Form of document `id`s in some corpora.
 _HASH = re.compile(r"<?(urn:\w+:)?[0-9A-Fa-f-]{16,}>?")
-#: Date of pages without a readable date. Every dated page of the same URL is newer.
+#: Date of pages without a readable date.
 UNDATED = dates.format_date(dates.EPOCH)
 
 
@@ -30,10 +30,8 @@ def make_page_from_fields(row: Mapping[str, Any], source: str, reading: Reading)
     first that `parse_date` can parse, in a fixed form; a page without one counts as older than all
     others (1970). A field `dump` that does not name a Common Crawl dump is ignored.
 
-    Args:
-        row: values by field; unknown values may be None.
-        source: "<file name>@<offset or row>", for the page.
-        reading: settings: the fields with each part of a page, and the limit on text.
+    `row` has values by field; unknown values may be None. `source` is "<file name>@<offset or
+    row>".
     """
     fields = reading.fields
     given = next(filter(None, (_find_url(row, path, reading) for path in fields["url"])), "")

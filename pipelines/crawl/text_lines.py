@@ -13,9 +13,8 @@ _BOUNDS = np.cumsum([0, *map(len, _METADATA_PREFIXES)])
 _NEWLINE, _RETURN = b"\n\r"
 _SPACE = np.array([chr(code).isspace() for code in range(128)])
 #: `is_source` counts the signs of HTML or script in a text, such as "<" and "{". A text with fewer
-#: signs than `_MIN_SIGNS` is prose. A text is source code if at least `_MARKUP_SHARE` of its bytes
-#: are signs. If half of the text's bytes are in lines that end like script, `_SCRIPT_SHARE` is
-#: enough.
+#: than `_MIN_SIGNS` is prose. A text is source code if at least `_MARKUP_SHARE` of its bytes are
+#: signs; if half of its bytes are in lines that end like script, `_SCRIPT_SHARE` is enough.
 _MIN_SIGNS, _MARKUP_SHARE, _SCRIPT_SHARE = 20, 0.05, 0.02
 _SIGNS, _SCRIPT_ENDS = b"<>{};=", (b";", b"{", b"}", b">")
 #: A byte continues a character in UTF-8 if its bits in `_MARK` equal `_WITHIN`.
@@ -26,7 +25,7 @@ def normalize_lines(utf8: bytes, drop_metadata_lines: bool = True) -> bytes:
     r"""Strip lines, drop empty lines, join the other lines by newlines (c4_utils.split_wet_file).
 
     Args:
-        utf8: a text. Its lines end at \n, \r or \r\n.
+        utf8: a text, whose lines end at \n, \r or \r\n.
         drop_metadata_lines: also drop lines that begin like a WARC header.
     """
     source = np.frombuffer(utf8, np.uint8)
@@ -62,9 +61,7 @@ def keep_lines(utf8: bytes, kept: np.ndarray) -> bytes:
 def third_longest_line(utf8: bytes, enough: int) -> int:
     """Return the length of the third-longest line; with fewer lines, of the shortest line.
 
-    Args:
-        utf8: the text.
-        enough: if the length is at least this, any such number may be returned.
+    If the length is at least `enough`, any such number may be returned.
     """
     lengths = _measure_longest(np.frombuffer(utf8, np.uint8), enough)
     return min(length for length in lengths if length >= 0)
@@ -72,7 +69,7 @@ def third_longest_line(utf8: bytes, enough: int) -> int:
 
 @compiled
 def _copy_lines(source, prefixes, target):
-    """Strip lines and copy the kept ones into `target`; return the number of bytes copied."""
+    """Copy the kept lines, stripped, into `target`; return the number of bytes copied."""
     size, place = 0, 0
     while place < len(source):
         width = _measure_space(source, place)

@@ -1,8 +1,8 @@
 """`python -m mswitch.pipelines.dataflow.launch`: the program of the flex template.
 
 Dataflow's launcher passes `--name=value`, expects one job, and must not wait. But a build is many
-jobs, one after the other. So the job that is launched here conducts them. It has one worker, which
-runs `build_corpus` like the command. If it fails, it runs again and continues where it stopped.
+jobs, one after the other. So the job launched here conducts them: its one worker runs
+`build_corpus` like the command. If it fails, it runs again and continues where it stopped.
 """
 
 import argparse
@@ -19,8 +19,8 @@ PARAMETERS = ("input", "out", "append", "badwords", "set")
 #: Options from the launcher for the job that conducts the build. The other jobs must not get
 #: them.
 _OWN_OPTIONS = ("runner", "job_name", "template_location", "staging_location", "dataflow_job_file")
-#: Options of the conductor, a job that mostly waits. These options override the options for the
-#: build's jobs.
+#: Options of the conductor, a job that mostly waits; they override the options for the build's
+#: jobs.
 _CONDUCTOR = (
     "--num_workers=1",
     "--max_num_workers=1",
@@ -49,7 +49,7 @@ def launch(arguments: Sequence[str]) -> None:
     from mswitch.pipelines.runners import pipeline_options
 
     request, options = build_request(arguments)
-    # Omit FlexRS (delayed start), so that the job that conducts the build does not wait for hours.
+    # Omit FlexRS (delayed start), so that the conductor does not wait for hours.
     own = [option for option in options if _get_name(option) not in ("runner", "flexrs_goal")]
     pipeline = beam.Pipeline(options=pipeline_options("dataflow", [*own, *_CONDUCTOR]))
     _ = pipeline | "Request" >> beam.Create([request]) | "ConductBuild" >> beam.Map(conduct)

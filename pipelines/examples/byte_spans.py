@@ -80,14 +80,8 @@ def make_byte_examples(
     Some windows are left out, for every vocabulary alike: windows with a single word, with more
     spans than sentinels, or with a longer form in NFKC, which vocabularies read.
 
-    Args:
-        document: id of the document, for the draws.
-        text: its text in the corpus.
-        vocabulary: the vocabulary, with sentinels.
-        lengths: inputs and targets must fit inputs_length; noise_density is the share of masked
-            units.
-        seed: seed of the draws.
-        window_bytes: bytes of a window.
+    Inputs and targets must fit `lengths.inputs_length`; `lengths.noise_density` is the share of
+    masked units. The id `document` and `seed` decide the draws. `vocabulary` has sentinels.
     """
     highest = vocabulary.GetPieceSize() - 1
     for number, window in enumerate(cut_windows(text, window_bytes)):

@@ -21,7 +21,7 @@ from mswitch.pipelines.runners import worker_processes
 from mswitch.pipelines.vocabulary.model import MODEL_FILE, VocabularyModel
 
 STAGE = "examples"
-#: Name of the working files that contain descriptions of finished shards.
+#: Name of the working files with descriptions of finished shards.
 NOTES = "units"
 #: Version of seqio whose cache layout is written.
 SEQIO_VERSION = "0.0.20"
@@ -63,12 +63,7 @@ def write_missing(
 ) -> list[dict[str, Any]]:
     """Write the shards that no earlier run finished; return the descriptions of all shards.
 
-    Args:
-        planned: all shards.
-        directory: the directory that contains them.
-        write: writes a shard.
-        engine: where `write` runs.
-        noun: word for the shards, for people.
+    `write` writes a shard, on `engine`; `noun` is a word for the shards, for people.
     """
     tasks = Tasks(
         noun,
@@ -93,12 +88,8 @@ def publish(
 ) -> dict[str, Any]:
     """Write the files that seqio's own cache has beside its shards; publish the directory.
 
-    Args:
-        staged: the directory.
-        finished: descriptions of all shards.
-        vocabulary: vocabulary of the examples.
-        features: by split, the features that seqio reads, with shape and type.
-        said: further entries of the manifest.
+    `finished` has the descriptions of all shards; `features`, by split, the features that seqio
+    reads, with shape and type; `said`, further entries of the manifest.
 
     Returns:
         `languages` of the manifest.

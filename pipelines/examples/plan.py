@@ -35,12 +35,9 @@ def plan_examples(
 ) -> dict[str, Any]:
     """Estimate a build of examples.
 
-    Args:
-        corpus: see `build_examples`.
-        vocabulary: see `build_examples`.
-        config: see `build_examples`.
-        workers: number of parallel worker processes; on Dataflow, one per vCPU.
-        prices: a table of unit prices; default: `mswitch.pipelines.dataflow_prices`.
+    For `corpus`, `vocabulary` and `config` see `build_examples`. `workers` is the number of
+    parallel worker processes (on Dataflow, one per vCPU); `prices`, a table of unit prices
+    (default: `mswitch.pipelines.dataflow_prices`).
 
     Returns:
         Figures by name; those that follow from the sample are in `estimated`.

@@ -56,10 +56,7 @@ def join_lossless(
 ) -> Iterator[Segment]:
     """Join all documents and cut them into segments of `length`; only the last may be shorter.
 
-    Args:
-        documents: documents in order.
-        length: tokens of a segment.
-        separate: whether to put an EOS after each document.
+    `length` counts tokens; with `separate`, an EOS follows each document.
     """
     eos = np.array([EOS_ID], np.int32)
     pieces = [np.concatenate([tokens, eos]) if separate else tokens for _, tokens in documents]
@@ -67,12 +64,9 @@ def join_lossless(
 
 
 def t5(documents: Iterable[Document], length: int, *, seed: int) -> Iterator[Segment]:
-    """Make an epoch's segments like T5, from one chunk of each document, selected by its id.
+    """Make an epoch's segments like T5, from one chunk of each document, selected by id and seed.
 
-    Args:
-        documents: documents in order, none empty.
-        length: tokens of a segment.
-        seed: seed for the choice of chunks.
+    `length` counts tokens of a segment; no document may be empty.
     """
     chunks = (
         select_random_chunk(

@@ -1,8 +1,7 @@
 """Makes one TFRecord shard of examples from each corpus shard, without Beam.
 
-Training records are raw segments, the documents of a shard joined and cut (`segments`), whose masks
-are drawn when they are read, or finished examples. Validation records are frozen corrupted
-examples that never cross documents.
+Training records are raw segments (`segments`), whose masks are drawn when they are read, or
+finished examples. Validation records are frozen corrupted examples that never cross documents.
 
 All records of a language are shuffled once, by hash, without moving them again. The corpus sorts
 documents by the hash of their URL, and a shard is a range of hashes, so any document may be at any
@@ -216,8 +215,8 @@ def make_validation_records(
             enumerate(segments[: config.validation_segments]), range(len(kinds))
         )
         for (number, segment), kind in chosen:
-            # The key of a mask has the number of the kind of corruption in place of the epoch. So
-            # each kind has its own masks. If a directory has only one kind, its number is 0.
+            # The kind of corruption takes the epoch's place in the key, so each kind has its own
+            # masks. A single kind has number 0.
             key = ExampleKey(config.seed, stream, number, epoch=kind)
             inputs, targets, mask = _corrupt(segment, key, vocabulary, kinds[kind])
             counts.add_example(inputs, targets)
@@ -276,12 +275,7 @@ def write_shard(
 ) -> dict[str, Any]:
     """Write a shard with its index; repeated writing yields the same bytes.
 
-    Args:
-        shard: the shard to read, and the shard it becomes.
-        directory: the examples directory.
-        model: the vocabulary's model file.
-        config: settings of the directory.
-        rehydration: repetitions of training documents; None for none.
+    `directory` is the examples directory, `model` the vocabulary's model file.
 
     Returns:
         The result of `write_records`.

@@ -1,7 +1,7 @@
 """UL2's mixture of denoisers (Tay et al. 2022, table 1); each training segment gets one denoiser.
 
-Regular, extreme and sequential denoising differ in the share of masked tokens and their spans. A
-mode token before the inputs names the kind: one of the last sentinels, which spans cannot use then.
+A mode token before the inputs names the kind of denoising (`MODES`): one of the last sentinels,
+which spans cannot use then.
 """
 
 import dataclasses
@@ -21,8 +21,8 @@ from mswitch.pipelines.special_tokens import SENTINELS
 #: tokens) and sequential denoising (one span, at the end).
 MODES = {"R": SENTINELS - 3, "X": SENTINELS - 2, "S": SENTINELS - 1}
 MOST_SPANS = min(MODES.values())
-#: All denoisers, which are equally likely. Each has a mode, a mean length of spans (0 for a single
-#: span) and a share of masked tokens.
+#: All denoisers, equally likely: mode, mean length of spans (0 for a single span), share of masked
+#: tokens.
 DENOISERS = (
     ("R", 3.0, 0.15),
     ("R", 8.0, 0.15),

@@ -3,7 +3,7 @@
 Packages are untrusted: archives are read as streams, regular files only, and nothing is unpacked or
 run. HTML files, GNOME's Mallard pages and manual pages become WARC responses; message catalogues
 (MediaWiki's JSON) become WET records. The language in a page's URL comes from the file's name. A
-corpus build does not use this language, but identifies the language of the text.
+corpus build ignores this language and identifies the language of the text.
 """
 
 import hashlib
@@ -168,10 +168,8 @@ def open_packages(
 ) -> Iterator[tuple[Download, dict[str, bytes]]]:
     """Fetch packages one by one and yield their files; keep downloads until the end.
 
-    Args:
-        directory: directory with the downloads of an earlier, killed run.
-        packages: names of packages.
-        wanted: matches the paths of the files to read.
+    `directory` has the downloads of an earlier, killed run; `wanted` matches the paths of the files
+    to read.
     """
     work = directory / ".downloads"
     work.mkdir(exist_ok=True)
@@ -241,12 +239,9 @@ def make_pages(
 ) -> Iterator[tuple[Format, SamplePage]]:
     """Yield the pages of a package's files, with limited text per language.
 
-    Args:
-        files: content of files by path.
-        package: name of the package.
-        max_text_bytes: most text bytes of a language; None for all.
-        english: texts of blocks of English pages so far; the package's are added. Equal blocks of
-            other pages were not translated, and are left out.
+    `files` has contents by path; `max_text_bytes` is None for all text. `english` has the texts of
+    blocks of English pages so far; the package's are added. Equal blocks of other pages were not
+    translated, and are left out.
     """
     taken: dict[str, int] = {}
     english = set() if english is None else english

@@ -97,11 +97,7 @@ def render_mallard(
 ) -> bytes | None:
     """Turn a Mallard page into HTML; return None if it has no paragraphs.
 
-    Args:
-        document: the page.
-        lang: its language.
-        original: texts of blocks of English pages. Equal blocks of the page were not translated,
-            and are left out.
+    Leave out blocks that are also in `original`, like `remove_blocks`.
     """
     all_blocks = read_mallard(document)
     kept = [(tag, text) for tag, text in all_blocks if text and text.encode() not in original]

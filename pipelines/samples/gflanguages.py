@@ -1,8 +1,7 @@
 """Makes a small crawl in WET and WARC from a package, for the demo, trials and tests.
 
 The package `gflanguages` contains excerpts of the Universal Declaration of Human Rights in hundreds
-of languages. It is installed, so the whole chain runs without a network. The sample `debian`
-(`mswitch.pipelines.samples.debian`) fetches tens of megabytes of real documentation.
+of languages. It is installed, so the whole chain runs without a network.
 """
 
 import importlib.metadata
@@ -26,8 +25,8 @@ from mswitch.pipelines.samples.crawl_writer import (
 STAGE = "sample"
 FILES_PER_FORMAT = 3
 MIN_PARAGRAPH_CHARACTERS = 20
-#: Minimum and maximum number of pages. The minimum leaves five pages for validation. To reach
-#: the minimum, an excerpt is cut at sentences, then at clauses.
+#: The minimum leaves five pages for validation. To reach it, an excerpt is cut at sentences, then
+#: at clauses.
 MIN_PAGES, MAX_PAGES = 12, 24
 
 #: Ids in gflanguages that are not `<mC4 code>_<main script>`.

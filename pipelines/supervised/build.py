@@ -1,7 +1,4 @@
-"""Builds an examples directory of finished inputs and targets from a task's files.
-
-Rows are counted and splits are compared before anything is tokenised.
-"""
+"""Builds an examples directory of finished inputs and targets from a task's files."""
 
 import dataclasses
 import functools
@@ -83,13 +80,9 @@ def build_supervised(
 ) -> dict[str, Any]:
     """Write the examples directory of a task.
 
-    Args:
-        task: the task's TOML file.
-        vocabulary: a finished vocabulary directory, or a SentencePiece model file in T5's layout.
-        out: the directory to make, or a URL such as gs://bucket/reviews.
-        config: lengths, and whether overlap is allowed.
-        runner: where tasks run (`mswitch.pipelines.runners`); their workers must see `out`.
-        beam_options: Beam's own options.
+    `task` is the task's TOML file; `vocabulary`, a finished vocabulary directory, or a
+    SentencePiece model file in T5's layout; `out`, a directory or a URL such as
+    gs://bucket/reviews. Workers of `runner` (`mswitch.pipelines.runners`) must see `out`.
     """
     use_runner(runner, beam_options)
     defined, opened = read_task(task), open_vocabulary(vocabulary)

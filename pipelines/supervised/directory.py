@@ -163,10 +163,8 @@ def plan_shards(
 ) -> list[SupervisedShard]:
     """Divide the rows of parts among shards.
 
-    Args:
-        task: name of the task.
-        described: descriptions of the parts, with `rows` by language and split.
-        parts: directory of the parts.
+    `described` has descriptions of the parts, with `rows` by language and split; `parts` is their
+    directory.
     """
     rows: Counter[tuple[str, str]] = Counter()
     where: dict[tuple[str, str], list[str]] = {}

@@ -44,18 +44,18 @@ ROW_SCHEMA = pa.schema(
 #: Columns to compare rows by; the first is a row's number in its file.
 KEYS = ("number", "group_key", "inputs_key", "pair_key")
 PART_SCHEMA = pa.schema([*ROW_SCHEMA, *((name, pa.int64()) for name in KEYS)])
-#: Number of rows of a part to sort at once, and number of rows to read at once.
+#: Rows of a part to sort at once, and rows to read at once.
 BLOCK_ROWS, GROUP_ROWS = 1 << 17, 1 << 13
 CALL_ROWS = 1 << 12
 #: Maximum number of bad rows that an error names.
 SHOWN = 3
-#: Upper bound of `order`: the largest `order` plus 1.
+#: The largest `order` plus 1.
 ORDERS = 1 << 63
 
 
 @dataclasses.dataclass(frozen=True)
 class InputFile:
-    """An input file with rows, which `read_file` writes to one part, a Parquet file.
+    """An input file with rows, which `read_file` writes to one part.
 
     Attributes:
         source: path or URL of the file.
@@ -73,7 +73,7 @@ class InputFile:
 
     @property
     def path(self) -> str:
-        """Path of the Parquet file with this file's rows, relative to the folder of parts."""
+        """Path of the part, relative to the folder of parts."""
         return f"{self.number:05}.parquet"
 
 
@@ -84,7 +84,7 @@ def read_file(
     task: SupervisedTask,
     model: str = "",
 ) -> dict[str, Any]:
-    """Read an input file, and write its rendered rows to a Parquet file (a part).
+    """Read an input file, and write its rendered rows to a part.
 
     If there are bad rows, an error names the first of them.
 
@@ -144,11 +144,8 @@ def write_part(
 ) -> dict[str, Any]:
     """Write rows as a part; equal rows always have equal bytes.
 
-    Args:
-        rows: rows with the columns of the schema.
-        path: path of the part below `directory`.
-        directory: directory of parts.
-        schema: `ROW_SCHEMA` and further columns of the source.
+    `rows` have the columns of `schema`: `ROW_SCHEMA` and further columns of the source. `path` is
+    below `directory`, the directory of parts.
 
     Returns:
         The part's description: path, records, size_bytes, and `rows` by language and split.
@@ -238,12 +235,8 @@ def write_shard(
 ) -> dict[str, Any]:
     """Write a shard with its index and lengths; equal rows always have equal bytes.
 
-    Args:
-        shard: the shard to write.
-        directory: the examples directory.
-        model: file of the vocabulary.
-        lengths: largest lengths of examples.
-        left_out: see `SupervisedShard.read`.
+    `directory` is the examples directory, `model` the vocabulary's file. For `left_out` see
+    `SupervisedShard.read`.
 
     Returns:
         The result of `write_rows`; `trimmed` by feature; and `targets_lengths`, the number of

@@ -61,9 +61,7 @@ def choose_split(key: str) -> str:
 def mark_overlap(table: pa.Table, splits: Sequence[str]) -> dict[str, NDArray[np.bool_]]:
     """Mark each row whose keys also occur in an earlier split.
 
-    Args:
-        table: columns `split`, `group_key`, `inputs_key`, `pair_key`.
-        splits: splits in order; each is compared with those before it.
+    `table` has columns `split`, `group_key`, `inputs_key`, `pair_key`; `splits` are in order.
 
     Returns:
         Bool [rows] each: whether `groups`, `inputs`, `pairs` of inputs and targets occur in such a

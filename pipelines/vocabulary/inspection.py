@@ -116,12 +116,8 @@ def inspect_vocabulary(
     Documents are sorted by the hash of their URL, so the first ones are a random sample, always the
     same. They are read one by one; memory does not grow with the corpus.
 
-    Args:
-        vocabulary: a vocabulary directory or a SentencePiece model file.
-        corpus: a finished corpus directory.
-        split: split of the text.
-        max_bytes: bytes of a language after which no further document is read.
-        only: languages to measure; empty for all.
+    `vocabulary` is a vocabulary directory or a SentencePiece model file. After `max_bytes` of a
+    language, no further document is read. `only` has languages to measure; empty for all.
 
     Returns:
         A description of the vocabulary; `languages`: a list of counts, tokens_per_word (None if the

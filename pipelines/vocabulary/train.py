@@ -1,10 +1,9 @@
 """Trains a SentencePiece vocabulary on language-balanced text, in mT5's layout.
 
-Ids in the model file: padding 0, end of sequence 1, unknown 2, the 256 byte pieces, the learned
-pieces, and 100 sentinels as the last 100 ids (the very last is for the first span). The
-normalisation is SentencePiece's default, nmt_nfkc, as in mT5. It unifies full-width forms and
-ligatures, and turns every run of white space, including line ends, into a space. So decoding
-returns the normalised text, not the page's bytes.
+Ids in the model file are T5's (`mswitch.pipelines.vocabulary.model`); the 256 byte pieces come
+before the learned pieces. The normalisation is SentencePiece's default, nmt_nfkc, as in mT5. It
+unifies full-width forms and ligatures, and turns every run of white space, including line ends,
+into a space. So decoding returns the normalised text, not the page's bytes.
 """
 
 import contextlib

@@ -94,11 +94,8 @@ def collate(examples: Sequence[Example], rows: int, lengths: Lengths) -> Batch:
 def pack_rows(batch: Batch, pack: int) -> Batch:
     """Join every `pack` rows of a padded batch into one, with all padding at the end.
 
-    Decoder inputs begin with 0 in each example, as in unpacked rows.
-
-    Args:
-        batch: [n, ...], with n a multiple of `pack`.
-        pack: number of examples per row.
+    Decoder inputs begin with 0 in each example, as in unpacked rows. `batch` is [n, ...], with n a
+    multiple of `pack`.
 
     Returns:
         The same features [n / pack, pack * length]; `language` [n / pack, pack]; and int32
@@ -115,8 +112,8 @@ def pack_into(batch: Batch, counts: Sequence[int], room: Lengths) -> Batch:
     """Join rows of a padded batch: row i of the result holds the batch's next `counts[i]` rows.
 
     Returns:
-        The features of `pack_rows`, in rows as long as the room; `language` is the language of a
-        row's first example.
+        The features of `pack_rows`, in rows as long as the room; `language` is that of a row's
+        first example.
     """
     number = np.concatenate([np.arange(count, dtype=np.int32) for count in counts])
     firsts = np.flatnonzero(number == 0)

@@ -105,11 +105,9 @@ def open_examples(directory: str | Path, cache: ByteCache | None = None) -> Exam
     """Open a directory; check its vocabulary and the size of every shard and index.
 
     On a disk, the first and last record of the first and last shard of each language and split are
-    also read and checked. All others are checked when they are read.
+    also read and checked. Other records are checked when read.
 
-    Args:
-        directory: a path, or a URL such as gs://bucket/examples.
-        cache: cache for records; directories that are read together share one.
+    `directory` is a path or a URL. Directories that are read together share a `cache` for records.
     """
     manifest = read_manifest(directory, STAGE)
     try:
@@ -201,10 +199,7 @@ def _open_shard(
 
 
 def _check_ends(examples: Examples) -> None:
-    """Check the first and last record of the first and last shard, for each language and split.
-
-    This detects shards of another vocabulary or length, or of the other split.
-    """
+    """Detect shards of another vocabulary or length, or of the other split."""
     for split, sources in examples.sources.items():
         names = (
             ("targets",) if split == "train" and not examples.finished else ("inputs", "targets")

@@ -7,8 +7,8 @@ from mswitch.pipelines.languages import find_language
 from mswitch.pipelines.outputs import read_manifest
 from mswitch.tasks.batches.multitask import TaskMixture, name_leaf
 
-#: Number of epochs up to which repeated text was nearly as good as fresh (Muennighoff et al. 2023,
-#: "Scaling data-constrained language models").
+#: Epochs up to which repeated text was nearly as good as fresh (Muennighoff et al. 2023, "Scaling
+#: data-constrained language models").
 HARMLESS_EPOCHS = 4
 
 

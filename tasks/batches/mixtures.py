@@ -9,8 +9,6 @@
     Mixture(weights={"de": 3, "sw": 1})                  # explicit rates
     Mixture(alpha=0, max_epochs=4)                       # UniMax: even, at most 4 epochs each
     Mixture(alpha=0.3, max_epochs=4, tiers=("low",))     # both, of a group
-
-`mixtures()` returns the mixtures that have a name.
 """
 
 import dataclasses
@@ -35,7 +33,7 @@ from mswitch.pipelines.languages import (
     parse_codes,
 )
 
-#: Number of sequences that mT5 was trained on: 1,000,000 steps of 1,024.
+#: Sequences that mT5 was trained on: 1,000,000 steps of 1,024.
 MT5_BUDGET = 1_000_000 * 1024
 DEFAULT = "mswitch"
 FILE_SUFFIX = ".toml"
@@ -121,10 +119,7 @@ class Mixture:
         )
 
     def weight(self, lang: str, records: int) -> float:
-        """Return the value that a language's rate is proportional to, before any cap.
-
-        It is 0 without records.
-        """
+        """Return what a language's rate is proportional to, before any cap; 0 without records."""
         if not records:
             return 0.0
         return float(self.weights[lang]) if self.weights else float(records) ** self.alpha
@@ -194,8 +189,8 @@ def mixtures() -> MappingProxyType[str, Mixture]:
         # mT5's paper compares these exponents (Xue et al. 2020, table 6 and section 4.3).
         "mc4.alpha.0.2": Mixture(mc4_only=True, alpha=0.2),
         "mc4.alpha.0.7": Mixture(mc4_only=True, alpha=0.7),
-        # umT5 allows 1 epoch of a language. Four epochs are nearly as good as fresh text
-        # (Muennighoff et al. 2023).
+        # umT5 allows 1 epoch of a language; four are nearly as good as fresh text (Muennighoff et
+        # al. 2023).
         "mc4.unimax.1": Mixture(mc4_only=True, alpha=0, max_epochs=1),
         "mc4.unimax.4": Mixture(mc4_only=True, alpha=0, max_epochs=4),
     }
@@ -244,10 +239,8 @@ def read_mixture(path: str | Path) -> Mixture:
 def parse_mixture(fields: Mapping[str, Any], where: str, others: Sequence[str]) -> Mixture:
     """Make the mixture that fields of a TOML file define.
 
-    Args:
-        fields: attributes of `Mixture`.
-        where: place of the fields, for errors.
-        others: other fields that the file may have there.
+    `where` is the fields' place, for errors; `others` are other fields that the file may have
+    there.
     """
     known = {field.name: field.default for field in dataclasses.fields(Mixture)}
     for name, value in fields.items():

@@ -66,7 +66,7 @@ class WeightedTask:
             raise UserError("give a rate, or virtual, cap, scale and task_temperature, not both")
 
     def weight(self, records: int) -> float:
-        """Return the value that the task's share is proportional to."""
+        """Return what the task's share is proportional to."""
         if self.rate is not None:
             return self.rate
         size = (self.virtual or records) * self.scale
@@ -121,7 +121,7 @@ class TaskMixture:
     def rates(
         self, records: Mapping[str, Mapping[str, int]], budget: float | None = None
     ) -> dict[str, float]:
-        """Return the sampling rate of each language of each task; all rates sum to 1.
+        """Return the sampling rate of each language of each task; rates sum to 1.
 
         Args:
             records: training examples by task and language.
@@ -160,9 +160,7 @@ def _explain_splits(directory: str) -> None:
 def open_task_mixture(examples: str | Path, mixture: Mixture | None = None) -> TaskMixture:
     """Return the task mixture of an examples directory, or of a TOML file with several tasks.
 
-    Args:
-        examples: the directory or the file.
-        mixture: sampling rates of the directory's languages.
+    `mixture` has the sampling rates of the directory's languages.
     """
     if not str(examples).endswith(FILE_SUFFIX):
         alone = WeightedTask(str(examples), mixture=mixture or Mixture())

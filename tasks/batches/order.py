@@ -5,10 +5,9 @@ language, `RecordOrder` the record of that language, and `ExampleOrder` joins th
 costs the same, because only the values that it needs are drawn.
 
 Languages are mixed in windows. A window holds each language as often as its rate says, in an order
-that is drawn for each window. So the position within a batch (host, device, routing group) is
-independent of language. A weighted round robin would link them. The counts of all windows together
-follow the rates exactly. Within a language, records come in the order of `RecordOrder`, so that
-storage is read in blocks.
+drawn for each window. So the position within a batch (host, device, routing group) is independent
+of language. A weighted round robin would link them. The counts of all windows together follow the
+rates exactly.
 """
 
 import bisect
@@ -23,8 +22,8 @@ from mswitch.pipelines.examples.span_corruption import make_philox
 
 MIN_WINDOW, MAX_WINDOW = 1 << 12, 1 << 20
 #: A window is doubled, up to MAX_WINDOW, until it holds on average this number of records of the
-#: rarest language. A language with fewer records is absent from some windows. So a cap on
-#: epochs holds even for a language of ten records.
+#: rarest language. A language with fewer records is absent from some windows. So a cap on epochs
+#: holds even for a language of ten records.
 MIN_PER_WINDOW = 2
 #: Bits of the integers that represent rates, so that counts never drift by rounding.
 RATE_BITS = 40
@@ -40,11 +39,9 @@ class MixtureOrder:
     """
 
     def __init__(self, rates: Mapping[str, float], seed: int):
-        """Set up the order, with windows that are long enough for rare languages.
+        """Set up the order, with windows long enough for rare languages.
 
-        Args:
-            rates: positive shares, in the order that numbers the languages.
-            seed: seed of the order within windows.
+        `rates` are positive shares, in the order that numbers the languages.
         """
         self.seed = seed
         lowest = max(min(rates.values()), MIN_PER_WINDOW / MAX_WINDOW)
@@ -79,8 +76,7 @@ class MixtureOrder:
         generator = make_philox([0, 0, window, 0], [self.seed, self.window])
         slots = np.random.Generator(generator).permutation(self.window)
         languages = (np.searchsorted(starts, slots, side="right") - 1).astype(np.int16)
-        # The order of languages is random. Each language's records stay in order, so that they
-        # are read in blocks.
+        # Each language's records stay in order, so that storage is read in blocks.
         slots[np.argsort(languages, kind="stable")] = np.arange(self.window)
         return slots, starts, offsets
 
@@ -104,11 +100,8 @@ class RecordOrder:
     def __init__(self, records: int, seed: int, stream: int, block_records: int):
         """Set up the order of a language's records.
 
-        Args:
-            records: number of records, at least 1.
-            seed: seed of all draws.
-            stream: a 64-bit number that separates the draws of languages.
-            block_records: number of neighbouring records that are read together.
+        `records` is at least 1. `stream` is a 64-bit number that separates the draws of languages.
+        `block_records` neighbouring records are read together.
         """
         self.records, self.seed, self.stream = records, seed, stream
         self.block_records = block_records

@@ -1,8 +1,8 @@
 """Choose the neighbouring records that share a row: next-fit over their lengths.
 
-A row takes records, in their stored order, until the next one does not fit (Johnson 1973). The
-records of a row follow only from the lengths, which are stored beside the records. So row r of any
-epoch is known without earlier rows, and storage is read in blocks.
+A row takes records, in their stored order, until the next one does not fit (Johnson 1973). A row's
+records follow only from the lengths, which are stored beside the records. So row r of any epoch is
+known without earlier rows, and storage is read in blocks.
 """
 
 from collections.abc import Sequence
@@ -23,7 +23,7 @@ class PackedRows(Sequence[range]):
     """The neighbouring records of each row."""
 
     def __init__(self, examples: Examples, source: RecordSource, room: Lengths):
-        """Choose the records of each row; every record of the source must fit into a row."""
+        """Choose the records of each row; every record must fit into a row."""
         self._lengths = read_lengths(source) if examples.supervised else None
         if self._lengths is not None:
             self._starts = pack_next_fit(self._lengths, room.inputs_length, room.targets_length)
@@ -72,10 +72,7 @@ def pack_next_fit(
 ) -> NDArray[np.int64]:
     """Return the first record of each row, and at the end the number of records, [rows + 1].
 
-    Args:
-        lengths: lengths of inputs and targets, [records, 2]; each fits into a row.
-        inputs_length: positions of a row's inputs.
-        targets_length: positions of a row's targets.
+    `lengths` are of inputs and targets, [records, 2]; each fits into a row.
     """
     starts = np.zeros(len(lengths) + 1, np.int64)
     rows, inputs, targets = 0, 0, 0

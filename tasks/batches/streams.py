@@ -1,6 +1,6 @@
 """Endless streams of training examples, addressed by position.
 
-Each leaf of a mixture has a stream. A leaf is a language, or a language of a task.
+Each leaf of a mixture (`mswitch.tasks.batches.multitask`) has a stream.
 """
 
 import math

@@ -1,11 +1,11 @@
 """Batches for training, addressed by number.
 
 A batch is a pure function of (seed, step). Any number of hosts can make any step of any run
-directly, as fast as the first. Task, language, record (`mswitch.tasks.batches.order`) and mask of
-an example follow only from its position.
+directly. Task, language, record (`mswitch.tasks.batches.order`) and mask of an example follow only
+from its position.
 
-`TaskBatches.iterate` yields batches to any training loop, made ahead by threads. Batches are also
-random-access sources: `grain.MapDataset.source(batches)` is the same stream (docs/decisions/0013).
+Batches are also random-access sources: `grain.MapDataset.source(batches)` is the same stream
+(docs/decisions/0013).
 """
 
 import functools
@@ -156,7 +156,7 @@ class TaskBatches:
         return {"config_hash": together, "vocabulary_sha256": vocabulary, "tasks": hashes}
 
     def batch(self, step: int) -> Batch:
-        """Make the rows of one step, which are the same whenever and wherever they are made."""
+        """Make the rows of one step, the same whenever and wherever they are made."""
         order = (self._order[step * self.batch_size + number] for number in self._own)
         places = [(self._streams[number], epoch, row) for number, epoch, row in order]
         counts = []
@@ -184,12 +184,8 @@ class TaskBatches:
         """Yield batches from step `start` on, made ahead by threads until the iterator is closed.
 
         Neither `prefetch` nor `workers` changes a batch or the order. One worker is enough for a
-        disk; several hide the latency of an object store.
-
-        Args:
-            start: the first step.
-            prefetch: number of batches that wait; 0 makes each on request.
-            workers: number of threads that make them.
+        disk; several hide the latency of an object store. `prefetch` batches wait; with 0, each is
+        made on request. `workers` threads make batches.
         """
         return make_ahead(self.batch, itertools.count(start), prefetch=prefetch, workers=workers)
 
@@ -220,7 +216,7 @@ class TrainBatches(TaskBatches):
     ):
         """Open a finished examples directory; other arguments are as in `TaskBatches`.
 
-        By default, languages are mixed at n ** 0.3, over all languages.
+        By default, all languages are mixed at n ** 0.3.
         """
         alone = TaskMixture({ALONE: WeightedTask(str(examples), mixture=mixture or Mixture())})
         super().__init__(alone, batch_size, seed, steps, host=host, hosts=hosts, pack=pack)

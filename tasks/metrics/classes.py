@@ -19,7 +19,7 @@ from mswitch.tasks.metrics.metric import (
 def _make_share_right(name: str, of_group: OfGroup = "sum") -> Maker:
     """Define accuracy: the share of right rows.
 
-    If `of_group` is `min`, it is the share of groups that have only right rows.
+    If `of_group` is `min`, it is the share of groups with only right rows.
     """
     metric = make_mean(name, lambda answers, given: float(given in answers), of_group)
     return lambda labels, language: metric

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
-#: Right answers of each row; a row has at least one answer.
+#: Right answers of each row, at least one.
 Answers = Sequence[Sequence[str]]
 OfGroup = Literal["sum", "min", "first"]
 

@@ -1,8 +1,5 @@
 """Metrics of supervised tasks: plain Python and NumPy.
 
-A metric is two functions: statistics of each row, and the value of their sum. So a bootstrap
-resamples sums instead of texts (`mswitch.tasks.metric_intervals`).
-
     make_metric("accuracy")([["1"], ["0"]], ["1", "1"])  # 50.0
 
 Definitions follow T5 and mT5 (`t5.evaluation.metrics`, `multilingual_t5`), but all values are from
@@ -22,10 +19,8 @@ from mswitch.tasks.metrics.texts import TEXT_METRICS
 def make_metric(name: str, labels: Sequence[str] = (), language: str = "en") -> Metric:
     """Make the metric called `name`.
 
-    Args:
-        name: one of `METRICS`.
-        labels: the closed set of targets, for metrics of classes.
-        language: mC4 code of the answers, on which articles and tokens depend.
+    `labels` is the closed set of targets, for metrics of classes. `language` is the mC4 code of the
+    answers, on which articles and tokens depend.
     """
     if name not in METRICS:
         raise UserError(f"metric {name!r} is unknown: choose among {', '.join(METRICS)}")
@@ -37,7 +32,7 @@ def make_metric(name: str, labels: Sequence[str] = (), language: str = "en") -> 
 def as_seqio(
     name: str, labels: Sequence[str] = (), language: str = "en"
 ) -> Callable[[Sequence[Any], Sequence[str]], dict[str, float]]:
-    """Return a `metric_fn` for a seqio task; it makes the metric only when it is called.
+    """Return a `metric_fn` for a seqio task; it makes the metric only when called.
 
     A row's targets are a text, several texts, or `{"value": texts, "group": text}`.
     """

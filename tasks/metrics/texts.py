@@ -1,6 +1,6 @@
 """Metrics of answers, spans, translations and summaries, with the definitions of T5 and mT5.
 
-chrF and BLEU are sacreBLEU's, ROUGE is rouge-score's. T5's BLEU is `bleu_intl`.
+chrF and BLEU are sacreBLEU's, ROUGE is rouge-score's.
 """
 
 import collections
@@ -169,7 +169,7 @@ def _make_rouge(name: str) -> Maker:
 def _make_sacrebleu(name: str, measure: Any) -> Metric:
     def statistics(answers: Answers, predictions: Sequence[str]) -> Floats:
         most = max(map(len, answers))
-        # Rows with fewer references than others get None for each missing reference.
+        # A row's missing references are None.
         streams = [[dict(enumerate(row)).get(i) for row in answers] for i in range(most)]
         return np.array(measure._extract_corpus_statistics(list(predictions), streams), float)
 
@@ -191,8 +191,7 @@ def _make_chrf(labels: list[str], language: str) -> Metric:
 
 
 def _make_bleu(labels: list[str], language: str) -> Metric:
-    # Other sacreBLEU tokenizers are not used. The Japanese and Korean tokenizers need packages, and
-    # FLORES's tokenizer needs a download.
+    # Not used: sacreBLEU's tokenizers that need packages (Japanese, Korean) or a download (FLORES).
     tokenizer = "zh" if language == "zh" else "char" if language in _UNSPACED else "13a"
     return _make_bleu_with("bleu", tokenizer)
 

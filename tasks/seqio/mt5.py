@@ -66,12 +66,12 @@ SUPER_GLUE: _Benchmark = {
     "axb": (_ENTAILED, (), 0),
     "axg": (_ENTAILED, (), 0),
 }
-#: Name with which a task's texts begin, if it is not the task's own name.
+#: Name with which a task's texts begin, if not the task's own.
 _CALLED = {
     **{"mnli_matched": "mnli", "mnli_mismatched": "mnli", "ax": "mnli"},
     "axg": "rte",
 }
-#: Order of a task's features in its texts, if it is not alphabetical.
+#: Order of a task's features in its texts, if not alphabetical.
 _FEATURES = {
     "multirc": ("question", "answer", "paragraph"),
     "wic": ("sentence1", "sentence2", "word"),

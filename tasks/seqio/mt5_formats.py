@@ -12,7 +12,7 @@ import numpy as np
 
 from mswitch.pipelines.supervised.squad_and_wikiann import make_question_row, pad_punctuation
 
-#: Row of a task: `inputs`, `targets`, `id` and `group` are texts, and `answers` is a list of texts.
+#: Row of a task: texts `inputs`, `targets`, `id` and `group`, and a list of texts `answers`.
 Row = Mapping[str, Any]
 Example = Mapping[str, Any]
 ToRows = Callable[[Example], Iterable[Row]]
@@ -93,9 +93,7 @@ def pronoun(example: Example) -> Iterator[Row]:
 def wsc(example: Example, true_alone: bool) -> Iterator[Row]:
     """Yield a row of SuperGLUE's WSC, simplified: inputs mark the pronoun, targets are a phrase.
 
-    Args:
-        example: an example of `wsc.fixed`.
-        true_alone: whether to omit examples whose phrase is not the referent.
+    Examples are of `wsc.fixed`; `true_alone` omits examples whose phrase is not the referent.
 
     Yields:
         A row whose answers are the phrase, and whether it is the referent: 1, 0, or -1 if that is
@@ -106,8 +104,8 @@ def wsc(example: Example, true_alone: bool) -> Iterator[Row]:
     if words[place] == word:
         text = " ".join([*words[:place], f"*{word}*", *words[place + 1 :]])
     else:
-        # Two texts of the data set have a wrong `span2_index`. In these texts, T5's code marks the
-        # pronoun by the same replacements.
+        # Two texts of the data set have a wrong `span2_index`. T5's code makes the same
+        # replacements.
         text = text.replace("Good for him,", "Good for *him* ,").replace("use it ,", "use *it* ,")
         text = text.rstrip()
     label = int(example["label"])

@@ -41,9 +41,7 @@ def split_metrics(task: seqio.Task) -> tuple[list[Any], int]:
 def find_task(described: Mapping[str, Any], folder: str) -> seqio.Task:
     """Find the task that a manifest names.
 
-    Args:
-        described: its `name` and `module`.
-        folder: folder of modules that are not installed.
+    `described` has the task's `name` and `module`; `folder` has modules that are not installed.
     """
     with contextlib.suppress(RuntimeError):  # raised if TensorFlow has already started
         tf.config.set_visible_devices([], "GPU")  # JAX needs the GPU's memory
@@ -67,11 +65,7 @@ def measure(
 ) -> dict[str, float | str | None]:
     """Score predictions by a task's own metrics.
 
-    Args:
-        task: the task.
-        split: split of the examples.
-        lengths: lengths that inputs and targets were cut to.
-        rows: `id`, `targets` and `prediction` of each.
+    Inputs and targets were cut to `lengths`. `rows` have `id`, `targets` and `prediction`.
 
     Returns:
         Numbers (None if not finite) and texts by name.

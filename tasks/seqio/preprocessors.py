@@ -33,11 +33,8 @@ def random_spans_noise_mask(
 ) -> tf.Tensor:
     """Draw a mask of alternating spans: the first is not noise, and the last is noise.
 
-    Args:
-        length: scalar int32, tokens of the segment.
-        seeds: [2, 2] int32, stateless seeds of the noise and of the other spans.
-        noise_density: share of noise tokens; 0 makes an empty mask.
-        mean_noise_span_length: mean tokens of a noise span.
+    `length` is a scalar int32, the tokens of the segment. `seeds` [2, 2], int32, are stateless
+    seeds of the noise and of the other spans. A `noise_density` of 0 makes an empty mask.
 
     Returns:
         [length] bool, True for noise tokens.
@@ -107,8 +104,8 @@ def corrupt_spans(
     """Corrupt raw segments in a new way at each reading; do not change frozen examples.
 
     Segments too long for `sequence_length` are cut first, so that nothing is lost. An EOS ends
-    inputs and targets; frozen (validation) examples already have one. If the examples are for UL2,
-    each segment gets one of its denoisers, drawn by a third seed.
+    inputs and targets; frozen (validation) examples already have one. For UL2, each segment gets
+    one of its denoisers, drawn by a third seed.
     """
     if "inputs" in dataset.element_spec:  # pyright: ignore[reportOperatorIssue]
         return dataset

@@ -30,7 +30,7 @@ from mswitch.tasks.seqio.cache import count_cached_records, list_examples_direct
 from mswitch.tasks.seqio.preprocessors import corrupt_spans
 from mswitch.tasks.seqio.vocabulary import ExamplesVocabulary
 
-# Mixtures have a task for every known language. Do not log the tasks that a directory lacks.
+# Mixtures have tasks of all known languages: do not log those that a directory lacks.
 _LACKING = re.compile(r"Task (mc4|mswitch)\.\w+ has no '\w+' split, skipping")
 logging.getLogger("absl").addFilter(lambda record: not _LACKING.match(record.getMessage()))
 
@@ -140,8 +140,8 @@ def register(codes: Iterable[str] = ()) -> None:
 
     Args:
         codes: codes that `mswitch.pipelines.languages` lacks, such as `ast-Latn`; a corpus has
-            them if its recipe names them. Importing this module registers all others. For a
-            mixture with them, `register_mixture` one that names them.
+            them if its recipe names them. For a mixture with them, `register_mixture` one that
+            names them.
     """
     for lang in (*languages(), *parse_codes(codes, any_code)):
         name = name_task(lang)

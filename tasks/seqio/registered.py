@@ -19,7 +19,7 @@ from mswitch.pipelines.examples.span_corruption import Lengths
 from mswitch.pipelines.vocabulary.model import VocabularyModel, remove_sentinels
 
 FEATURES = ("inputs", "targets")
-#: Number of seeds reserved for each shard; shard n begins with seed n * _SEEDS.
+#: Seeds reserved for each shard.
 _SEEDS = 10_000
 #: Text that TensorFlow adds to the reason in an error message.
 _OF_TENSORFLOW = re.compile(
@@ -126,13 +126,9 @@ def preprocess(
 
     If a task draws nothing at random, its examples equal those of `get_dataset`.
 
-    Args:
-        task: the task.
-        split: one of its splits.
-        lengths: lengths that inputs and targets are cut to.
-        shard: number of a shard of the source, and the number of shards.
-        draw: seed of the steps after the task's cache; the seed of earlier steps is fixed.
-        take: number of examples of the source to use; by default all.
+    Inputs and targets are cut to `lengths`. `shard` is the number of a shard of the source, and the
+    number of shards. `draw` seeds the steps after the task's cache; the seed of earlier steps is
+    fixed. `take` is the number of examples of the source to use; by default all.
     """
     number, of = shard
     info = seqio.ShardInfo(number, of) if of > 1 else None

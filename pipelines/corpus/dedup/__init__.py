@@ -1,1 +1,1 @@
-"""Deduplication by keys: exact for URLs and lines, MinHash for pages that are nearly the same."""
+"""Deduplication by keys: exact for URLs and lines, MinHash for near-duplicates."""

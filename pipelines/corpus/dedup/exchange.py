@@ -20,8 +20,7 @@ from mswitch.pipelines.corpus.work_directory import WorkDirectory
 from mswitch.pipelines.file_tasks import Tasks
 from mswitch.pipelines.outputs import config_hash
 
-#: Minimum number of groups to form from the input shards, so that workers can share the groups.
-#: Fewer shards form fewer groups.
+#: Minimum number of groups, so that workers can share the groups. Fewer shards form fewer groups.
 _LEAST_GROUPS = 64
 
 
@@ -65,12 +64,8 @@ def group_shards(
 def write_groups(work: WorkDirectory, groups: Sequence[Group], known: Mapping[str, Any]) -> str:
     """Write groups of shards and lists of known key files for workers; return the path.
 
-    Workers read this file, because the groups could be too large for the job that is sent to them.
-
-    Args:
-        work: the work directory.
-        groups: the groups of shards.
-        known: files with keys of the corpus to add to, by `Dedup.kind`; these keys always win.
+    Workers read this file, because the groups could be too large for the job sent to them.
+    `known` has the files with keys of the corpus to add to, by `Dedup.kind`; these keys always win.
     """
     rows = [[group.shards.start, group.shards.stop, group.pages, group.lines] for group in groups]
     shared = {"groups": rows, "known": dict(known)}
@@ -126,9 +121,7 @@ class Exchange:
     def read_choices(self, group: Group, lines: np.ndarray) -> Any:
         """Return the deduplication's decision on each page of some shards, for `Dedup.reasons`.
 
-        Args:
-            group: a group of shards.
-            lines: int64 [pages] number of lines of each page with keys.
+        `lines` has the number of lines with keys of each page: int64 [pages].
         """
         raise NotImplementedError
 

@@ -1,7 +1,7 @@
 """Files of sorted 128-bit keys, which deduplications exchange and corpora keep.
 
-A corpus keeps the keys of all documents' URLs, lines and bands (of near-duplicates), so that later
-crawls can be added: `fingerprints/urls-*.keys`, `lines-*.keys` and `bands-*.keys`.
+A corpus keeps the keys of all documents, so that later crawls can be added:
+`fingerprints/urls-*.keys`, `lines-*.keys` and `bands-*.keys` (of near-duplicates).
 
 A row is a few uint64: a key, its upper half first, then further numbers. A file begins with an
 index, so that two requests can read a range of the key space (a bucket), in object stores too. The
@@ -30,7 +30,7 @@ _ROWS_PER_RANGE = 4096
 SORTING_BYTES = 100
 MOST_SORTING_BYTES = 256 << 20
 
-#: Smallest bucket, in bytes, that is worth a task of its own. Larger data is split into at least
+#: Smallest bucket, in bytes, worth a task of its own. Larger data is split into at least
 #: `_SHARED_BUCKETS` buckets.
 _SHARED_BUCKET_BYTES = 4 << 20
 _SHARED_BUCKETS = 8
@@ -59,11 +59,8 @@ def write_keys(path: str, parts: Iterable[np.ndarray], rows: int, bits: int = 0)
 def save_keys(path: Path, parts: Iterable[np.ndarray], rows: int, bits: int = 0) -> int:
     """Write keys to a local file; return its number of rows.
 
-    Args:
-        path: path of the file.
-        parts: uint64 [n, columns], sorted by key over all parts.
-        rows: approximate number of rows of all parts.
-        bits: the index has at least 2**bits ranges.
+    `parts` are uint64 [n, columns], sorted by key over all parts, and have about `rows` rows. The
+    index has at least 2**bits ranges.
     """
     bits = max(bits, choose_bits(rows, _ROWS_PER_RANGE))
     # A shift by 64 is undefined. A single range starts at 0, which does not depend on the shift.
@@ -148,12 +145,9 @@ def in_key_order(
 ) -> Iterator[np.ndarray]:
     """Sort any number of rows in bounded memory; yield them, a range of keys at a time.
 
-    Args:
-        read: yields rows (uint64 [n, columns]), part by part; called once for each range.
-        columns: number of columns of a row.
-        rows: number of all rows.
-        order: returns the indices of the rows to keep, in the order of their keys.
-        most_bytes: most memory for rows that are sorted at once.
+    `read` yields all `rows` rows (uint64 [n, columns]), part by part, and is called once for each
+    range. `order` returns the indices of the rows to keep, in the order of their keys. Rows that
+    are sorted at once take at most `most_bytes` of memory.
     """
     bits = choose_bits(rows * SORTING_BYTES, most_bytes)
     for number in range(1 << bits):

@@ -1,4 +1,4 @@
-"""Deduplication of lines: each line stays on only one page."""
+"""Deduplication of lines."""
 
 import collections
 import dataclasses
@@ -112,7 +112,7 @@ def own_lines(
         utf8: text of the page.
         hashes: uint64 [lines, 2], fingerprints of its lines.
         kept: bool [lines], whether the page owns the line.
-        lines: counts lines that stay (`out`), and dropped lines by reason.
+        lines: as for `Dedup.reasons`.
     """
     lines["out"] += int(kept.sum())
     if kept.all():

@@ -1,4 +1,4 @@
-"""Exact deduplication keeps, for each key, the candidate with the smallest ranks.
+"""Exact deduplication, of URLs and of lines.
 
 A group of shards has one candidate for each of its keys. No text moves; a group gets back one bit
 per candidate.
@@ -104,7 +104,6 @@ class MinimumPerKey(Exchange):
         return np.split(self.selected(group, group.lines), np.cumsum(lines)[:-1])
 
     def count_shuffled_bytes(self, known_keys: int) -> int:
-        # Each key goes to a bucket, with its ranks. One bit per page or line comes back. The number
-        # of buckets does not change the sum of bytes.
+        # Each key goes to one bucket, so the number of buckets does not change the sum of bytes.
         rows = self.notes("keys", "rows", len(self.groups))
         return (rows + known_keys) * self.step.width * 8 + math.ceil(rows / 8)

@@ -1,12 +1,11 @@
-"""Near-duplicates by MinHash: band keys of pages, matches in a bucket of keys, clusters.
+"""Near-duplicates by MinHash.
 
 A page is the set of its 5-grams of words (letters worth 5 words in scripts without spaces, see
 `words`). Its signature has, for each of bands x rows hash functions, the smallest value over the
 set. Two pages with Jaccard similarity s agree in all rows of a band with probability s**rows. They
 match if they agree in any band, with probability 1 - (1 - s**rows)**bands. With FineWeb's 14 bands
 of 8 rows this is 1 % at s = 0.41, a half at 0.69, 92 % at 0.80, and rises fastest near
-(1/14)**(1/8) = 0.72. The hash functions are multiply-add on 32 bits of mixed shingle hashes; a test
-measures the curve. One core computes signatures and keys of 55 MB of text per second.
+(1/14)**(1/8) = 0.72. The hash functions are multiply-add on 32 bits of mixed shingle hashes.
 
 The key of a band has 128 bits and is salted with the language, so pages match only within a
 language. Matches are transitive: a cluster is a connected component, represented by one page. So a
@@ -116,7 +115,7 @@ class NearDedup(Dedup):
 
         Args:
             words: the words of pages.
-            langs: languages of the chosen pages; pages match only within a language.
+            langs: languages of the chosen pages.
             chosen: numbers of the chosen pages, in order; default: all.
 
         Returns:
@@ -227,9 +226,8 @@ class Clusters:
 def cluster(edges: np.ndarray, pages: np.ndarray, ranks: np.ndarray) -> Clusters:
     """Join matches into clusters and choose a representative of each.
 
-    `ranks` should put the longest text first (it is the most complete), then the newest, then the
-    smallest URL fingerprint. The result does not depend on the order of the edges or on their
-    buckets. It depends on the numbers of pages only if ranks are equal.
+    The result does not depend on the order of the edges or on their buckets. It depends on the
+    numbers of pages only if ranks are equal.
 
     Args:
         edges: uint64 [m, 2] matches.
@@ -247,7 +245,7 @@ def cluster(edges: np.ndarray, pages: np.ndarray, ranks: np.ndarray) -> Clusters
 def rank_pages(
     characters: np.ndarray, timestamps_micros: np.ndarray, ids: np.ndarray
 ) -> np.ndarray:
-    """Rank pages: the longest is first, then the newest, then the smallest fingerprint.
+    """Rank pages: the longest (most complete) first, then the newest, the smallest fingerprint.
 
     Args:
         characters: int64 [n] length of the text.

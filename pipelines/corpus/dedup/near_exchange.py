@@ -31,8 +31,8 @@ from mswitch.pipelines.languages import UNDETERMINED, languages
 
 #: Number of tasks that share the languages.
 _PARTS = 16
-#: Number of numbers for languages that are not in `mswitch.pipelines.languages`. A hash of the
-#: language chooses one of them.
+#: Languages that are not in `mswitch.pipelines.languages` share this many numbers; a hash of the
+#: language chooses its number.
 _OTHERS = 16
 
 
@@ -84,7 +84,7 @@ class NearDuplicates(Stars):
                 | np.uint64((group.number + 1) << PAGE_BITS)
                 | pages.astype(np.uint64)
             )
-            # Pages that a rule marked for dropping have no keys, so take only pages without a mark.
+            # Pages that a rule marked for dropping have no keys.
             keys = unpack_column(table["band_keys"].take(pa.array(chosen)))
             yield np.column_stack([keys, np.repeat(numbers, self.step.bands)])
 
@@ -102,7 +102,7 @@ class NearDuplicates(Stars):
         """For a part of the languages, write the matching pages and the sizes of their clusters.
 
         The size is 0 if another page represents the cluster. Memory: about 100 bytes per match of
-        the largest language that is not handled by `near_stars`, and the ranks of one group.
+        the largest language that `near_stars` does not handle, and the ranks of one group.
         """
         langs = sorted(set(range(part, len(_numbers()) + _OTHERS, _PARTS)) - set(self.find_large()))
         rows = np.concatenate([np.zeros((0, 2), np.uint64), *map(self._cluster, langs)])
@@ -112,7 +112,7 @@ class NearDuplicates(Stars):
     def _cluster(self, lang: int) -> np.ndarray:
         """Return a language's matching pages with the sizes of their clusters: uint64 [n, 2].
 
-        A page is a key: its group's number in the upper bits, its place in the lower bits.
+        Pages are keys, as in `keys_in_groups`.
         """
         buckets = [self.file("matches", bucket, "pairs") for bucket in range(1 << self.bits)]
         edges = np.concatenate([read_keys(path, 2, LANGUAGE_BITS, lang) for path in buckets])
@@ -127,8 +127,7 @@ class NearDuplicates(Stars):
             self.ranks(int(groups[start]))[places[start:stop]]
             for start, stop in itertools.pairwise(bounds)
         ]
-        # Page 0 stands for the existing corpus. Ranks of 0 are the smallest, so a cluster with page
-        # 0 keeps no other page.
+        # Ranks of 0 are the smallest, so a cluster with page 0 (the corpus) keeps no other page.
         zeros = np.zeros((1, ranks[0].shape[1]), np.uint64)
         clusters = cluster(edges, np.append(np.uint64(0), pages), np.concatenate([zeros, *ranks]))
         sizes = np.where(clusters.represents, clusters.sizes, 0)[-len(pages) :]

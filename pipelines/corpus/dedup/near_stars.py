@@ -24,17 +24,15 @@ from mswitch.pipelines.corpus.dedup.key_files import (
 )
 from mswitch.pipelines.file_tasks import Tasks
 
-#: Maximum number of near-duplicate pairs of a language that one worker holds in memory. If there
-#: are more pairs, this module clusters the pages of the language.
+#: Maximum number of near-duplicate pairs of a language that one worker holds in memory.
 LARGE_PAIRS = 10_000_000
-#: Number of steps (small-star or large-star) that many workers share. The first step and the last
-#: step are small-star steps. One worker does any later steps.
+#: Number of steps (small-star or large-star) that many workers share. The first and the last are
+#: small-star steps. One worker does any later steps.
 _STEPS = 17
 #: The pages are split into at most 2**`_MOST_PART_BITS` parts. `_PART_BYTES` is the target size of
 #: a part's page numbers, in bytes.
 _PART_BYTES, _MOST_PART_BITS = 16 << 20, 8
-#: A page's number has 10 bits for the language, 24 for the group's number plus 1, and 30 for
-#: the place in the group.
+#: Bits of a page's number for the language, the group's number plus 1, and the place in the group.
 LANGUAGE_BITS, GROUP_BITS, PAGE_BITS = 10, 24, 30
 PLACE = np.uint64((1 << PAGE_BITS) - 1)
 #: Multiplication by `_SPREAD`, modulo 2**64, spreads page numbers over the key space.
@@ -54,7 +52,7 @@ class Stars(Exchange):
     large_pairs: int = dataclasses.field(default_factory=lambda: LARGE_PAIRS)
 
     def make_star_lists(self) -> list[Tasks]:
-        """Return the task lists that cluster pages of languages with too many pairs for a worker.
+        """Return the task lists that cluster pages of large languages.
 
         The result is [] if no language can have more than `large_pairs` pairs.
         """
@@ -147,7 +145,6 @@ class Stars(Exchange):
         return {"changed": changed}
 
     def _read_edges(self, step: int, part: int) -> Iterator[np.ndarray]:
-        """Yield the near-duplicate graph's edges that a step wrote for a part of the pages."""
         title, files = (f"stars{step}", self._parts) if step >= 0 else ("edges", 1 << self.bits)
         for number in range(files):
             yield read_keys(self.file(title, number, "keys"), 2, self._part_bits, part)

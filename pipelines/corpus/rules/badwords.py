@@ -1,4 +1,4 @@
-"""mC4's bad-words filter: drops pages with a word of their language's list.
+"""mC4's bad-words filter.
 
 The user provides the lists, in the layout of LDNOOBW's repository: one file per language, one entry
 per line. mswitch contains none. A word matches as in c4_utils.get_badwords_filter_fn.
@@ -36,13 +36,12 @@ _UNSPACED: dict[Mc4Release, frozenset[str]] = {
     "3.0.1": frozenset(["th", "zh"]),
     "3.1.0": frozenset(["ja", "th", "zh"]),
 }
-#: Entries that the filter ignores. Each entry is part of many common words. Each entry matched more
-#: than a tenth of the language's documents by itself.
+#: Entries that the filter ignores. Each entry is part of many common words, and alone matched more
+#: than a tenth of the language's documents.
 _ALLOWED: dict[Mc4Release, dict[str, frozenset[str]]] = {
     "3.0.1": {},
     "3.1.0": {"ja": frozenset(["sm", "グロ", "女の子"]), "zh": frozenset(["性"])},
 }
-# Files in a clone of LDNOOBW's repository that are not lists.
 _NO_LISTS = re.compile(r"\..*|(README|LICENSE|USERS)(\..*)?")
 
 MAX_LIST_BYTES = 1 << 20
@@ -57,10 +56,7 @@ WordLists = tuple[tuple[str, tuple[str, ...]], ...]
 def load_badwords(directory: str | Path) -> WordLists:
     """Read all lists of bad words in a directory; `fr` and `fr-CA-u-sd-caqc` count as one language.
 
-    Skip hidden files, README, LICENSE and USERS.
-
-    Args:
-        directory: its path, or a URL such as gs://bucket/badwords.
+    Skip hidden files, README, LICENSE and USERS. The directory may be a URL.
     """
     known = _OTHER_LISTS | {language.base for language in languages().values()}
     words_of_lang: defaultdict[str, set[str]] = defaultdict(set)
@@ -191,8 +187,8 @@ class BadWords(ListRule):
         return [] if all_dropped else [*was]
 
     def prepare(self, directory: str) -> dict[str, Any]:
-        # Option `--badwords` sets field `badwords` only in this process. A worker loads the recipe
-        # without the option, so pass the field's value to the worker.
+        # A worker loads the recipe without option `--badwords`, so pass the option's value to the
+        # worker.
         return {**super().prepare(directory), "badwords": self.badwords}
 
     def load(self) -> WordLists:

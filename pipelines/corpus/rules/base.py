@@ -98,10 +98,8 @@ class Step:
     def prepare(self, directory: str) -> dict[str, Any]:
         """Prepare a recipe step for the workers of a build; return new values of the step's fields.
 
-        By default, copy local files to `directory`, even if workers could read them in place.
-
-        Args:
-            directory: path or URL of a directory that all workers can read.
+        By default, copy local files to `directory` (path or URL), which all workers can read, even
+        if workers could read these files in place.
         """
         fields = {}
         for name in self.files:
@@ -164,8 +162,8 @@ class Rule(Step):
             changed: names of settings that changed since the corpus was built.
 
         Returns:
-            The reasons. None, the default, if labels and columns are not enough: the caller then
-            asks `reasons`, which read the text.
+            None, the default, if labels and columns are not enough: the caller then asks `reasons`,
+            which read the text.
         """
         return None
 
@@ -233,13 +231,13 @@ class ListRule(Rule):
 
     def settings(self) -> dict[str, Any]:
         settings = super().settings()
-        # The field `saved` is a setting only in a user's rule, not in built-in rules.
+        # The field `saved` is a setting only in a user's rule.
         if type(self).__module__.startswith("mswitch."):
             settings.pop("saved", None)
         return settings
 
     def load(self) -> Any:
-        """Read the lists that the user gave, such as blocklists."""
+        """Read the user's lists, such as blocklists."""
         raise NotImplementedError
 
     def prepare(self, directory: str) -> dict[str, Any]:

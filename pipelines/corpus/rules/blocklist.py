@@ -18,7 +18,7 @@ from mswitch.pipelines.corpus.rules.base import ListRule
 from mswitch.pipelines.corpus.rules.list_files import list_remote_files, open_list
 from mswitch.pipelines.errors import UserError
 
-#: File names of the lists in a directory that is laid out like the University of Toulouse's lists.
+#: File names in a directory laid out like the University of Toulouse's lists.
 _DOMAINS, _URLS = "domains", "urls"
 _SCHEME = re.compile(r"^https?://")
 
@@ -166,10 +166,7 @@ def list_hosts(url: str) -> list[str]:
 
 
 def _make_blocking_keys(url: str) -> list[str]:
-    """Return the key of every entry that would block `url`.
-
-    They are the host and its parents, prefixes of the path, and the URL with its query.
-    """
+    """Return the key of every entry that would block `url`."""
     if not (hosts := list_hosts(url)):
         return []
     host, parts = hosts[0], urllib.parse.urlsplit(url)

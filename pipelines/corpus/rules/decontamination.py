@@ -141,7 +141,7 @@ class EvaluationIndex:
 
     Args:
         items: the sets' items.
-        min_share: lowest share of an item's n-grams in a page that contains the item.
+        min_share: see `Decontaminate.contamination_share`.
 
     Attributes:
         items: (set, line) of each item that is long enough.
@@ -172,7 +172,7 @@ class EvaluationIndex:
         }
 
     def __len__(self) -> int:
-        """Return the number of items that are long enough to be checked."""
+        """Return the number of items long enough to be checked."""
         return len(self.items)
 
     def check(self, texts: Sequence[str]) -> list[Contamination]:
@@ -294,10 +294,7 @@ def merge_reports(report: Mapping[str, Any], other: Mapping[str, Any]) -> dict[s
 
 
 def _hash_item(text: str) -> tuple[int, np.ndarray]:
-    """Return the number of units per n-gram, and the hashes of the item's distinct n-grams.
-
-    The number is 0 if the item is too short.
-    """
+    """Return units per n-gram (0 if the item is too short), and hashes of its distinct n-grams."""
     words = cut([text])
     units = len(words.starts)
     if units < words.units(MIN_ITEM_WORDS)[0]:

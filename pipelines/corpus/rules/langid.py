@@ -1,4 +1,4 @@
-"""Language identification by CLD2, by CLD3 if CLD2 is in doubt, and by script.
+"""Language identification by CLD2, CLD3 and script.
 
 CLD3 alone (as in mC4, `langid_mc4`) gives confident labels to languages that it does not know, and
 misses Croatian, Bosnian and Latin-script Serbian. CLD2 knows 60 more languages, and returns the
@@ -41,7 +41,7 @@ Reason = Literal[
 #: mC4's codes by CLD2's codes, if these differ. Nynorsk counts as Norwegian, and traditional
 #: Chinese as Chinese.
 _CLD2_CODES = {"jw": "jv", "tl": "fil", "zh-Hant": "zh", "nn": "no"}
-#: Characters that CLD2 refuses: control characters and code points that are not characters.
+#: Characters that CLD2 refuses: control characters and noncharacters.
 _REFUSED = re.compile(
     "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ufdd0-\ufdef\ufffe\uffff"
     + "".join(chr(plane << 16 | low) for plane in range(1, 17) for low in (0xFFFE, 0xFFFF))
@@ -54,18 +54,17 @@ MIN_BYTES = 100
 #: (`sample`). South Slavic cues are rare, so they are searched in the first 3 * MAX_CHARACTERS
 #: characters.
 MAX_CHARACTERS = 3_000
-#: Lowest accepted share of a text's letters that are in the script of the text's language.
+#: Lowest accepted share of a text's letters in the script of the text's language.
 MIN_SCRIPT_SHARE = 0.5
 #: Lowest accepted share of a language's usual CLD2 points. Related languages without a label reach
-#: 0.3 to 0.6; text in the language reaches 0.75 and more. The value leaves room for pages that are
-#: less tidy than the pages used to choose it.
+#: 0.3 to 0.6; text in the language reaches 0.75 and more. The value leaves room for pages less tidy
+#: than the pages used to choose the value.
 MIN_POINTS_SHARE = 0.6
 #: Lowest percentage of a text in one language for which CLD2 decides alone.
 MIN_CLD2_PERCENT = 90
 #: CLD2 knows the language of text that gets more points than this in any language.
 ROMANISED_POINTS = 450
-#: If CLD2 or CLD3 guesses a South Slavic language, the guess multiplies this language's odds by
-#: this factor.
+#: A guess of CLD2 or CLD3 multiplies the odds of the guessed South Slavic language by this factor.
 AGREEMENT_ODDS = 1.5
 
 
@@ -202,14 +201,11 @@ class TwoIdentifiers:
     def _decide(
         self, cld2: Guess, seen: str, script: str, text: str
     ) -> tuple[Guess, Guess, Reason]:
-        """Return the best guess, CLD3's guess, and the reason to refuse the best guess.
-
-        CLD3's guess may be `NO_GUESS`, and the reason may be "".
+        """Return the best guess, CLD3's (or `NO_GUESS`), and why to refuse the best guess (or "").
 
         CLD3 takes five times as long as CLD2, so it is asked only if CLD2 leaves a doubt.
         """
         group = cld2.lang in south_slavic.LANGUAGES
-        # CLD2 decides alone if its guess is reliable, covers nearly all text and has enough points.
         whole = cld2.reliable and cld2.share * 100 >= MIN_CLD2_PERCENT
         alone = whole and self._has_points(cld2)
         if alone and not group and cld2.points >= ROMANISED_POINTS:

@@ -1,4 +1,4 @@
-"""Language identification with CLD3, as mC4 does it."""
+"""Language identification with CLD3, as in mC4."""
 
 import dataclasses
 import functools

@@ -36,8 +36,7 @@ class IdentifyLanguageByModel(LanguageRule):
         IdentifyLanguageByModel(model="glotlid.bin", other_languages=True)
 
     `model_labels.csv` maps the labels of GlotLID, OpenLID and lid.176 to codes; other labels, such
-    as `ast_Latn`, become new codes (`ast-Latn`). The SHA-256 of the model file is part of the
-    corpus' identity. Each process loads the model once.
+    as `ast_Latn`, become new codes (`ast-Latn`).
 
     Attributes:
         model: path or URL of the model.

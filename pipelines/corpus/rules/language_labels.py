@@ -40,7 +40,7 @@ def read_label(value: str, text: str = "") -> str:
 
     Args:
         value: the label; an unreadable one is `und`.
-        text: text with that label, to distinguish Serbian's scripts if the label does not.
+        text: see `map_label`.
     """
     lang, script = match.groups("") if (match := _LABEL.search(value)) else ("", "")
     lang, script = lang.lower(), script.title()

@@ -50,7 +50,7 @@ class LanguageRule(Rule):
 
     @functools.cached_property
     def kept(self) -> frozenset[str]:
-        """Labels of pages that are kept."""
+        """Labels of kept pages."""
         kept = self.known() if self.languages is None else self.languages
         keep_und = self.languages is None if self.keep_und is None else self.keep_und
         return frozenset(kept) | ({UNDETERMINED} if keep_und else set())

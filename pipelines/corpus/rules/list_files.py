@@ -1,4 +1,4 @@
-"""Reads the lists that a user gives to a build (bad words, blocklists, evaluation sets)."""
+"""Reads a user's lists (bad words, blocklists, evaluation sets)."""
 
 import contextlib
 import csv

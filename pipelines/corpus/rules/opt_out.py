@@ -38,8 +38,7 @@ _DIRECTIVES_WITH_VALUES = (
 class OptOut(Rule):
     """Drops HTTP responses whose publisher opts out, by HTTP header or meta tag.
 
-    It judges a response before its text is extracted (`mswitch.pipelines.crawl.http_response`
-    calls it), so drops count at stage `read`.
+    `mswitch.pipelines.crawl.http_response` calls the rule, so drops count at stage `read`.
 
     The default signals concern training. `tdm-reservation: 1` (TDM Reservation Protocol of the W3C
     community group) reserves rights under article 4 of EU directive 2019/790. `train_ai` means
@@ -96,7 +95,7 @@ def find_opt_outs(
     words = ("robots", "tdm-reservation", *robots)
     for (tag,) in map(re.Match.groups, _META.finditer(html)):
         lowered = tag.lower()
-        # Skip meta tags that cannot contain an opt-out, such as descriptions and character sets.
+        # Skip meta tags that cannot contain an opt-out.
         if not any(word in lowered for word in words):
             continue
         attributes = {

@@ -1,4 +1,4 @@
-"""Masks personal data in text by fixed placeholders: e-mail addresses, IP addresses, phone numbers.
+"""Masks personal data in text by fixed placeholders.
 
 Patterns look only at the form, so both kinds of error occur. They do not match:
 - private, reserved and documentation IP addresses, which identify no person;
@@ -31,7 +31,7 @@ from mswitch.pipelines.records import DETAIL_CHARACTERS, Page, list_columns
 
 EMAIL, IP_ADDRESS, PHONE = "[EMAIL]", "[IP]", "[PHONE]"
 
-# A match starts only at the start of a token. It takes the whole token (possessive). So matching
+# A match starts only at the start of a token and takes the whole token (possessive), so matching
 # takes linear time.
 _EMAIL = re.compile(
     r"(?<![\w.+%-])[\w.+%-]{1,64}+[@＠]((?:[\w-]{1,63}[.．]){1,8})([^\W\d_]{2,24})(?![\w@])"
@@ -78,7 +78,7 @@ class Masked(NamedTuple):
 
 
 def mask_personal_data(text: str) -> Masked:
-    """Replace e-mail addresses, public IP addresses and phone numbers by placeholders.
+    """Replace personal data (see `MaskPersonalData`) by placeholders.
 
     Masking a masked text changes nothing.
     """

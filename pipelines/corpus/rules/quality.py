@@ -32,10 +32,9 @@ from mswitch.pipelines.records import Page, list_columns
 TOP_NGRAMS = (2, 3, 4)
 DUPLICATE_NGRAMS = (5, 6, 7, 8, 9, 10)
 
-#: Types of the quality columns; columns.csv has their meanings. All shares are between 0 and 1. If
-#: a page is mostly in a script without spaces, its word count is its letters divided by the letters
-#: per word. Pages have no blank lines, so lines are paragraphs. N-gram shares count only characters
-#: of words. N-grams in `top_` columns occur at least twice.
+#: Types of the quality columns; columns.csv has their meanings. All shares are between 0 and 1.
+#: Pages have no blank lines, so lines are paragraphs. N-gram shares count only characters of words.
+#: N-grams in `top_` columns occur at least twice.
 COLUMNS: Mapping[str, type] = {
     column.removeprefix("q_"): np.dtype(kind).type
     for column, kind in list_columns("quality").items()
@@ -57,11 +56,7 @@ def measure_quality(
 ) -> dict[str, np.ndarray]:
     """Measure the quality columns (`COLUMNS`) of pages.
 
-    Args:
-        words: their words.
-        langs: their languages.
-        stop_words: stop words by language.
-        locales: locales that their words were cut in, as for `words.cut`.
+    `stop_words` are by language; `locales` are the locales that `words.cut` cut the words in.
     """
     lists = [stop_words.get(lang, "") for lang in langs]
     whole = [bool(locale) for locale in locales] or [False] * len(lists)
@@ -151,7 +146,7 @@ def _mark_first(pages: np.ndarray, hashes: np.ndarray) -> np.ndarray:
     """Return whether no earlier item on the same page has the same hash: bool [items]."""
     keys = mix(hashes + mix(pages.astype(np.uint64)))
     first = np.ones(len(keys), bool)
-    # Sorting is the slowest part, so do not sort items that are alone in their bucket.
+    # Sorting is the slowest part, so do not sort items alone in their bucket.
     bits = len(keys).bit_length() + 2
     buckets = (keys >> np.uint64(64 - bits)).view(np.int64)
     shared = np.flatnonzero(np.bincount(buckets, minlength=1 << bits)[buckets] > 1)
@@ -187,7 +182,7 @@ def _measure_ngrams(words: Words) -> dict[str, np.ndarray]:
 #: Column with the score of a page's language; a file of limits may limit this score too.
 LANG_SCORE = "lang_score"
 CORPUS_COLUMNS = {f"q_{name}": name for name in COLUMNS}
-#: Values that mean "not measured"; limits ignore them.
+#: Values that mean "not measured".
 _UNKNOWN = {"mean_word_length": 0, "stop_words": -1}
 
 
@@ -427,8 +422,7 @@ class GopherQuality(ListRule):
 def read_thresholds(path: str) -> ByLanguage:
     """Read limits by language and column; an empty cell means no limit.
 
-    Args:
-        path: path or URL of a CSV with lang, column, least and most.
+    The file (path or URL) is a CSV with lang, column, least and most.
     """
     limits: ByLanguage = {}
 

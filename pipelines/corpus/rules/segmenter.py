@@ -50,7 +50,7 @@ def segment(
         page_starts: int64 [pages + 1] start of each page among all characters.
         letters: bool [characters] whether a character is a letter or digit. Each word has one;
             zero-width spaces between words have none.
-        units: the units of all pages; letters of scripts without spaces are units of their own.
+        units: the units of all pages.
     """
     first = np.searchsorted(units[0], page_starts)
     before = np.concatenate([[0], np.cumsum(letters)])

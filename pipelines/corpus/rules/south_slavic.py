@@ -1,10 +1,10 @@
 """Distinguishes Croatian, Bosnian and Serbian in Latin letters by spelling and words.
 
 Identifiers by character n-grams confuse them (CLD3 calls Latin-script Serbian Bosnian). Grammars
-name the differences: the reflex of old *yat* (ekavian `vreme`, `mesto` in Serbian; ijekavian
-`vrijeme`, `mjesto` in the others), pronouns (`tko` or `ko`, `šta`), the future tense (`bit će` or
-`biće`), `da` with the present tense for the infinitive, months, loanwords (`-izirati` or
-`-izovati`) and everyday words. `south_slavic_cues.csv` lists them with the languages that use each.
+name the differences: the reflex of old *yat* (ekavian `vreme` in Serbian; ijekavian `vrijeme` in
+the others), pronouns (`tko` or `ko`), the future tense (`bit će` or `biće`), `da` with the present
+tense for the infinitive, months, loanwords (`-izirati` or `-izovati`) and everyday words.
+`south_slavic_cues.csv` lists the differences with the languages that use each.
 
 Limits: ekavian forms identify Serbian, so ijekavian Serbian and Montenegrin count as Bosnian.
 Bosnian has few forms of its own and shares forms with both neighbours, so its results on short text
@@ -21,12 +21,12 @@ from mswitch.pipelines.own_tables import read_own_table
 LANGUAGES = ("bs", "hr", "sr-Latn")
 #: A typical word of weight 1 multiplies the odds of the languages that use it by this factor.
 _ODDS = 4.0
-#: Count at most this many matches of a pattern of typical words, because a page repeats its words.
+#: Count at most this many matches of a cue, because a page repeats its words.
 _MOST_HITS = 3
 
 
 class Cue(NamedTuple):
-    """Pattern of words that are typical of some languages, and its weight as evidence."""
+    """Pattern of words typical of some languages, and its weight as evidence."""
 
     languages: frozenset[str]
     weight: float

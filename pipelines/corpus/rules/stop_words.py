@@ -33,10 +33,9 @@ def hash_stop_words(words: str, *, whole: bool = False) -> np.ndarray:
 
 
 def read_stop_words(path: str) -> dict[str, str]:
-    """Read stop words by language.
+    """Read stop words by language from a CSV (path or URL) with lang and words.
 
-    Args:
-        path: path or URL of a CSV with lang and words, which are separated by spaces.
+    Spaces separate the words.
     """
     lists: dict[str, str] = {}
 

@@ -12,7 +12,7 @@ from mswitch.pipelines.languages import Language, list_code_points, read_scripts
 
 #: Codes of languages.csv that mean several scripts of Unicode.
 _COMPOUND = {"Jpan": ("Hani", "Hira", "Kana"), "Kore": ("Hang", "Hani")}
-#: The scripts that are counted; the last stands for all other scripts.
+#: The counted scripts; the last stands for all other scripts.
 SCRIPTS = tuple(code for code, row in read_scripts().items() if row["letters"])
 #: Index for characters that are not letters.
 _NEUTRAL = len(SCRIPTS)
@@ -40,7 +40,7 @@ def count_scripts(text: str) -> dict[str, int]:
 def find_main_script(counts: dict[str, int]) -> str:
     """Return the most frequent script in a result of `count_scripts`; in ties, the first by name.
 
-    Return "Zyyy" for text without letters, and "Zzzz" for a script that is unknown here.
+    Return "Zyyy" for text without letters, and "Zzzz" for a script unknown here.
     """
     return min(counts, key=lambda script: (-counts[script], script), default="Zyyy")
 
@@ -56,7 +56,7 @@ def find_writing_system(text: str) -> str:
 
 
 def measure_script_share(counts: dict[str, int], language: Language) -> float:
-    """Return the share of a text's letters that are in a language's script.
+    """Return the share of a text's letters in a language's script.
 
     Japanese has three scripts, Korean has two, and all of them count.
     """

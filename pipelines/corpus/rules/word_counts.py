@@ -78,7 +78,7 @@ def _count(codes, properties, page_starts, starts, ends, first, unspaced, letter
 
 @compiled
 def count_distinct(hashes, first, listed, bounds, lists):
-    """Count, for each page, the distinct hashes that are also on the page's list of hashes.
+    """Count each page's distinct hashes that are on the page's list of hashes.
 
     Args:
         hashes: uint64 [units].
@@ -129,8 +129,8 @@ def count_repeated_characters(
     Args:
         first: int64 [pages + 1] the first unit of each page.
         lengths: int64 [units + 1] characters before each unit.
-        sums: uint64 [units + 1] sums of `SpanHashes` over the units' hashes.
-        inverses: uint64 [at least units + 1] its inverses.
+        sums: `SpanHashes.sums` over the units' hashes.
+        inverses: `SpanHashes.inverses` over the units' hashes.
         units: int64 [n-grams, pages] units that an n-gram spans, shorter ones first.
         tops: number of n-gram lengths for which only the n-gram that covers most of the page
             counts, with all its occurrences. For the other lengths, all n-grams that occurred

@@ -162,10 +162,7 @@ class Words:
         return SpanHashes.over(self.hashes)
 
     def units(self, words: int) -> np.ndarray:
-        """Return the number of units that `words` words have on each page: int64 [pages].
-
-        A unit is a word. In scripts without spaces it is a letter, so a word has several units.
-        """
+        """Return the number of units that `words` words have on each page: int64 [pages]."""
         return np.maximum(1, np.rint(words * self.letters_per_word)).astype(np.int64)
 
     def ngrams(
@@ -198,9 +195,7 @@ class Words:
 def cut(texts: Sequence[str], locales: Sequence[str] = ()) -> Words:
     """Cut pages into words; see `chunks` for many pages.
 
-    Args:
-        texts: the pages.
-        locales: by page, the locale of `segmenter`, or "" to count letters; default: letters.
+    `locales` has each page's locale of `segmenter`, or "" to count letters; default: letters.
     """
     lowered = [text.lower() for text in texts]
     encoded = "\n".join([*lowered, ""]).encode("utf-32-le", "surrogatepass")
@@ -243,8 +238,7 @@ def _find_units(codes, properties_of, block_of, mixed_of, powers):
     """
     properties = np.empty(len(codes), np.uint8)
     sums = np.zeros(len(codes) + 1, np.uint64)
-    # Each unit (word or letter) has at least one character, so arrays of this size are large
-    # enough.
+    # Each unit has at least one character, so arrays of this size are large enough.
     most = max(1, len(codes))
     starts, ends = np.empty(most, np.int64), np.empty(most, np.int64)
     scripts = np.empty(most, np.uint8)

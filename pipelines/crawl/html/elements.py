@@ -24,7 +24,7 @@ _KINDS = {
     ROWS: "tbody thead tfoot caption colgroup",
     HEADING: "h1 h2 h3 h4 h5 h6",
     LINK: "a",
-    # Elements that have no content or occur once. Elements of kind `VOID_IN_HTML` may have content
+    # Elements that have no content or occur once. Elements of `VOID_IN_HTML` may have content
     # within SVG.
     VOID: "br embed hr img meta head body",
     VOID_IN_HTML: "area base basefont bgsound col frame input keygen link param source track wbr"
@@ -92,8 +92,7 @@ ENDS_CLOSE_WITH = _combine_by_name(
 )
 ENDS_CLOSE_WITH[_NAMES.index("table")] = _TABLE_PARTS
 
-# The name of an element is looked up by its first eight letters, then by the next eight. No known
-# name is longer.
+# A name is looked up by its first eight letters, then by the next eight. No known name is longer.
 _LETTERS = 8
 _SLOT_BITS = 10
 _FACTOR, _SHIFT, _BYTE = np.uint64(0x9E3779B97F4A7C15), np.uint64(64 - _SLOT_BITS), np.uint64(8)

@@ -1,9 +1,8 @@
 """Computes an upper bound on a page's cost for the HTML parser, before parsing.
 
-One pass over the page's bytes finds tags like the HTML standard's tokenizer (13.2.5). It keeps a
-stack of open elements that is never shorter than the parser's, except by a constant factor: an
-element stays open unless the parser surely closes it. The parser's worst case for each tag is added
-up.
+One pass over the page's bytes finds tags like the HTML standard's tokenizer (13.2.5), and adds up
+the parser's worst case for each tag. Its stack of open elements is never shorter than the parser's,
+except by a constant factor: an element stays open unless the parser surely closes it.
 """
 
 from typing import NamedTuple
@@ -58,15 +57,15 @@ MAX_COST = 25_000_000
 # Cost of a token, of a formatting element that is reconstructed, and of an attribute of such
 # an element.
 _TOKEN_COST, _FORMATTING_COST, _ATTRIBUTE_COST = 50, 90, 10
-# Number of comparisons of two attributes per unit of cost. The parser compares each attribute of a
-# tag with all earlier attributes of the tag.
+# Comparisons of two attributes per unit of cost. The parser compares each attribute of a tag with
+# all earlier attributes.
 _COMPARISONS = 16
-# An end tag may close inner elements too, such as </ul> an open <li>. If there are more than this
-# number of inner elements, the outer element counts as open.
+# An end tag may close inner elements too, such as </ul> an open <li>. With more inner elements than
+# this, the outer element counts as open.
 _MOST_IMPLIED = 4
-# Maximum number of equal formatting elements that are reconstructed ("Noah's Ark clause").
+# Most equal formatting elements that are reconstructed ("Noah's Ark clause").
 _MOST_EQUAL = 3
-# Maximum bytes of names and tags to compare; longer names and tags count as different.
+# Maximum bytes of names and tags to compare; longer ones count as different.
 _MOST_COMPARED = 256
 # Kinds that an end tag within SVG closes: its element, and elements of all kinds inside it.
 _ANY = -1
@@ -99,9 +98,9 @@ class _Open(NamedTuple):
     """The stack of open elements, outermost first.
 
     Attributes:
-        elements: int64 [most, 5] number of the name, its start and end, the tag's end, and the cost
-            to make the element again if it is formatting.
-        sums: int64 [5] see the places below.
+        elements: int64 [most, 5]: number of the name, its start and end, the tag's end, and the
+            cost to make the element again if it is formatting.
+        sums: int64 [5].
     """
 
     elements: np.ndarray
@@ -195,7 +194,7 @@ def _open(html, opened, number, start, stop, tag_stop, attributes):
 
 @compiled
 def _measure(html, limit):  # noqa: PLR0912, PLR0915, one pass
-    # A page with a deeper stack of open elements costs more than `limit`, so it is refused.
+    # A page with a deeper stack costs more than `limit`, so it is refused.
     most = 4 + int(np.sqrt(2.0 * limit))
     opened = _Open(np.empty((most, 5), np.int64), np.array([0, 0, 0, 0, -1]))
     sums = opened.sums

@@ -18,8 +18,7 @@ from mswitch.pipelines.supervised.split import fold, key64
 WINDOW_CHARACTERS = 60
 #: Characters between the starts of windows, and minimum characters of the last window.
 STRIDE = 30
-#: Maximum number of windows of a language. Documents are sorted by a hash, so the first documents
-#: are a random sample.
+#: Maximum windows of a language. Documents are sorted by a hash, so the first are a random sample.
 MAX_WINDOWS = {"train": 5_000, "validation": 1_000, "test": 1_000}
 
 

@@ -30,7 +30,7 @@ from mswitch.pipelines.vocabulary.train import VocabularyConfig, train_model
 PACKAGES = ("unicode-cldr-core", "unicode-data")
 LANGUAGES, CONCEPTS, EVALUATED = 30, 250, 20
 MAX_CHARACTERS = 40
-#: A concept with names in more languages is preferred, but only up to this number of languages.
+#: Concepts with names in more languages are preferred, up to this number of languages.
 ENOUGH_LANGUAGES = 60
 VOCABULARY = VocabularyConfig(size=2048, character_coverage=0.985)
 

@@ -24,9 +24,7 @@ def write_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
 def write_task(directory: Path, **entries: Any) -> None:
     """Write a task's TOML file; its texts, lists and numbers are JSON, which is valid TOML.
 
-    Args:
-        directory: directory of the file.
-        entries: keys of the file; tables, such as files by split, have plain keys.
+    `entries` are keys of the file; tables, such as files by split, have plain keys.
     """
     lines = []
     for name, value in entries.items():
@@ -47,10 +45,7 @@ def write_sources(
 ) -> None:
     """List in SOURCES.md the packages that the rows come from, and copy their licences.
 
-    Args:
-        directory: directory of the sample.
-        packages: packages, each with its file `copyright`.
-        licence: the licence in a few words.
+    Each package comes with its file `copyright`; `licence` is the licence in a few words.
     """
     (directory / "licences").mkdir(exist_ok=True)
     lines = ["# Sources", "", f"Rows come from Debian packages. Licence: {licence}.", ""]
@@ -69,10 +64,8 @@ def write_sample(
 ) -> dict[str, Any]:
     """Write a sample as the output of a stage.
 
-    Args:
-        out: the directory to make.
-        config: everything that its content depends on; `sample` is its name.
-        write: writes to a directory and returns the number of rows by language.
+    `config` has everything that the content depends on; `sample` is its name. `write` writes to a
+    directory and returns the number of rows by language.
 
     Returns:
         The summary that the command prints.
