@@ -235,7 +235,7 @@ class TrainConfig:
         loss_spike: standard deviations above the mean of the last 100 losses at which a loss is a
             spike; by default no loss is.
         dtype: compute type of matrix products; parameters, routers, softmax and loss are float32.
-            With `float32` products are exact on accelerators too, and several times slower.
+            With `float32`, products are exact on accelerators too, and several times slower.
         loss_per: unit of equal weight in the loss: each target `token`, or each `sequence`, whose
             loss is then the mean over its tokens.
         freeze: parameters that do not change: the kernels of `experts`, or all `non-experts`.
@@ -450,7 +450,7 @@ class PredictConfig:
         limit: number of rows to predict of each language, the first ones; by default all.
         dtype: compute type; by default the run's own.
         data_parallel: devices that share the rows of a batch.
-        own_metrics: whether a seqio task also scores predictions by its own metrics.
+        own_metrics: also score predictions by a seqio task's own metrics.
     """
 
     decode: DecodeName | None = None

@@ -31,7 +31,8 @@ class Cost:
     """Limit of the cost of a build.
 
     Attributes:
-        max_cost_usd: USD by Dataflow's meters at which the build stops, saved; None for no limit.
+        max_cost_usd: USD by Dataflow's meters at which the build stops, saved; by default there is
+            no limit.
         prices: a CSV of unit prices in place of mswitch's examples, whose source is not checked.
     """
 

@@ -14,7 +14,7 @@ app = App(
 )
 supervised = App(
     name="supervised",
-    help="Rows of a supervised task with its task.toml, for `mswitch examples supervised`.",
+    help="Write rows of a supervised task with its task.toml, for `mswitch examples supervised`.",
 )
 app.command(supervised)
 

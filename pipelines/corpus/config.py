@@ -53,7 +53,7 @@ class CorpusConfig:
     Attributes:
         profile: `mc4` is the published pipeline. `modern` identifies languages early (with CLD2
             too), scales lengths by script, filters by quality, removes near-duplicates and not
-            single lines, masks personal data; `set` changes its rules.
+            single lines, masks personal data; option `set` changes its rules.
         recipe: a recipe in place of a profile: a Python file with a `Recipe`, its URL, or
             package.module:NAME.
         mc4_release: release of mC4 to follow, 3.0.1 (2020, the paper's corpus) or 3.1.0 (2022). It
@@ -65,11 +65,11 @@ class CorpusConfig:
             the newest (3.1.0).
         badwords_filter_fraction: share of the pages with bad words to drop, chosen by the URL's
             hash (1 in 3.0.1, 0.999 in 3.1.0).
-        dedup_scope: within what each line is kept once. `global`, the whole corpus, is mC4's.
-            `language` identifies languages first, by whole pages: `languages` prunes before the
-            shuffles, and a language does not depend on the others. `none` keeps all lines (profile
-            `modern`, where it is the default).
-        languages: codes to keep (an entry may name several, with commas; aliases work); None keeps
+        dedup_scope: where each line is kept once: `global` (mC4), in the whole corpus. `language`
+            identifies languages first, by whole pages: `languages` prunes before the shuffles, and
+            a language does not depend on the others. `none` keeps all lines (profile `modern`,
+            where it is the default).
+        languages: codes to keep (an entry may name several, with commas; aliases work); by default
             mC4's 107, or all languages in profile `modern`.
         keep_und: keep pages whose language is uncertain, as language `und` (mC4 does); default:
             true, unless `languages` is given.
@@ -93,7 +93,7 @@ class CorpusConfig:
         min_validation_documents: fewest validation documents of a language; pages of smallest hash
             are added, if at least one is left for training. Not in mC4.
         field: fields of JSONL and Parquet that hold `text`, `url`, `timestamp` and `record_id`:
-            entries such as text=content or url=page.link; None looks for the standard fields
+            entries such as text=content or url=page.link; by default the standard fields
             (docs/tutorials/your-own-crawl.md). Entries of one name are tried in turn.
         keep: columns of JSONL and Parquet to keep in the corpus, such as language_score,dump; or
             `all`, except those with parts of the page. Their types (bool, int64, float64, string)

@@ -25,7 +25,7 @@ class ExamplesConfig:
         mean_noise_span_length: mean tokens of a masked span.
         seed: seed of frozen validation masks and of the order of training segments.
         separate_documents: put an EOS after each document of a training stream (T5 does not).
-        validation_segments: number of first segments of a document to evaluate; None for all.
+        validation_segments: number of first segments of a document to evaluate; by default all.
         chain: way to cut documents into training segments: `lossless` joins all documents of a
             shard, and loses no text; `t5` takes one chunk of 65,536 tokens from each document and
             joins 128 chunks, like T5.

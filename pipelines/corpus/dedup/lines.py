@@ -33,7 +33,7 @@ class LineDedup(Dedup):
     `minimum_per_key.MinimumPerKey.choose` chooses the page.
 
     Attributes:
-        dedup_scope: within what each line is kept once: `global`, the whole corpus, or `language`.
+        dedup_scope: where each line is kept once: `global`, the whole corpus, or `language`.
     """
 
     name: ClassVar[str] = "line_dedup"

@@ -22,7 +22,7 @@ class LanguageRule(Rule):
     """Labels pages with their language; drops unwanted languages; subclasses define `identify`.
 
     Attributes:
-        languages: codes to keep (an entry may name several, with commas; aliases work); None keeps
+        languages: codes to keep (an entry may name several, with commas; aliases work); by default
             all of `known`.
         keep_und: keep pages whose language is uncertain, as language `und`; default: true, unless
             `languages` is given.
