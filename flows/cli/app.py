@@ -51,8 +51,7 @@ ROOMS = {
 def build_app(asked: str | None = None) -> App:
     """Assemble the command; no subcommand is imported yet.
 
-    Args:
-        asked: the subcommand that will run; it has its own, longer help.
+    The subcommand `asked` has its own, longer help.
     """
     app = App(
         name="mswitch",

@@ -1,11 +1,9 @@
 """Run jobs in Kubernetes, such as on GKE's TPUs: an attempt is an Indexed Job, a process is a pod.
 
-`kubectl` talks to the cluster. The output is in a bucket, or on a volume that pods and submitter
-see at the same path. Beside it each pod writes its log and exit code
-(`mswitch.flows.jobs.pod_command`), because Kubernetes removes a pod that was told to stop once it
-ends. Kubernetes replaces no pod: all processes of a training start again together, in the next
-attempt, a new Job. A Job is stopped by deleting it, so its pods get SIGTERM; `suspend` is not used,
-because Kueue sets it.
+Beside the output each pod writes its log and exit code (`mswitch.flows.jobs.pod_command`), because
+Kubernetes removes a pod that was told to stop once it ends. Kubernetes replaces no pod: all
+processes of a training start again together, in the next attempt, a new Job. A Job is stopped by
+deleting it, so its pods get SIGTERM; `suspend` is not used, because Kueue sets it.
 """
 
 import dataclasses
@@ -302,7 +300,6 @@ class Kubernetes:
         return json.loads(self._ask("get", "jobs.batch,pods", selector, "--output=json"))["items"]
 
     def _read_warning(self, name: str) -> str:
-        """Return the last warning of a Job without pods."""
         chosen = f"--field-selector=involvedObject.name={name},type=Warning"
         events = json.loads(self._ask("get", "events", chosen, "--output=json"))["items"]
         return events[-1]["message"] if events else ""
@@ -326,7 +323,7 @@ def _list_files(job: Job) -> dict[str, int]:
 
 
 def _read_log(log: str, start: int, size: int, *, over: bool) -> tuple[list[str], int]:
-    """Read a log as `read_log` does; read a log in a bucket only up to byte `size`."""
+    """Read a log as `read_log` does; a log in a bucket only up to byte `size`."""
     if not is_remote(log):
         return read_log(Path(log), start, over=over)
     with reaching(log):

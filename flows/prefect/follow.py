@@ -80,7 +80,7 @@ def follow_job(
 
 @dataclasses.dataclass
 class Follower:
-    """Makes this flow run follow a job. Cancel and Suspend of the run also stop the job.
+    """Makes this flow run follow a job.
 
     Attributes:
         job: the job.
@@ -186,7 +186,6 @@ class Follower:
             raise Abort(f"the flow run is {state.name}: another process may continue it")
 
     def _check_suspended(self, state: State | None) -> None:
-        """Raise Abort if the flow run was resumed meanwhile: another process follows its job."""
         if state is not None and not state.is_paused():
             raise Abort(f"the flow run is {state.name} again: another process continues it")
 

@@ -294,7 +294,7 @@ def _make_job(command: Sequence[str], hosts: int, record: Path | None) -> Job:
 
 
 def _read_operators() -> "Operators":
-    # Import it late, because the import takes long.
+    # Import it late: this takes long.
     from mswitch.flows.prefect.operators_toml import read_operators
 
     return read_operators()

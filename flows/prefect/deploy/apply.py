@@ -56,13 +56,8 @@ class Thing:
 def deploy(operators: Operators, operators_file: Path | None, *, write: bool) -> list[str]:
     """Compare the server with the table of deployments, and update it.
 
-    Args:
-        operators: the settings.
-        operators_file: their file, for the workers.
-        write: whether to change the server.
-
     Returns:
-        The differences, as lines.
+        The differences, as lines. Without `write`, the server stays as it is.
     """
     deployments.check_schedules(operators)
     with connect(operators) as client:

@@ -110,11 +110,7 @@ def save_block(severity: str, url: str) -> None:
 
 
 def make_automations(blocks: Mapping[str, UUID]) -> list[AutomationCore]:
-    """Return the automations that send messages.
-
-    Args:
-        blocks: ids of blocks by severity.
-    """
+    """Return the automations that send messages, from ids of blocks by severity."""
     compared = {
         "prefect.resource.role": "flow",
         "prefect.resource.name": ["pretrain-pair", "experiment"],

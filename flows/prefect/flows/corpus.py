@@ -207,12 +207,8 @@ def make_build_job(
 ) -> Job:
     """Return the job that turns a crawl into a corpus, or adds it to an existing corpus.
 
-    Args:
-        inputs: crawl files.
-        place: directory of the corpus, or `Job.record` if it is in a bucket.
-        options: options of the command, with `--runner=`.
-        operators: settings, with those of Dataflow.
-        append: whether the corpus exists and grows.
+    `place` is the directory of the corpus, or `Job.record` if the corpus is in a bucket. `options`
+    are those of the command, with `--runner=`.
     """
     out: Path | str = place
     words = [f"--input={source}" for source in inputs]
