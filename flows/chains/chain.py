@@ -180,7 +180,7 @@ def tune(
 ) -> list[Path]:
     """Fine-tune two models on language identification, and compare the results.
 
-    The models are the baseline and the first candidate of the setting's first report.
+    The models are the baseline and first candidate of the setting's first report.
 
     Returns:
         The directory of the comparison, or nothing if no run is fine-tuned.

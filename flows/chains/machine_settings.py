@@ -154,7 +154,7 @@ _BATCH = TrainConfig(
     remat="layers",
 )
 
-#: Models small enough for two cores to train them for tens of thousands of steps.
+#: Models small enough to train on two cores for tens of thousands of steps.
 _SMALL = make_pair(
     "mt5-tiny", "mswitch-tiny", d_model=64, d_ff=64, heads=2, d_kv=32, init_scale=1.0
 )

@@ -41,7 +41,7 @@ SUBCOMMANDS = {
     "doctor": "Say what is installed, what can be used here, and what is missing.",
 }
 
-#: Packages of the subcommands that are not stages of the pipeline.
+#: Packages of the subcommands that are not stages.
 ROOMS = {
     **dict.fromkeys(("demo", "evidence"), "chains"),
     **dict.fromkeys(("mixture", "plan", "serve", "jobs", "deploy", "doctor"), "cli.commands"),
@@ -49,7 +49,7 @@ ROOMS = {
 
 
 def build_app(asked: str | None = None) -> App:
-    """Assemble the command; no subcommand is imported yet.
+    """Assemble the command.
 
     The subcommand `asked` has its own, longer help.
     """

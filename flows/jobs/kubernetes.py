@@ -234,10 +234,7 @@ class Kubernetes:
         return sorted({n for name in names if (n := job.parse_attempt(name)) is not None})
 
     def poll(self, job: Job, attempt: int) -> Status:
-        """Return an attempt's status from the Kubernetes API and the pods' exit-code files.
-
-        The files take precedence over the exit codes of the API.
-        """
+        """Return a status from Kubernetes' API and pods' exit-code files, which take precedence."""
         name, items = job.name(attempt), self._get(job)
         own_job = next(
             (x for x in items if x["kind"] == "Job" and x["metadata"]["name"] == name), None

@@ -29,8 +29,7 @@ _OVER = re.compile(
     r"BOOT_FAIL|CANCELLED|COMPLETED|DEADLINE|FAILED|NODE_FAIL|OUT_OF_MEMORY|PREEMPTED|REVOKED"
     r"|TIMEOUT"
 )
-#: Refused options of `sbatch`: with them, this cluster's queue would not show exactly one job with
-#: the attempt's name.
+#: Refused options of `sbatch`.
 _REFUSED = ("--array", "--clusters", "--cluster", "--test-only", "--wait", "--wrap")
 #: Messages of `sbatch` when the controller, or munge, does not answer.
 _NO_ANSWER = re.compile(

@@ -22,8 +22,8 @@ from mswitch.pipelines import storage
 from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.outputs import read_json_object
 
-#: Assumed share of the peak rate, before anything is measured. Large dense models reach a larger
-#: share, and small models a smaller one.
+#: Assumed share of the peak rate, before anything is measured. Large dense models reach more,
+#: and small models less.
 ASSUMED_UTILIZATION = 0.3
 #: Commands that write metrics of training.
 _TRAININGS = ("train", "finetune")

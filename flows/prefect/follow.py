@@ -116,7 +116,7 @@ class Follower:
             # With retries Prefect's client could block for a minute, while nobody polls the job.
             quick = temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 0})
             # While no process followed this job, somebody may have requested another job for the
-            # output (BusyError). If so, request this job again, and wait until the output is free.
+            # output (BusyError). Then request this job again.
             with contextlib.suppress(BusyError), quick:
                 state = doors.follow(
                     self.job, self.launcher, on_lines=pass_on, on_poll=self.poll, sleep=self.sleep

@@ -1,9 +1,8 @@
 """Settings of each flow in forms. The defaults are those of the demo, and flows run with them.
 
-A name is a directory below the storage of all runs (`mswitch.flows.prefect.operators_toml`). A
-configuration class is a group with its own table, such as `training.warmup_steps`. A form begins
-with the fields in `everyday`. `training.steps` among them is the parameter `steps`, outside its
-group.
+A name is a directory below the storage of all runs (`mswitch.flows.prefect.operators_toml`). A form
+begins with the fields in `everyday`. `training.steps` among them is the parameter `steps`, outside
+the group `training`.
 """
 
 import dataclasses

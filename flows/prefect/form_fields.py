@@ -32,7 +32,7 @@ from mswitch.pipelines.config_checks import check_value
 from mswitch.pipelines.errors import UserError, as_user_error
 from mswitch.pipelines.progress import lines_to, say
 
-#: Prefixes of the flat names of a group's fields. Fields of other groups have no prefix.
+#: Prefixes of the flat names of a group's fields.
 PREFIXES = {
     "changes": "changes_",
     "distillation": "distillation_",
@@ -50,7 +50,7 @@ class JobCancelledError(UserError):
 
 
 class Leaf(NamedTuple):
-    """A field of settings or of a group; `hint` is its type, with bounds, `text` its description."""
+    """A field of settings or of a group: its type with bounds, its value, and its description."""
 
     hint: Any
     value: Any

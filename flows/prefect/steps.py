@@ -82,6 +82,7 @@ class SlowLog:
         self._last = -math.inf
 
     def __call__(self, lines: Sequence[str]) -> None:
+        """Log the lines, or keep them for a later call."""
         self._waiting += lines
         if time.monotonic() - self._last >= LOG_SECS:
             self.flush()

@@ -180,7 +180,7 @@ class Trainings:
         return start(title, job, self.evaluator, self.guard.refuse)
 
     def _report_so_far(self) -> None:
-        """Report on the evaluated steps, once all runs of a report have begun; never raise."""
+        """Report on the evaluated steps, once all runs of a report have begun."""
         if time.monotonic() < self._next_report:
             return
         here = isinstance(self.planned[0].out, Path)

@@ -52,7 +52,7 @@ app = App(
 
 #: The owner of a job that a person requested.
 HAND = "by hand"
-#: Exit codes of a command that waits for the end of a job.
+#: Exit codes of a command that waits for a job's end.
 EXIT_CODES = {
     "done": 0,
     "failed": exit_codes.DEFECT,

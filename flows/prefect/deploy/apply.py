@@ -57,7 +57,7 @@ def deploy(operators: Operators, operators_file: Path | None, *, write: bool) ->
     """Compare the server with the table of deployments, and update it.
 
     Returns:
-        The differences, as lines. Without `write`, the server stays as it is.
+        The differences, as lines.
     """
     deployments.check_schedules(operators)
     with connect(operators) as client:
@@ -271,7 +271,7 @@ def _compare_automation(client: SyncPrefectClient, wanted: AutomationCore) -> Th
 
 
 def _sort(value: Any) -> Any:
-    """Return the value without ids and with sorted lists, for a comparison without order.
+    """Return the value without ids, with sorted lists, for a comparison without order.
 
     The order of keys does not count either: PostgreSQL changes it.
     """
