@@ -52,11 +52,7 @@ FETCHED = {
 
 
 class Chain:
-    """Runs stages one after another, and records how long each took.
-
-    Args:
-        name: the command's name, which begins its log lines.
-    """
+    """Runs stages one after another, and records how long each took."""
 
     def __init__(self, name: str):
         self.name, self.secs = name, dict[str, float]()
@@ -69,7 +65,7 @@ class Chain:
             self.time(title, stage.run, **values)
 
     def time(self, title: str, step: Callable[..., Any], /, *arguments: Any, **named: Any) -> Any:
-        """Print `title`, call `step`, and record the duration of the call."""
+        """Print `title`, call `step`, and record its duration."""
         say(self.name, f"{len(self.secs) + 1}. {title}")
         start = time.monotonic()
         result = step(*arguments, **named)
@@ -79,12 +75,6 @@ class Chain:
 
 def run_chain(name: str, request: Request, out: Path, prepare_only: bool = False) -> dict[str, Any]:
     """Run all unfinished stages, from text to reports, with outputs below `out`.
-
-    Args:
-        name: the command.
-        request: options of the command.
-        out: the directory of all outputs.
-        prepare_only: make the examples, and train nothing.
 
     Returns:
         The summary of the first report, with `hours` of training of each model and `stage_secs` of
@@ -190,7 +180,7 @@ def tune(
 ) -> list[Path]:
     """Fine-tune two models on language identification, and compare the results.
 
-    The models are the baseline and the first candidate of the setting's first report.
+    The models are the baseline and first candidate of the setting's first report.
 
     Returns:
         The directory of the comparison, or nothing if no run is fine-tuned.

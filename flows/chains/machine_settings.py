@@ -154,7 +154,7 @@ _BATCH = TrainConfig(
     remat="layers",
 )
 
-#: Models small enough for two cores to train them for tens of thousands of steps.
+#: Models small enough to train on two cores for tens of thousands of steps.
 _SMALL = make_pair(
     "mt5-tiny", "mswitch-tiny", d_model=64, d_ff=64, heads=2, d_kv=32, init_scale=1.0
 )
@@ -175,7 +175,7 @@ def _make_reports(models: Mapping[str, Model]) -> dict[str, tuple[str, tuple[str
 _OF_MESSAGES = {
     "dense": _DENSE,
     "sparse": _TIGHT,
-    # The first model has as many FLOPs per step as `sparse`; the second has as many parameters.
+    # Both equal `sparse`, in FLOPs per step or in number of parameters.
     "dense-equal-flops": _DENSE.changed(d_ff=69),
     "dense-equal-parameters": _DENSE.changed(d_ff=1024),
     # `hash` has as many experts as `sparse`; `hash-32` has twice as many, for equal FLOPs.
@@ -192,7 +192,6 @@ _MESSAGES = Setting(
         min_long_line_characters=1,
         language_threshold=0.7,
         language_min_bytes=0,
-        # 20 of 400 documents of a language are held out, but never fewer than 8.
         validation_per_mille=50,
         min_validation_documents=8,
     ),
@@ -220,9 +219,8 @@ _OF_PROSE = {
     "token-32": _TIGHT.changed(routing="token", experts=32),
 }
 
-#: Settings from small to large: the default is the last one that fits the machine.
+#: Settings from small to large.
 SETTINGS = {
-    # The demo takes minutes on two cores.
     "demo": Setting(
         models=make_pair("mt5-tiny", "mswitch-tiny"),
         corpus=CorpusConfig(
@@ -233,7 +231,7 @@ SETTINGS = {
             # mC4 3.0.1's threshold; 3.1.0's 0.95 is for whole web pages.
             language_threshold=0.7,
             language_min_bytes=0,
-            # One page in five is held out. Five pages of a language are enough for its interval.
+            # Five pages of a language are enough for its interval.
             validation_per_mille=200,
             min_validation_documents=5,
         ),

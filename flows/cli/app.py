@@ -41,7 +41,7 @@ SUBCOMMANDS = {
     "doctor": "Say what is installed, what can be used here, and what is missing.",
 }
 
-#: Packages of the subcommands that are not stages of the pipeline.
+#: Packages of the subcommands that are not stages.
 ROOMS = {
     **dict.fromkeys(("demo", "evidence"), "chains"),
     **dict.fromkeys(("mixture", "plan", "serve", "jobs", "deploy", "doctor"), "cli.commands"),
@@ -49,10 +49,9 @@ ROOMS = {
 
 
 def build_app(asked: str | None = None) -> App:
-    """Assemble the command; no subcommand is imported yet.
+    """Assemble the command.
 
-    Args:
-        asked: the subcommand that will run; it has its own, longer help.
+    The subcommand `asked` has its own, longer help.
     """
     app = App(
         name="mswitch",

@@ -27,14 +27,14 @@ def end_on_interrupt() -> None:
     os.set_blocking(writing, False)
     signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
     threading.Thread(target=_watch, args=(reading,), name="interrupts", daemon=True).start()
-    # The resource tracker removes remaining semaphores. It must not warn of the semaphores.
+    # The resource tracker removes remaining semaphores. It must not warn of them.
     os.environ.setdefault("PYTHONWARNINGS", "ignore:resource_tracker:UserWarning")
 
 
 def _watch(reading: int) -> None:
     while True:
         numbers = os.read(reading, 64)
-        # Trainings and supervisors replace the handler of SIGINT by their own handler.
+        # Trainings and supervisors replace SIGINT's handler by their own.
         if signal.SIGINT in numbers and signal.getsignal(signal.SIGINT) is _end:
             _end()
 

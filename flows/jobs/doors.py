@@ -5,8 +5,7 @@
     result = follow(job, Local(), on_lines=..., on_poll=...)  # as often as needed
 
 `follow` may be killed at any moment, and called again on any machine that reaches the output and
-the launcher. It takes over a living attempt, judges an ended one, or starts the next. `look`
-changes nothing, and `leave` pauses or cancels.
+the launcher.
 """
 
 import contextlib
@@ -46,7 +45,7 @@ class StopFollowing(Exception):  # noqa: N818  # not an error
 
 
 def follow_once(text: str) -> None:
-    """End `follow` after one step; pass this function to `follow` as a callback."""
+    """End `follow` after one step; pass this function as a callback."""
     raise StopFollowing(text)
 
 
@@ -189,18 +188,13 @@ def follow(
     A job that was refused, failed, paused or cancelled stays so: call `want` first. A callback may
     call `leave`. If a callback raises, this ends with that error, and the job keeps running.
 
+    The next attempt runs on `launcher`; an attempt that lives elsewhere is followed there.
+    `on_lines` gets each line of the log once, over all attempts and callers of `follow`. If a
+    caller is killed, its last lines may come again. `on_poll` gets a line about the job's state in
+    each round.
+
     Raises:
         BusyError: another job was requested in its place.
-
-    Args:
-        job: the job.
-        launcher: where its next attempt runs; one that lives elsewhere is followed there.
-        on_lines: gets each line of the log once, over all attempts and callers of `follow`. If a
-            caller is killed, its last lines may come again.
-        on_poll: gets a line about the state of the job in each round.
-        timing: seconds between polls and between attempts.
-        sleep: waits for a number of seconds.
-        clock: returns seconds since 1970.
     """
     steps = _Steps(job, launcher, on_lines, on_poll, timing, clock)
     unreachable_since, wait = None, 0.0
@@ -228,7 +222,7 @@ def follow(
 
 @dataclasses.dataclass
 class _Steps:
-    """State of a `follow` call, whose lock keeps other processes from following the job."""
+    """State of a `follow` call."""
 
     job: Job
     wanted: Launcher
@@ -338,7 +332,7 @@ class _Steps:
 
 
 def _end_elsewhere(job: Job) -> None:
-    """Cancel a job's work on Dataflow, which outlives its processes.
+    """Cancel a job's work on Dataflow.
 
     Raises:
         Unreachable: the command that cancels it failed.
@@ -362,7 +356,6 @@ def _poll(record: Record, attempt: Attempt) -> Status:
 
 
 def _end_attempt(record: Record, now: float) -> None:
-    """Ask the living attempt to stop; kill it after `Job.grace_secs`."""
     alive = record.alive
     if alive is None:
         return

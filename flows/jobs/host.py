@@ -3,8 +3,7 @@
     python -m mswitch.flows.jobs.host LOCK_FD CODES_FILE COMMAND...
 
 It leads the process group of the attempt. The command dies with it (`mswitch.models.lifeline`);
-processes that the command left running die with both. If `lifeline.VARIABLE` is set, the host
-process dies with its parent.
+processes that the command left running die with both.
 """
 
 import json
@@ -22,7 +21,7 @@ from mswitch.models import lifeline
 
 
 def main(lock: int, codes_file: Path, command: list[str]) -> None:
-    """Run `command` to its end; pass the first SIGTERM on to the command."""
+    """Run `command` to its end; pass on the first SIGTERM."""
     if os.environ.get(lifeline.VARIABLE):
         lifeline.exit_with_parent()
     started = time.time()
@@ -39,10 +38,8 @@ def main(lock: int, codes_file: Path, command: list[str]) -> None:
 def run_command(command: list[str], keep: list[int], stop_signal: int = signal.SIGTERM) -> int:
     """Run a command that dies with this process; return its exit code, 128 + n for signal n.
 
-    Args:
-        command: the program and its arguments.
-        keep: file descriptors that the command inherits.
-        stop_signal: the signal to this process that makes it send SIGTERM to the command.
+    The command inherits the file descriptors `keep`. When this process gets `stop_signal`, it sends
+    SIGTERM to the command.
     """
     asked, unsent = [], [signal.SIGTERM]
     process: subprocess.Popen[bytes] | None = None

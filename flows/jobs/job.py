@@ -1,9 +1,8 @@
 """A job, the status of its attempts, and the interface of launchers.
 
-A job is one `mswitch` command whose output is a directory, or a URL in a bucket. Its files are in a
-hidden directory beside the output, `.<out>.job/`, or beside `Job.record` if the output is in a
-bucket: a record (`mswitch.flows.jobs.record`), and per attempt a log and exit codes.
-An attempt is named `mswitch-<key>-<number>` on disk and in the scheduler's queue.
+A job's files are in a hidden directory beside the output, `.<out>.job/`, or beside `Job.record` if
+the output is in a bucket: a record (`mswitch.flows.jobs.record`), and per attempt a log and exit
+codes.
 """
 
 import contextlib
@@ -32,7 +31,7 @@ _SECRET = re.compile(
 )
 #: A file that only a complete checkpoint in a bucket has.
 _CHECKPOINT = re.compile(r"checkpoints/(\d+)/_CHECKPOINT_METADATA")
-#: Bytes of a log that are read at a time: a log may be larger than memory.
+#: Bytes of a log read at a time: a log may be larger than memory.
 READ_BYTES = 1 << 20
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
@@ -133,7 +132,7 @@ class Job:
         return int(number) if key == f"mswitch-{self.key}" and number.isdecimal() else None
 
     def has_marker(self) -> bool:
-        """Return whether the output says that it is finished.
+        """Return whether the output is marked as finished.
 
         Raises:
             Unreachable: its bucket does not answer.
@@ -143,7 +142,7 @@ class Job:
         if isinstance(self.out, str):
             with reaching(self.out):
                 return storage.exists(storage.join(self.out, MARKER))
-        # A listing asks NFS again. NFS may answer for one name from a cache that is a minute old.
+        # A listing asks NFS again. For one name, NFS may answer from a cache a minute old.
         return MARKER in storage.list_names(self.out)
 
     def find_last_sign(self, attempt: int, enough: float) -> float:
@@ -189,7 +188,7 @@ class Job:
         return max(steps) if steps else sum(len(files) for *_, files in self._walk())
 
     def _walk(self) -> Iterator[tuple[str, list[str], list[str]]]:
-        """Walk the output and its unpublished directories; an output in a bucket yields nothing."""
+        """Walk the output and its unpublished directories, unless it is in a bucket."""
         if isinstance(self.out, Path):
             out = follow_link(self.out)
             partial = out.parent.glob(f".{glob.escape(out.name)}.partial-*")

@@ -1,11 +1,9 @@
 """Run jobs in Kubernetes, such as on GKE's TPUs: an attempt is an Indexed Job, a process is a pod.
 
-`kubectl` talks to the cluster. The output is in a bucket, or on a volume that pods and submitter
-see at the same path. Beside it each pod writes its log and exit code
-(`mswitch.flows.jobs.pod_command`), because Kubernetes removes a pod that was told to stop once it
-ends. Kubernetes replaces no pod: all processes of a training start again together, in the next
-attempt, a new Job. A Job is stopped by deleting it, so its pods get SIGTERM; `suspend` is not used,
-because Kueue sets it.
+Beside the output each pod writes its log and exit code (`mswitch.flows.jobs.pod_command`), because
+Kubernetes removes a pod that was told to stop once it ends. Kubernetes replaces no pod: all
+processes of a training start again together, in the next attempt, a new Job. A Job is stopped by
+deleting it, so its pods get SIGTERM; `suspend` is not used, because Kueue sets it.
 """
 
 import dataclasses
@@ -236,10 +234,7 @@ class Kubernetes:
         return sorted({n for name in names if (n := job.parse_attempt(name)) is not None})
 
     def poll(self, job: Job, attempt: int) -> Status:
-        """Return an attempt's status from the Kubernetes API and the pods' exit-code files.
-
-        The files take precedence over the exit codes of the API.
-        """
+        """Return a status from Kubernetes' API and pods' exit-code files, which take precedence."""
         name, items = job.name(attempt), self._get(job)
         own_job = next(
             (x for x in items if x["kind"] == "Job" and x["metadata"]["name"] == name), None
@@ -302,7 +297,6 @@ class Kubernetes:
         return json.loads(self._ask("get", "jobs.batch,pods", selector, "--output=json"))["items"]
 
     def _read_warning(self, name: str) -> str:
-        """Return the last warning of a Job without pods."""
         chosen = f"--field-selector=involvedObject.name={name},type=Warning"
         events = json.loads(self._ask("get", "events", chosen, "--output=json"))["items"]
         return events[-1]["message"] if events else ""
@@ -326,7 +320,7 @@ def _list_files(job: Job) -> dict[str, int]:
 
 
 def _read_log(log: str, start: int, size: int, *, over: bool) -> tuple[list[str], int]:
-    """Read a log as `read_log` does; read a log in a bucket only up to byte `size`."""
+    """Read a log as `read_log` does; a log in a bucket only up to byte `size`."""
     if not is_remote(log):
         return read_log(Path(log), start, over=over)
     with reaching(log):

@@ -22,8 +22,7 @@ INTERRUPTED = re.compile(
 OUT_OF_MEMORY = re.compile(r"OUT_OF_MEMORY|OOMKilled")
 CANCELLED = re.compile(r"CANCELLED")
 #: PREEMPTIONS: limit of restarts after interruptions, since somebody last requested the job.
-#: STALLED: limit of restarts in a row without progress (`Job.progress`). A command that fails is
-#: not restarted.
+#: STALLED: limit of restarts in a row without progress (`Job.progress`).
 PREEMPTIONS, STALLED = 100, 3
 MEMORY_ADVICE = (
     "out of memory: request more from the scheduler, or give --microbatches, --remat layers or "
@@ -95,10 +94,8 @@ def classify(codes: Sequence[int], reason: str, marker: bool | None) -> tuple[Ou
 def decide_state(record: Record, status: Status | None, marker: bool | None) -> State:
     """Return the state of a job.
 
-    Args:
-        record: its record.
-        status: the status of the attempt without an outcome, if there is one; None if unknown.
-        marker: whether the output is marked as finished; None if that is unknown.
+    `status` is that of the attempt without an outcome, if there is one. `marker` says whether the
+    output is marked as finished. Each is None if it is unknown.
     """
     where = " ".join(part for part in (status.where, status.reason) if part) if status else ""
     if record.alive is not None and status is not None and status.phase != "ended":

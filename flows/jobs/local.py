@@ -1,7 +1,5 @@
 """Run jobs as processes of this machine, which outlive the terminal, worker or flow.
 
-Only jobs of a launcher with `Local.tied` end with the process that started them.
-
 Each attempt has a host process (`mswitch.flows.jobs.host`) that leads a session and process
 group, and writes into the log. Submitter, host and command share one open lock file: the attempt
 is alive as long as the lock is held. A process id is used only during that time, so it cannot be
@@ -30,7 +28,7 @@ from mswitch.pipelines.directory_lock import is_held, take_lock
 from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.faults import fault_point
 
-#: Longest time for which a process that only checks the lock may hold it.
+#: Longest time that a process that only checks the lock may hold it.
 _LOOK_SECS = 1.0
 
 
@@ -118,10 +116,7 @@ class Local:
         return read_log(job.file(attempt, ".log"), start, over=over)
 
     def end(self, job: Job, attempt: int, *, kill: bool = False) -> None:
-        """Send SIGTERM to the host process; with `kill`, send SIGKILL to all processes.
-
-        The host process passes on the first SIGTERM.
-        """
+        """Send SIGTERM to the host process; with `kill`, send SIGKILL to all processes."""
         if not is_held(job.file(attempt, ".lock")):
             return
         host = _read_host(job, attempt)

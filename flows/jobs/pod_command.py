@@ -26,7 +26,7 @@ _NOT_STARTED = 127
 
 
 def main(prefix: str, command: list[str]) -> int:
-    """Run the command; pass the first SIGTERM on to the command."""
+    """Run the command; pass on the first SIGTERM."""
     place = f"{prefix}{TASK}{os.environ['JOB_COMPLETION_INDEX']}"
     if not storage.is_remote(place):
         return _run(Path(place), command)
@@ -62,7 +62,7 @@ def _run(file: Path, command: list[str]) -> int:
 
 @contextlib.contextmanager
 def _upload_files(place: str) -> Iterator[Path]:
-    """Yield a local path whose file is uploaded at the end, and whose log is uploaded meanwhile."""
+    """Yield a local path whose file is uploaded at the end, and its log meanwhile."""
     over = threading.Event()
     with tempfile.TemporaryDirectory() as directory:
         file = Path(directory) / "task"

@@ -11,10 +11,7 @@ _CALL_SECS = 60
 def call(*words: str, where: str, given: str | None = None) -> subprocess.CompletedProcess[str]:
     """Run a program to its end; the caller checks its exit code.
 
-    Args:
-        words: the program and its arguments.
-        where: the machine that has the program, for people.
-        given: its standard input.
+    `given` is the program's standard input; `where` names the machine that has it, for people.
 
     Raises:
         Unreachable: it took too long.

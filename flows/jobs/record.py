@@ -1,7 +1,7 @@
 """The record of a job: the last request, and the outcome of each attempt.
 
-`record.json` in `Job.directory` says what happened. A process that holds `record.lock` replaces the
-whole file. Whether the output is finished, its marker says; whether an attempt lives, the launcher.
+A process that holds `record.lock` replaces the whole `record.json` in `Job.directory`. Whether the
+output is finished, its marker says; whether an attempt lives, the launcher.
 """
 
 import contextlib
@@ -198,10 +198,8 @@ def edit_record(
 ) -> Iterator[Record]:
     """Yield the record, then write the caller's changes; other writers wait meanwhile.
 
-    Args:
-        path: `Job.path`.
-        new: makes the record from the existing one; if None, a record must exist.
-        minor: whether the change is dropped if the disk is full.
+    `new` makes the record from the existing one; if it is None, a record must exist. A `minor`
+    change is dropped if the disk is full.
     """
     directory = locate_job_directory(path)
     if new is None:
@@ -235,12 +233,8 @@ def prepare_record(
 ) -> Record:
     """Return the existing record, or a new one that replaces the record of another job that ended.
 
-    Args:
-        job: the job.
-        launcher: where its next attempt runs.
-        before: the existing record, if any.
-        following: whether the caller follows the job; if so, another job's record is not replaced:
-            a follower does not know who wants its job.
+    If the caller follows the job (`following`), another job's record is not replaced: a follower
+    does not know who wants its job.
 
     Raises:
         BusyError: the record is of another job, which continues.
@@ -289,10 +283,7 @@ def follow_alone(
 ) -> Iterator[None]:
     """Wait until no other process follows a job, then hold the lock that submitting needs.
 
-    Args:
-        path: `Job.path`.
-        waiting: gets a line in each round that names the other follower.
-        sleep: waits for a number of seconds.
+    `waiting` gets a line in each round that names the other follower.
     """
     directory = locate_job_directory(path)
     directory.mkdir(parents=True, exist_ok=True)

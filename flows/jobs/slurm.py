@@ -1,10 +1,9 @@
 """Run jobs in Slurm, on one node or several; all nodes see the output's directory.
 
 `sbatch` gets the command as arguments of a script that executes them: no shell interprets them. The
-batch step runs `mswitch.flows.jobs.slurm_step` on the first node, which starts one process a node
-with `srun`. A job is stopped by a file that these processes look for: so only the command gets
-SIGTERM, once. Slurm would signal every process below it. Slurm never requeues: a new attempt is a
-new job.
+batch step, `mswitch.flows.jobs.slurm_step`, starts one process a node with `srun`. A job is stopped
+by a file that these processes look for: so only the command gets SIGTERM, once. Slurm would signal
+every process below it. Slurm never requeues: a new attempt is a new job.
 """
 
 import dataclasses
@@ -30,8 +29,7 @@ _OVER = re.compile(
     r"BOOT_FAIL|CANCELLED|COMPLETED|DEADLINE|FAILED|NODE_FAIL|OUT_OF_MEMORY|PREEMPTED|REVOKED"
     r"|TIMEOUT"
 )
-#: Refused options of `sbatch`: with them, this cluster's queue would not show exactly one job with
-#: the attempt's name.
+#: Refused options of `sbatch`.
 _REFUSED = ("--array", "--clusters", "--cluster", "--test-only", "--wait", "--wrap")
 #: Messages of `sbatch` when the controller, or munge, does not answer.
 _NO_ANSWER = re.compile(

@@ -38,8 +38,8 @@ def run_batch(prefix: str, command: list[str]) -> int:
     if stop.exists():
         return RESUME
     step = [sys.executable, "-P", "-m", "mswitch.flows.jobs.slurm_step", "task", prefix, *command]
-    # Slurm must not end the other tasks after one failed. Each of them saves a checkpoint, or
-    # notices by itself that a process is lost.
+    # Slurm must not end the other tasks after one failed. Each saves a checkpoint, or notices by
+    # itself that a process is lost.
     srun = ["srun", "--quiet", "--input=none", "--kill-on-bad-exit=0", "--wait=0", *step]
     return subprocess.call(srun)
 

@@ -21,10 +21,6 @@ def run_tied(job: Job, who: str) -> None:
     At the first Ctrl-C or SIGTERM the job saves and ends, then this process ends with that signal.
     A second signal ends both at once.
 
-    Args:
-        job: the job.
-        who: the owner that requests the job.
-
     Raises:
         UserError: it refused its input, or somebody else paused or cancelled it.
         RuntimeError: it failed.

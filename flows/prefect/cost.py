@@ -22,8 +22,8 @@ from mswitch.pipelines import storage
 from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.outputs import read_json_object
 
-#: Assumed share of the peak rate, before anything is measured. Large dense models reach a larger
-#: share, and small models a smaller one.
+#: Assumed share of the peak rate, before anything is measured. Large dense models reach more,
+#: and small models less.
 ASSUMED_UTILIZATION = 0.3
 #: Commands that write metrics of training.
 _TRAININGS = ("train", "finetune")
@@ -139,10 +139,7 @@ class CostGuard:
         return self._before[training.path]
 
     def _find_similar_run(self, training: Planned) -> tuple[float, str] | None:
-        """Return seconds per step and their source, from the newest similar run.
-
-        Similar runs have the same model, settings and hosts.
-        """
+        """Return `_step_secs` of the newest run with the same model, settings and hosts."""
         tokens = training.config.rows * sum(self._lengths(training.config))
         candidates, here = [], (self.launcher.profile, self.settings.hosts)
         for record in find_records(self.operators.storage):
@@ -176,7 +173,6 @@ class CostGuard:
         return secs, f"assuming {ASSUMED_UTILIZATION:.0%} of the peak of {devices}"
 
     def _model(self, training: Planned) -> ModelConfig | None:
-        """Return the preset's model; None if the training's model has no preset."""
         if training.preset not in PRESETS:
             return None
         vocabulary = pad_vocabulary(self.manifest["vocabulary_size"])

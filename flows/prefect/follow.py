@@ -80,7 +80,7 @@ def follow_job(
 
 @dataclasses.dataclass
 class Follower:
-    """Makes this flow run follow a job. Cancel and Suspend of the run also stop the job.
+    """Makes this flow run follow a job.
 
     Attributes:
         job: the job.
@@ -116,7 +116,7 @@ class Follower:
             # With retries Prefect's client could block for a minute, while nobody polls the job.
             quick = temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 0})
             # While no process followed this job, somebody may have requested another job for the
-            # output (BusyError). If so, request this job again, and wait until the output is free.
+            # output (BusyError). Then request this job again.
             with contextlib.suppress(BusyError), quick:
                 state = doors.follow(
                     self.job, self.launcher, on_lines=pass_on, on_poll=self.poll, sleep=self.sleep
@@ -186,7 +186,6 @@ class Follower:
             raise Abort(f"the flow run is {state.name}: another process may continue it")
 
     def _check_suspended(self, state: State | None) -> None:
-        """Raise Abort if the flow run was resumed meanwhile: another process follows its job."""
         if state is not None and not state.is_paused():
             raise Abort(f"the flow run is {state.name} again: another process continues it")
 

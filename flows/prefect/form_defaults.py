@@ -1,9 +1,8 @@
 """Settings of each flow in forms. The defaults are those of the demo, and flows run with them.
 
-A name is a directory below the storage of all runs (`mswitch.flows.prefect.operators_toml`). A
-configuration class is a group with its own table, such as `training.warmup_steps`. A form begins
-with the fields in `everyday`. `training.steps` among them is the parameter `steps`, outside its
-group.
+A name is a directory below the storage of all runs (`mswitch.flows.prefect.operators_toml`). A form
+begins with the fields in `everyday`. `training.steps` among them is the parameter `steps`, outside
+the group `training`.
 """
 
 import dataclasses
@@ -37,7 +36,6 @@ else:
 
 
 Dump = Annotated[str, Field(pattern=r"^(latest|CC-MAIN-\d{4}(-\d{2}|-\d{4})?)$")]
-#: A name with the fields {date} or {dump}.
 Template = Annotated[
     str, Field(pattern=r"^([A-Za-z0-9]|\{(date|dump)\})([A-Za-z0-9._-]|\{(date|dump)\}){0,60}$")
 ]
@@ -345,7 +343,7 @@ class ReportSettings(_Settings):
 
 #: Default settings of flows, by class of settings and by name. Parameter `defaults` of a flow is
 #: such a name. Deployments store no group of fields, because Prefect's server would replace the
-#: whole stored group if a run sets one field of the group.
+#: whole stored group if a run sets one of its fields.
 DEFAULTS: Mapping[type, Mapping[str, Any]] = {
     CorpusSettings: {
         "sample": CorpusSettings(),

@@ -3,9 +3,9 @@
     @settings_flow("examples", "examples {name}")
     def examples(settings: ExamplesSettings) -> None: ...
 
-The flow has a parameter for every field of `ExamplesSettings`. A configuration class in it is a
-group, which a form draws as tabs, closed at first. Values of a group from a schedule or the API are
-merged with the deployment's defaults, field by field.
+A configuration class in `ExamplesSettings` is a group, which a form draws as tabs, closed at first.
+Values of a group from a schedule or the API are merged with the deployment's defaults, field by
+field.
 """
 
 import dataclasses
@@ -32,7 +32,7 @@ from mswitch.pipelines.config_checks import check_value
 from mswitch.pipelines.errors import UserError, as_user_error
 from mswitch.pipelines.progress import lines_to, say
 
-#: Prefixes of the flat names of a group's fields. Fields of other groups have no prefix.
+#: Prefixes of the flat names of a group's fields.
 PREFIXES = {
     "changes": "changes_",
     "distillation": "distillation_",
@@ -41,7 +41,7 @@ PREFIXES = {
     "report": "report_",
     "vocabulary": "vocabulary_",
 }
-#: Default of parameters with old names; it means “not given”. No parameter accepts it as a value.
+#: Default of parameters with old names. No parameter accepts it as a value.
 NOT_GIVEN = ""
 
 
@@ -50,13 +50,7 @@ class JobCancelledError(UserError):
 
 
 class Leaf(NamedTuple):
-    """A field of settings or of a group.
-
-    Attributes:
-        hint: its type, with bounds.
-        value: its value.
-        text: its description.
-    """
+    """A field of settings or of a group: its type with bounds, its value, and its description."""
 
     hint: Any
     value: Any
@@ -68,10 +62,8 @@ def settings_flow(
 ) -> Callable[[Callable[[Any], str | None]], Flow[..., Any]]:
     """Make a flow of a function that takes one class of settings (see `with_settings`).
 
-    Args:
-        name: name of the flow.
-        run_name: name of its runs, with fields for its parameters, such as `report {name}`.
-        hooks: Prefect's hooks; by default those of flows that have jobs.
+    `run_name` is a template of `make_namer`, or a function that names runs. `hooks` are Prefect's,
+    by default those of flows that have jobs.
     """
     namer = make_namer(run_name) if isinstance(run_name, str) else run_name
     return lambda function: flow(name=name, flow_run_name=namer, **hooks)(with_settings(function))
@@ -243,9 +235,7 @@ def list_form_values(settings: Any) -> dict[str, Any]:
 def make_form_schema(settings: Any, defaults: str = "") -> dict[str, Any]:
     """Return the parameters' JSON schema, which Prefect draws well in a form.
 
-    Args:
-        settings: settings with the defaults.
-        defaults: name of the settings, if a flow has several: a parameter that is not drawn.
+    `defaults` names the settings, if a flow has several: a parameter that is not drawn.
     """
     definitions: dict[str, Any] = {}
     schema = _make_form(settings, definitions)
@@ -255,13 +245,10 @@ def make_form_schema(settings: Any, defaults: str = "") -> dict[str, Any]:
 
 
 def _make_form(settings: Any, definitions: dict[str, Any], changed: str = "") -> dict[str, Any]:
-    """Return the schema of parameters, and define their groups.
+    """Return the schema of parameters, and add their groups to `definitions`.
 
-    Args:
-        settings: settings with the defaults.
-        definitions: the definitions of the whole schema; this adds to them.
-        changed: the parameter that holds these settings. Their deployment's defaults are unknown,
-            so none are shown.
+    `changed` is the parameter that holds these settings. Their deployment's defaults are unknown,
+    so none are shown.
     """
     properties = {}
     for name, leaf in list_top_level(settings).items():

@@ -21,7 +21,7 @@
     cron = "0 6 5 * *"
     active = true
 
-Without the file all settings are defaults: a server on this machine, `runs` in this directory.
+Without the file all settings are defaults.
 """
 
 import dataclasses
@@ -247,9 +247,7 @@ class Operators(_Table):
     def look_up_price(self, name: str, *, limited: bool) -> Price | None:
         """Return the price of a launcher; None if it has none.
 
-        Args:
-            name: name of the launcher.
-            limited: whether there is a limit of the cost, which needs a price.
+        If the cost is `limited`, a price is needed.
         """
         if limited and name not in self.prices:
             raise UserError(
@@ -309,11 +307,7 @@ class Operators(_Table):
 
 
 def read_operators(path: str | Path | None = None) -> Operators:
-    """Read operators.toml.
-
-    Args:
-        path: the file; by default the one in $MSWITCH_OPERATORS, or operators.toml if it exists.
-    """
+    """Read `path`, by default the file in $MSWITCH_OPERATORS, or operators.toml if it exists."""
     given = path or os.environ.get(VARIABLE)
     file = Path(given or FILE)
     try:

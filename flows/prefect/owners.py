@@ -107,7 +107,7 @@ def cancel_hook(flow: Any, flow_run: Any, state: Any) -> None:
 
 
 def crash_hook(flow: Any, flow_run: Any, state: Any) -> None:
-    """Explain a crash in the flow run's state. Prefect prescribes the arguments' names."""
+    """Explain a crash in the flow run's state."""
     with get_client(sync_client=True) as client:
         run = client.read_flow_run(flow_run.id)
         if run.state is None or not run.state.is_crashed():

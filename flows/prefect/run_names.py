@@ -6,8 +6,8 @@ from collections.abc import Callable
 from coolname.data import config as words
 from prefect.runtime import flow_run
 
-#: Names that Prefect's web forms make up. The older form makes `zeta3-lyrae-vector`, the newer form
-#: makes `Rustic-Zebu`.
+#: Names that Prefect's web forms make up: the older form `zeta3-lyrae-vector`, the newer form
+#: `Rustic-Zebu`.
 _OF_A_FORM = re.compile(
     r"(alpha|beta|gamma|delta|epsilon|zeta|eta|theta|iota|kappa|lambda|mu|nu|xi|omicron|pi|rho|sigma"
     r"|tau|upsilon|phi|chi|psi|omega)\d*-[a-z-]+"

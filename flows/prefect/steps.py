@@ -1,4 +1,4 @@
-"""Steps of flows: Prefect tasks whose log goes to Prefect, and whose user errors are one line."""
+"""Steps of flows, which are Prefect tasks."""
 
 import contextlib
 import functools
@@ -40,9 +40,7 @@ class Step:
 def step(name: str, **options: Any) -> Callable[[Callable[..., Any]], Step]:
     """Make a task from a function: its log goes to Prefect, and a user's error is one line.
 
-    Args:
-        name: name of the task runs, with fields such as `{preset}`.
-        options: options of Prefect's `task`.
+    `name` names the task runs, with fields such as `{preset}`.
     """
 
     def decorate(function: Callable[..., Any]) -> Step:
@@ -84,7 +82,7 @@ class SlowLog:
         self._last = -math.inf
 
     def __call__(self, lines: Sequence[str]) -> None:
-        """Log the lines, or keep them for a later call if the last upload was too recent."""
+        """Log the lines, or keep them for a later call."""
         self._waiting += lines
         if time.monotonic() - self._last >= LOG_SECS:
             self.flush()

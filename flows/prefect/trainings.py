@@ -52,12 +52,8 @@ def compare(
 ) -> dict[Path, str]:
     """Train and evaluate all planned runs, and write reports; return each report's verdict.
 
-    Args:
-        settings: settings that the trainings share.
-        planned: the trainings, in the order in which they start.
-        reports: the runs to compare, by directory of the report.
-        operators: settings with the launchers.
-        at_a_time: number of trainings at a time; None for the launcher's number.
+    Trainings start in the order of `planned`. `reports` has the runs to compare, by directory of
+    the report. `at_a_time` is the number of trainings at a time; None for the launcher's number.
     """
     examples = operators.locate_output("examples", settings.examples)
     check_trainings(settings, planned, examples, operators)
@@ -184,7 +180,7 @@ class Trainings:
         return start(title, job, self.evaluator, self.guard.refuse)
 
     def _report_so_far(self) -> None:
-        """Report on the evaluated steps, once all runs of a report have begun; never raise."""
+        """Report on the evaluated steps, once all runs of a report have begun."""
         if time.monotonic() < self._next_report:
             return
         here = isinstance(self.planned[0].out, Path)
@@ -209,7 +205,6 @@ class Trainings:
 
 
 def _read_description(training: Planned) -> dict[str, Any]:
-    """Return `Planned.read_description()`; empty if the run's bucket does not answer."""
     with contextlib.suppress(BucketError):
         return training.read_description()
     return {}

@@ -1,1 +1,1 @@
-"""Subcommands of `mswitch` that are not stages, a module each, imported only when called."""
+"""Subcommands of `mswitch` that are not stages, a module each."""

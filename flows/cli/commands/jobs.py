@@ -52,7 +52,7 @@ app = App(
 
 #: The owner of a job that a person requested.
 HAND = "by hand"
-#: Exit codes of a command that waits for the end of a job.
+#: Exit codes of a command that waits for a job's end.
 EXIT_CODES = {
     "done": 0,
     "failed": exit_codes.DEFECT,
@@ -294,7 +294,7 @@ def _make_job(command: Sequence[str], hosts: int, record: Path | None) -> Job:
 
 
 def _read_operators() -> "Operators":
-    # Import it late, because the import takes long.
+    # Import it late: this takes long.
     from mswitch.flows.prefect.operators_toml import read_operators
 
     return read_operators()

@@ -56,11 +56,6 @@ class Thing:
 def deploy(operators: Operators, operators_file: Path | None, *, write: bool) -> list[str]:
     """Compare the server with the table of deployments, and update it.
 
-    Args:
-        operators: the settings.
-        operators_file: their file, for the workers.
-        write: whether to change the server.
-
     Returns:
         The differences, as lines.
     """
@@ -276,7 +271,7 @@ def _compare_automation(client: SyncPrefectClient, wanted: AutomationCore) -> Th
 
 
 def _sort(value: Any) -> Any:
-    """Return the value without ids and with sorted lists, for a comparison without order.
+    """Return the value without ids, with sorted lists, for a comparison without order.
 
     The order of keys does not count either: PostgreSQL changes it.
     """

@@ -22,7 +22,7 @@ from mswitch.pipelines.errors import UserError
 HEARTBEAT_SECS = 30
 #: Seconds without a heartbeat after which a flow run counts as crashed.
 SILENT_SECS = 3 * HEARTBEAT_SECS
-#: Name of the blocks. The blocks send with Apprise, which accepts Slack's and many other addresses.
+#: Name of the blocks, which send with Apprise.
 NAME = f"{TAG}-notifications"
 #: Apprise's severities; each severity needs its own block.
 SEVERITIES = ("failure", "warning", "success")
@@ -110,11 +110,7 @@ def save_block(severity: str, url: str) -> None:
 
 
 def make_automations(blocks: Mapping[str, UUID]) -> list[AutomationCore]:
-    """Return the automations that send messages.
-
-    Args:
-        blocks: ids of blocks by severity.
-    """
+    """Return the automations that send messages, from ids of blocks by severity."""
     compared = {
         "prefect.resource.role": "flow",
         "prefect.resource.name": ["pretrain-pair", "experiment"],

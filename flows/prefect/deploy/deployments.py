@@ -120,7 +120,7 @@ class Deployment:
         return f"{self.flow.fn.__module__}.{self.flow.fn.__name__}"
 
 
-#: All deployments. Deployments called `sample` run unchanged, in minutes.
+#: Deployments called `sample` run unchanged, in minutes.
 DEPLOYMENTS: Sequence[Deployment] = (
     *(Deployment(corpus, *named) for named in DEFAULTS[CorpusSettings].items()),
     Deployment(
@@ -161,10 +161,7 @@ def list_schedules(
     Only a table of operators.toml replaces a person's schedule in Prefect. If that table is
     removed, its schedule is removed too.
 
-    Args:
-        deployment: the deployment.
-        operators: settings with the tables.
-        present: its schedules on the server.
+    `present` lists the deployment's schedules on the server.
     """
     given, table = operators.schedules.get(deployment.name), deployment.schedule
     if given is None:

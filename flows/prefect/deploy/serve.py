@@ -21,7 +21,7 @@ from mswitch.pipelines.progress import say
 START_SECS = 300.0
 #: Seconds for the process of a flow run to report its end.
 STOP_SECS = 10.0
-#: Number of runs of the reconciler that a worker may have in addition to `flow_runs`.
+#: Number of the reconciler's runs that a worker may have beyond `flow_runs`.
 SPARE_RUNS = 2
 
 

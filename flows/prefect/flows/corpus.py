@@ -164,7 +164,7 @@ def find_dataflow(options: Sequence[str], operators: Operators) -> Dataflow | No
 
 @step("send {crawl.name}")
 def upload_crawl(crawl: Path, url: str) -> None:
-    """Upload a crawl to a bucket for Dataflow's workers, except files that are already there."""
+    """Upload a crawl to a bucket for Dataflow's workers, except files already there."""
     there = storage.file_sizes(url)
     for path in sorted(crawl.rglob("*.gz")):
         name = str(path.relative_to(crawl))
@@ -207,12 +207,8 @@ def make_build_job(
 ) -> Job:
     """Return the job that turns a crawl into a corpus, or adds it to an existing corpus.
 
-    Args:
-        inputs: crawl files.
-        place: directory of the corpus, or `Job.record` if it is in a bucket.
-        options: options of the command, with `--runner=`.
-        operators: settings, with those of Dataflow.
-        append: whether the corpus exists and grows.
+    `place` is the directory of the corpus, or `Job.record` if the corpus is in a bucket. `options`
+    are those of the command, with `--runner=`.
     """
     out: Path | str = place
     words = [f"--input={source}" for source in inputs]
@@ -230,7 +226,7 @@ def show_statistics(job: Job) -> None:
     """Write and show the page of a corpus; for a corpus in a bucket, show only its languages."""
     key, title = make_key("corpus", job.path.name), f"Statistics of {job.path.name}"
     if isinstance(job.out, str):
-        # `write_page` would read every shard of the corpus from the bucket, so show a table.
+        # `write_page` would read every shard of the corpus from the bucket.
         rows = sum_languages(load_stats(job.out))
         rows = [{name: row[name] for name in row if name != "dropped"} for row in rows]
         show_table(key, rows, f"{title} in {job.out}")

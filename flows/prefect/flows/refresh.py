@@ -1,7 +1,6 @@
 """The nightly flow: add the newest dump to a corpus, make examples, train a pair, and report.
 
 Each step is a run of another deployment, which has its own jobs, retries, cost limit and Suspend.
-This flow starts one after the other, and waits.
 """
 
 import contextlib
@@ -35,7 +34,6 @@ from mswitch.pipelines.progress import say
 
 #: `reconcile`, every two minutes, will not restart a run that was Crashed for longer than this.
 CRASHED_SECS = 1800
-#: Value of the field `begin_with` that means the previous pair.
 PREVIOUS = "{previous}"
 #: Values that mean “run no deployment” in a field with a deployment's name. Forms cannot send an
 #: empty name.
@@ -130,12 +128,7 @@ def _need_deployment(deployment: str) -> Iterator[None]:
 def find_previous_pair(storage: Path, template: str, name: str) -> str:
     """Return the last finished pair whose name sorts before `name`; empty if there is none.
 
-    Names of dates and dumps sort by time.
-
-    Args:
-        storage: the directory of all outputs.
-        template: the form of the names.
-        name: name of this pair.
+    Only names of the form `template` count. Names of dates and dumps sort by time.
     """
     pattern = re.escape(template).replace(r"\{date\}", r"\d{4}-\d\d-\d\d")
     pattern = pattern.replace(r"\{dump\}", r"CC-MAIN-[\d-]+")
@@ -169,7 +162,7 @@ def run_to_end(deployment: str, parameters: Mapping[str, Any]) -> FlowRun:
         except ObjectNotFound as error:
             raise UserError(f"{deployment} was deleted ({run.name})") from error
         except SERVER_ERRORS:
-            pass  # the server does not answer: try again
+            pass
         state = run.state
         if state is not None and state.is_final() and not _starts_again(state):
             break
