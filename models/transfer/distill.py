@@ -77,7 +77,7 @@ def distill(
         origin: the dense run whose last parameters the student begins with.
 
     Returns:
-        Summary, as of `finetune`.
+        The summary, as in `finetune`.
     """
 
     def prepare_student() -> tuple[RunPlan, TaskBatches]:
