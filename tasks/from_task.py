@@ -43,7 +43,7 @@ from mswitch.tasks.metrics.registry import METRICS, NEED_LABELS, TEXT_METRICS, m
 from mswitch.tasks.seqio.own_metrics import make_example_id, split_metrics
 from mswitch.tasks.seqio.registered import Registered, check_task, preprocess
 
-#: Number of examples that `draws_randomly` preprocesses twice.
+#: Number of examples that `draws_randomly` preprocesses repeatedly.
 TRIED = 32
 
 MULTITASK = "multitask.toml"
@@ -95,7 +95,7 @@ def build_from_task(
 ) -> dict[str, Any]:
     """Write the examples of a task, or the examples of a mixture's tasks and `multitask.toml`.
 
-    `vocabulary` is a finished directory, or a SentencePiece model file.
+    `vocabulary` is the task's: a finished directory, or a SentencePiece model file.
     """
     opened, provider = open_vocabulary(vocabulary), registered.find()
     draws = _check(provider, opened, config)

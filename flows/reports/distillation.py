@@ -157,8 +157,10 @@ def measure_share(
 ) -> dict[str, Estimate | None]:
     """Return the gains of teacher and student, and the share that the student kept.
 
-    `losses` [K, 3] are of each seed, `drawn` [R, K, 3] of resamples, the same documents for all;
-    None gives no intervals.
+    Args:
+        losses: [K, 3] losses of each seed.
+        drawn: [R, K, 3] losses of resamples, the same documents for all; None: no intervals.
+        config: settings of the intervals.
 
     Returns:
         `gain`, `kept` and `share`; the last is None if the gain has no interval above zero.

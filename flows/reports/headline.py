@@ -39,7 +39,7 @@ from mswitch.flows.reports.speedup import (
 FOURFOLD = 4.0
 
 Transform = Callable[[np.ndarray], np.ndarray]
-#: Functions to and from the scale of the variation between seeds.
+#: Functions to and from the scale on which variation between seeds is measured.
 RATIOS: tuple[Transform, Transform] = (np.log, np.exp)
 SHARES: tuple[Transform, Transform] = (np.asarray, lambda shares: np.clip(shares, 0, 1))
 
@@ -165,10 +165,14 @@ def _figure(
     end is itself a bound, and marked. Changes by drawn seeds are added to those by drawn languages,
     on a scale.
 
-    `ranges` [3, L] has `_range` of each language. `draws` [R, L] has the languages of each
-    resample; None gives no interval. `other_seeds` [3, R, L] has ranges with drawn seeds; None for
-    one seed. `of_seeds` has the languages' values with each seed, if there are several. `statistic`
-    is over languages, the last axis; `scale` has functions to the scale and back.
+    Args:
+        ranges: [3, L] `_range` of each language.
+        draws: [R, L] the languages of each resample; None gives no interval.
+        other_seeds: [3, R, L] ranges with drawn seeds; None for one seed.
+        of_seeds: the languages' values with each seed, if there are several.
+        statistic: statistic over languages, the last axis.
+        scale: functions to the scale and back.
+        confidence: confidence of the interval.
     """
     ci = ci_censored = None
     if draws is not None:
@@ -240,7 +244,8 @@ def headline(results: Sequence[LanguageResult], config: ReportConfig) -> dict[st
             ranges, draws, other_seeds, of_seeds, statistic, RATIOS, config.confidence
         )
 
-    # The upper end of the range also counts languages whose speed-up is only perhaps at least 4.
+    # Count languages whose speed-up is certainly at least 4. The upper end of the range also counts
+    # those whose speed-up is perhaps at least 4.
     def fours(of: np.ndarray) -> np.ndarray:
         return (of[[1, 1, 2]] >= FOURFOLD).astype(float)
 

@@ -115,8 +115,11 @@ def spread_documents(
 ) -> np.ndarray:
     """Spread resamples of few documents or languages so that percentiles follow Student's t.
 
-    `drawn` [R, ...] are means over drawn units in each resample, `centre` [...] is the mean over
-    all units. `units` is the number of units, or their effective number if they are unequal.
+    Args:
+        drawn: [R, ...] a mean over drawn units in each resample.
+        centre: [...] the mean over all units.
+        units: number of units, or their effective number if they are unequal.
+        confidence: confidence of the interval.
     """
     if units <= 1:
         return drawn
@@ -127,10 +130,10 @@ def spread_documents(
 def draw_seeds(of_seeds: np.ndarray, config: ReportConfig) -> np.ndarray:
     """Draw random errors of a mean over seeds, from the spread between the seeds.
 
-    Draws are normal, with the standard error over seeds as standard deviation. If draws are
-    multiplied by `widening(K - 1)`, percentiles of a mean are those of Student's t. Draw r has the
-    same weights of seeds for every mean, because a lucky seed is lucky in all languages. `of_seeds`
-    [K, ...] has a figure or a curve of each seed.
+    `of_seeds` [K, ...] has a figure or a curve of each seed. Draws are normal, with the standard
+    error over seeds as standard deviation. If draws are multiplied by `widening(K - 1)`,
+    percentiles of a mean are those of Student's t. Draw r has the same weights of seeds for every
+    mean, because a lucky seed is lucky in all languages.
 
     Returns:
         [R, ...] differences from the mean; zeros for one seed, which shows no variation.
@@ -266,8 +269,9 @@ def counts_by_chance(
     A draw has, for each language, an error over documents and an error over seeds. Errors over
     seeds have the covariance over languages of the given seeds, because a lucky seed is lucky in
     all languages. The scale of these errors is drawn too, because few seeds do not determine it
-    well. A language is clear if its interval, computed as in the report, excludes zero. `of_seeds`
-    [K, L] has the differences with each seed.
+    well. A language is clear if its interval, computed as in the report, excludes zero.
+
+    `deltas` are the differences of all languages, `of_seeds` [K, L] those with each seed.
 
     Returns:
         [R] the larger of both counts.

@@ -116,7 +116,7 @@ def publish(
 
     `config` identifies the output, and `file` is the name of the file for the data. `make` returns
     the data, and texts of the other files by name, which may contain folders. `replaces` tells, by
-    its manifest, whether an existing other page is replaced.
+    the manifest of an existing other page, whether it is replaced.
 
     Returns:
         The data, and the summary's stage, out, and reused: whether the output existed.

@@ -170,7 +170,7 @@ def _language_json(
 def _sizes(
     results: Sequence[LanguageResult], run: EvaluatedRun, config: ReportConfig
 ) -> list[dict[str, Any]]:
-    """Return median speed-ups of thirds of the headline's languages: least training text first."""
+    """Return median speed-ups of thirds of headline languages, from least to most training text."""
 
     def tokens(result: LanguageResult) -> int:
         return int(run.config["languages"][result.losses.lang].get("train_tokens", 0))

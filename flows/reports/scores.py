@@ -300,9 +300,12 @@ def measure_difference(
     jackknife's, with the effective number of groups minus one as degrees of freedom. For a metric
     that jumps, it is `_exchange_error`.
 
-    `baseline` and `candidate` are statistics [G, S] of each group. `sizes` [G] are rows of each
-    group, or 1 if a group counts once. `of_seeds` [K] has the difference with each seed, if there
-    are several.
+    Args:
+        metric: the metric.
+        baseline: statistics [G, S] of each group.
+        candidate: the same for the other model.
+        sizes: [G] rows of each group, or 1 if a group counts once.
+        of_seeds: [K] the difference with each seed, if there are several.
     """
 
     def differ(theirs: Floats, ours: Floats) -> Floats:
@@ -409,8 +412,8 @@ def _interval(
 def measure_downstream_speed_up(steps: Sequence[int], average: Average) -> SpeedUp:
     """Measure how many fewer pretraining steps the candidate needs for the baseline's last score.
 
-    `steps` [S] of pretraining increase. `average` has 2 S models: the baseline fine-tuned from each
-    step, then the candidate.
+    `steps` [S] are increasing steps of pretraining. `average` has 2 S models: the baseline
+    fine-tuned from each step, then the candidate.
     """
     curves = 100 - np.array([each.value for each in average.models]).reshape(2, -1)
     drawn = None

@@ -313,8 +313,11 @@ def speed_up_over_seeds(
 ) -> SpeedUp:
     """Measure the step speed-up of curves averaged over seeds.
 
-    `of_seeds` [K, 2, S] has curves of baseline and candidate with each seed; `drawn` [2, R, S] has
-    means of curves over seeds, with drawn documents; None gives no interval.
+    Args:
+        steps: [S] evaluated steps.
+        of_seeds: [K, 2, S] curves of baseline and candidate with each seed.
+        drawn: [2, R, S] their means over seeds, with drawn documents; None gives no interval.
+        config: settings of the interval.
     """
     if drawn is not None:
         wide = widening(len(of_seeds) - 1, config.confidence)
@@ -337,8 +340,10 @@ def measure_delta(
     documents minus one, so a few long documents among short ones count as few
     (docs/decisions/0024).
 
-    `losses` are the mean of all seeds. If `confidence` is None, there is neither interval nor p
-    value. `of_seeds` [K] has the difference with each seed, if there are several.
+    Args:
+        losses: the evaluations of one language, the mean of all seeds.
+        confidence: confidence of the interval; None gives neither interval nor p value.
+        of_seeds: [K] the difference with each seed, if there are several.
     """
     baseline, candidate = (float(curve[-1]) for curve in losses.curves())
     value = candidate - baseline

@@ -16,7 +16,7 @@ from mswitch.pipelines.outputs import MARKER, file_sha256, read_json_object
 from mswitch.tasks.batches.multitask import ALONE
 
 PREDICTED = ("id", "language", "group", "inputs", "answers", "prediction", "score")
-#: Ways of decoding, in the order of pages.
+#: Ways of decoding, in their order on pages.
 DECODES = ("labels", "greedy", "beam")
 FAIR_TUNING = ("examples.config_hash", "mixture.", "origin.", "model.dropout_rate", "train.")
 #: Settings that may differ between compared runs: they only change rounding, and a larger model may

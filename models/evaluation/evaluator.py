@@ -110,6 +110,7 @@ class Evaluator:
     Args:
         described: the run's config.json.
         train: the configuration from `adapt_training`.
+        dispatch: `queues` or `blocks` (see `EvaluateConfig`).
         batches: whole batches, the same in every process of a job.
     """
 
@@ -184,7 +185,7 @@ class Evaluator:
     def _evaluate_batches(
         self, parameters: Parameters, what: str
     ) -> Iterator[tuple[dict[str, np.ndarray], EvaluationResult]]:
-        """Evaluate every batch.
+        """Evaluate every batch, with enough capacity that no token is dropped.
 
         Capacities start again for every checkpoint, and depend only on the batches. So a rerun
         after a crash gives the same bytes on the same mesh.

@@ -136,7 +136,7 @@ def make_beam_decoder(
 ) -> Callable[[Parameters, Int[Array, "B M"]], Beams]:
     """Return a jitted `(parameters, inputs) -> Beams`; a row of only padding has empty outputs.
 
-    `beams` and `alpha` are as in `beam_search`, other arguments as in `make_decoder`.
+    `beams` and `alpha` are as in `beam_search`, other arguments as in `decode.make_decoder`.
     """
     assert skeleton.mesh is None
     choosable = mask_choosable(skeleton.config.vocabulary_size, pieces)

@@ -157,7 +157,7 @@ def make_decoder(skeleton: Skeleton, length: int, *, pieces: int | None = None) 
     Scores are over all rows of the vocabulary.
 
     An output ends with EOS or at `length` positions, and is padded with 0. The loop ends when all
-    have ended. A row of only padding has an empty output.
+    have ended. A row of only padding has an empty output. Padding is never chosen.
 
     Args:
         skeleton: a model without a mesh.

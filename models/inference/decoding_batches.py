@@ -1,7 +1,7 @@
 """Decode many texts in batches of similar lengths, on one device or several.
 
 Inputs are sorted by length and padded to a power of two. So few programs are compiled, and little
-padding is computed.
+padding is computed. An output does not depend on other texts of its batch.
 """
 
 import dataclasses

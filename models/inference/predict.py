@@ -73,9 +73,13 @@ def predict(
 ) -> dict[str, Any]:
     """Predict a split of supervised examples with a checkpoint of a run, and score it.
 
-    The run may be in a bucket. If `tasks` is None, the run's training examples are predicted.
-    `step` is by default the one in selected.json, or the newest. `again` allows test to be read
-    from another step than before.
+    Args:
+        run: a run directory, also in a bucket.
+        tasks: a directory of supervised examples; None means the run's training examples.
+        split: the split to predict.
+        config: settings of the prediction.
+        step: the checkpoint; by default the one in selected.json, or the newest.
+        again: allow test to be read from another step than before.
 
     Returns:
         Summary: stage, out, reused, step, the result of `score_predictions`, and test_reads.

@@ -68,7 +68,7 @@ def _average(languages: Mapping[str, Any], metric: str, key: str) -> float | Non
 
 
 def format_scores(scores: Mapping[str, Any], metrics: Sequence[str]) -> str:
-    """Format the result of `score_predictions`."""
+    """Format the result of `score_predictions` as a table; a task's own metrics follow."""
     languages = scores["languages"]
     closed = any("majority" in entry[name] for entry in languages.values() for name in metrics)
     head = ["language", "rows"]

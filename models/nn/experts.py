@@ -154,8 +154,8 @@ def assign_blocks(
     `experts` times as much.
 
     Returns:
-        The row of every token (block * rows + place; beyond all blocks for a token of expert -1),
-        and the expert of every block, -1 for a block without tokens.
+        The row of every token (block * rows + place; beyond all blocks if the token's expert
+        is -1, for none), and the expert of every block, -1 for a block without tokens.
     """
     tokens = expert.shape[0]
     blocks = min(tokens // rows + experts, tokens)
@@ -179,8 +179,9 @@ def compute_groups(
 ) -> Float[Array, "G S D"]:
     """Sort tokens by expert, and apply each token's expert with Megablox.
 
-    On a TPU this reads and writes less memory than blocks do. A token with expert -1 becomes zeros.
-    With `interpret`, JAX computes operation by operation, as on CPU.
+    On a TPU this reads and writes less memory than blocks do. `into` are one or two kernels into
+    the hidden layer (`activate`). A token with expert -1 becomes zeros. With `interpret`, JAX
+    computes operation by operation, as on CPU.
     """
     flat, count = expert.reshape(-1), expert.size
     tile = min(ROW_TILE, 1 << (count - 1).bit_length())

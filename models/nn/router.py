@@ -41,7 +41,8 @@ class RoutingStats(NamedTuple):
     """Statistics of one sparse layer; averages are over its routed (real) tokens.
 
     Attributes:
-        balance_loss: see `compute_balance_loss`; 1 when even.
+        balance_loss: experts * sum(f_i * P_i), 1 when even (equation 4): a mean over groups, or
+            with scope `global`, f and P over all tokens.
         z_loss: mean square of log-sum-exp of the router's logits.
         drop_fraction: share of tokens without a slot.
         entropy: mean entropy of the router's distribution, in nats.
@@ -70,6 +71,7 @@ class Routing(NamedTuple):
         slot: expert * capacity + position in the expert's queue; for a token that is dropped or
             padding, a number of its own from experts * capacity upwards.
         gate: the chosen expert's probability, float32.
+        stats: see `RoutingStats`.
     """
 
     slot: Int[Array, "G S"]

@@ -56,7 +56,8 @@ def choose_kernel(
 ) -> KernelOptions | Literal["cudnn"] | None:
     """Return the kernel's options for a kind of device, `cudnn`, or None if XLA computes attention.
 
-    `width` is a head's. `lengths` are positions of a row in encoder and decoder.
+    `width` is a head's. `lengths` are positions of a row in encoder and decoder. `kind` is JAX's
+    name for the device.
 
     Raises:
         UserError: `kernel` or `cudnn` is chosen, but does not run on that device.

@@ -65,11 +65,13 @@ class _Call:
 
     @property
     def joined(self) -> int:
+        """Number of heads in a grid step."""
         counts = (count for count in range(1, self.heads) if self.heads % count == 0)
         return next((count for count in counts if count * self.width % LANES == 0), self.heads)
 
     @property
     def lanes(self) -> list[slice]:
+        """Slice of the last axis for each head of a grid step."""
         return [slice(head * self.width, (head + 1) * self.width) for head in range(self.joined)]
 
     @property
@@ -96,9 +98,9 @@ class _Call:
         return self.diagonals - self.tile
 
     def cost(self, *, products: int, arrays: int) -> pl.CostEstimate:
-        """Estimate the cost of `products` products.
+        """Estimate the cost of a call that computes `products` products.
 
-        They move `arrays` bytes per value of queries and keys.
+        The call moves `arrays` bytes per value of queries and keys.
         """
         pairs = self.batch * self.heads * self.queries * self.keys
         positions = self.batch * self.heads * (self.queries + self.keys)

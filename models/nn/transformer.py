@@ -260,7 +260,7 @@ class Transformer(nnx.Module):
         packed: bool,
         causal: bool = False,
     ) -> Bool[Array, "#B #Q K"] | KernelMask:
-        """Let each query see only real keys; in packed rows, only keys of its example.
+        """Make a mask: a query sees only real keys; in packed rows, only keys of its example.
 
         Padding of packed rows sees only padding, and its output is never read.
         """

@@ -2,7 +2,7 @@
 
 A step is bad if its loss or gradient is not finite, or if its loss is a spike. The verdict depends
 on the losses before it, which metrics.jsonl holds. So a resumed run, and every process of a job,
-reaches the same verdict.
+reaches the same verdict. `mswitch.models.training.step` omits the update of a skipped step.
 """
 
 import collections

@@ -37,11 +37,20 @@ def finetune(
 ) -> dict[str, Any]:
     """Train further from a run's parameters, or continue a killed fine-tuning.
 
-    `origin` is a run directory, trained or imported, also in a bucket, and `step` its checkpoint,
-    by default the last. `tasks` are like the `examples` of `train`, in the origin's vocabulary.
-    `changes` change the model, by default its dropout, as in T5's recipe. With `keep_moments`,
-    training continues with the origin's moments and its count of steps, as T5X does. Other
-    arguments and the summary are as in `train`.
+    Args:
+        origin: the run directory to begin with, trained or imported, also in a bucket.
+        tasks: a finished examples directory of the same vocabulary, here or in a bucket, or a
+            TOML file of several (`mswitch.tasks.batches.multitask`).
+        out: the new run directory, also in a bucket.
+        config: training settings.
+        mixture: sampling rate of each language; by default n ** 0.3 over all languages.
+        changes: changes to the model; by default dropout, as in T5's recipe.
+        job: the processes that train together.
+        step: the origin's checkpoint; by default its last.
+        keep_moments: continue with the origin's moments and its count of steps, as T5X does.
+
+    Returns:
+        Summary: stage, out, reused, preset, step, final_loss, parameters.
     """
     chosen, how = mixture or Mixture(), {"step": step, "keep_moments": keep_moments}
     prepare = functools.partial(

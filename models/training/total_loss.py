@@ -93,7 +93,10 @@ def compute_batch_loss(
     teaching: Teaching | None = None,
     teacher: Parameters | None = None,
 ) -> tuple[Float[Array, ""], LossParts]:
-    """Compute the loss of one of `parts` equal parts of a batch of `target_tokens` tokens."""
+    """Compute the loss of one of `parts` equal parts of a batch of `target_tokens` tokens.
+
+    With `teaching`, `teacher` are the values of the teacher's model.
+    """
     train = skeleton.train
     with skeleton.matmul_precision():
         head, stats = run_model(skeleton, parameters, batch, groups=groups, key=key)

@@ -1,9 +1,9 @@
 """Pretraining that can be killed at any moment and continues.
 
-A resumed run continues to the bit: parameters and moments are in the last complete checkpoint. The
-batch and all randomness of step n follow from (seed, n). A finished run does nothing. A run without
-a complete checkpoint begins at step 0. After SIGTERM or Ctrl-C everything is saved, and the process
-exits with code 75.
+A run continues to the bit after its last complete checkpoint, which has parameters and moments.
+The batch and all randomness of step n follow from (seed, n). A run without a complete checkpoint
+begins at step 0. A finished run does nothing. After SIGTERM or Ctrl-C everything is saved, and the
+process exits with code 75.
 """
 
 import contextlib

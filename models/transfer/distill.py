@@ -63,10 +63,21 @@ def distill(
     With an `origin`, train a dense run further as `finetune` does: for example, with a fine-tuned
     teacher on its tasks (Switch Transformers, table 8).
 
-    `teacher` is the sparse run directory, also in a bucket, and `step` its checkpoint, by default
-    the last. The examples are in the teacher's vocabulary. If there is an `origin`, the student
-    begins with the origin's last parameters, and `preset` is None. Other arguments and the summary
-    are as in `train`.
+    Args:
+        teacher: the sparse run directory, also in a bucket.
+        preset: name of the student (`mswitch.models.presets`); None if there is an `origin`.
+        examples: like the `tasks` of `finetune`, in the teacher's vocabulary.
+        out: the new run directory, also in a bucket.
+        config: training settings.
+        distillation: the student's loss and initial parameters.
+        mixture: as in `finetune`.
+        changes: changes to the preset.
+        job: the processes that train together.
+        step: the teacher's checkpoint; by default its last.
+        origin: the dense run whose last parameters the student begins with.
+
+    Returns:
+        The summary, as in `finetune`.
     """
 
     def prepare_student() -> tuple[RunPlan, TaskBatches]:

@@ -239,7 +239,8 @@ def begin_change(base: Base, staging: str, claim: Mapping[str, Any]) -> None:
 def decide_change(staging: str, whole: Mapping[str, Any]) -> None:
     """Record the new contents of the corpus; from now on, the change will be published.
 
-    Keys of `whole`: `manifest`, `stats`, perhaps `decontamination`, and `gone` (files).
+    Keys of `whole`: `manifest`, `stats`, and optionally `decontamination` and `gone` (files to
+    remove).
     """
     manifest = whole["manifest"]
     if "files" in manifest:  # earlier versions did not write this entry

@@ -200,6 +200,7 @@ class Places:
         """Return the positions of the documents that belong to a shard."""
         chosen = self._validation == (spec.split == "validation")
         if spec.count > 1:
+            # Each shard has an equal part of the id space.
             edges = [((i << 64) + spec.count - 1) // spec.count for i in range(1, spec.count)]
             part = np.searchsorted(np.array(edges, np.uint64), self._halves[:, 0], side="right")
             chosen &= part == spec.index

@@ -207,7 +207,10 @@ def _count_requests(
     config: CorpusConfig,
     recipe: Recipe,
 ) -> dict[str, tuple[int, int, int]]:
-    """Return each phase's numbers of tasks, of write requests and of read requests to a bucket."""
+    """Return each phase's numbers of tasks, of write requests and of read requests to a bucket.
+
+    In a large corpus, most requests are for one group of files in one bucket of keys.
+    """
     pages, lines = ([math.ceil(sample[name] * n) for n in scales] for name in ("pages", "lines"))
     pairs = list(zip(pages, lines, strict=True))
     keys = [max(step.candidates(*pair) for step in recipe.dedups) for pair in pairs]

@@ -126,7 +126,7 @@ PROFILES: Mapping[ProfileName, Mapping[DedupScope, Recipe]] = MappingProxyType(
     }
 )
 
-#: Settings in which releases of mC4 differ from 3.1.0.
+#: Settings in which releases of mC4 differ from 3.1.0; 3.0.1 (2020) is the paper's corpus.
 RELEASES: Mapping[Mc4Release, Mapping[str, Mapping[str, Any]]] = MappingProxyType(
     {
         "3.1.0": {},

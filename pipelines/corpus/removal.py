@@ -355,8 +355,8 @@ def remove_from_shard(
     Memory: a row group, and the URLs.
 
     Returns:
-        entry (of the new shard; None if nothing is left), found (hashes), and the removed
-        documents, characters and bytes.
+        entry (of the new shard; None if nothing is left), found (hashes), and the numbers
+        of removed documents, characters and bytes.
     """
     matched = _match_rows(entry, directory=source, request=request)
     if not any(matched):

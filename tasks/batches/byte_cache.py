@@ -6,8 +6,8 @@ from collections.abc import Callable, Hashable
 from concurrent.futures import Future
 from typing import Any
 
-#: Maximum bytes of records and indexes of all languages together; at least two blocks of each of
-#: 107 languages.
+#: Maximum bytes of records and indexes of all languages together: enough for at least two blocks
+#: of each of 107 languages.
 CACHE_BYTES = 512 << 20
 
 

@@ -72,7 +72,8 @@ def pack_next_fit(
 ) -> NDArray[np.int64]:
     """Return the first record of each row, and at the end the number of records, [rows + 1].
 
-    `lengths` are of inputs and targets, [records, 2]; each fits into a row.
+    `lengths` are of inputs and targets, [records, 2]. Each fits into a row, which has
+    `inputs_length` positions for inputs and `targets_length` for targets.
     """
     starts = np.zeros(len(lengths) + 1, np.int64)
     rows, inputs, targets = 0, 0, 0

@@ -18,9 +18,11 @@ def make_ahead(
     values before it. When the consumer stops, or the iterator is closed, values that are not begun
     are not made, and threads have ended.
 
-    Several workers call `make` at the same time. `numbers` may be endless; `prefetch` of them are
-    taken ahead. So many values wait, ready or being made; if `prefetch` is 0, each value is made on
-    request.
+    Args:
+        make: function that several threads call at a time if there are several workers.
+        numbers: numbers, maybe endless; `prefetch` of them are taken ahead.
+        prefetch: number of values that wait, ready or being made; 0 makes each on request.
+        workers: number of threads.
 
     Raises:
         ValueError: `prefetch` is negative or `workers` less than 1.

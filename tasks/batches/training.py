@@ -1,8 +1,8 @@
 """Batches for training, addressed by number.
 
 A batch is a pure function of (seed, step). Any number of hosts can make any step of any run
-directly. Task, language, record (`mswitch.tasks.batches.order`) and mask of an example follow only
-from its position.
+directly, as fast as the first. Task, language, record (`mswitch.tasks.batches.order`) and mask of
+an example follow only from its position.
 
 Batches are also random-access sources: `grain.MapDataset.source(batches)` is the same stream
 (docs/decisions/0013).
@@ -184,8 +184,12 @@ class TaskBatches:
         """Yield batches from step `start` on, made ahead by threads until the iterator is closed.
 
         Neither `prefetch` nor `workers` changes a batch or the order. One worker is enough for a
-        disk; several hide the latency of an object store. `prefetch` batches wait; with 0, each is
-        made on request. `workers` threads make batches.
+        disk; several hide the latency of an object store.
+
+        Args:
+            start: the first step.
+            prefetch: number of batches that wait; 0 makes each on request.
+            workers: number of threads that make them.
         """
         return make_ahead(self.batch, itertools.count(start), prefetch=prefetch, workers=workers)
 

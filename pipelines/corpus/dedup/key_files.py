@@ -145,9 +145,12 @@ def in_key_order(
 ) -> Iterator[np.ndarray]:
     """Sort any number of rows in bounded memory; yield them, a range of keys at a time.
 
-    `read` yields all `rows` rows (uint64 [n, columns]), part by part, and is called once for each
-    range. `order` returns the indices of the rows to keep, in the order of their keys. Rows that
-    are sorted at once take at most `most_bytes` of memory.
+    Args:
+        read: yields rows (uint64 [n, columns]), part by part; called once for each range.
+        columns: number of columns of a row.
+        rows: number of all rows.
+        order: returns the indices of the rows to keep, in the order of their keys.
+        most_bytes: most memory for rows that are sorted at once.
     """
     bits = choose_bits(rows * SORTING_BYTES, most_bytes)
     for number in range(1 << bits):

@@ -39,7 +39,7 @@ class IdentifyLanguageByModel(LanguageRule):
     as `ast_Latn`, become new codes (`ast-Latn`).
 
     Attributes:
-        model: path or URL of the model.
+        model: path or URL of the model; its content is part of the corpus' identity.
         language_threshold: lowest probability that decides a language. The right value depends on
             model and crawl.
         language_max_characters: characters of a page that the model reads, in three pieces if the

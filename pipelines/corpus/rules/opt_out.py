@@ -38,7 +38,8 @@ _DIRECTIVES_WITH_VALUES = (
 class OptOut(Rule):
     """Drops HTTP responses whose publisher opts out, by HTTP header or meta tag.
 
-    `mswitch.pipelines.crawl.http_response` calls the rule, so drops count at stage `read`.
+    `mswitch.pipelines.crawl.http_response` calls the rule before text is extracted, so drops
+    count at stage `read`.
 
     The default signals concern training. `tdm-reservation: 1` (TDM Reservation Protocol of the W3C
     community group) reserves rights under article 4 of EU directive 2019/790. `train_ai` means

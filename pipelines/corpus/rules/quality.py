@@ -33,8 +33,9 @@ TOP_NGRAMS = (2, 3, 4)
 DUPLICATE_NGRAMS = (5, 6, 7, 8, 9, 10)
 
 #: Types of the quality columns; columns.csv has their meanings. All shares are between 0 and 1.
-#: Pages have no blank lines, so lines are paragraphs. N-gram shares count only characters of words.
-#: N-grams in `top_` columns occur at least twice.
+#: Letters count as parts of words only on pages mostly in a script without spaces. Pages have no
+#: blank lines, so lines are paragraphs. N-gram shares count only characters of words. N-grams in
+#: `top_` columns occur at least twice.
 COLUMNS: Mapping[str, type] = {
     column.removeprefix("q_"): np.dtype(kind).type
     for column, kind in list_columns("quality").items()
@@ -182,7 +183,7 @@ def _measure_ngrams(words: Words) -> dict[str, np.ndarray]:
 #: Column with the score of a page's language; a file of limits may limit this score too.
 LANG_SCORE = "lang_score"
 CORPUS_COLUMNS = {f"q_{name}": name for name in COLUMNS}
-#: Values that mean "not measured".
+#: Values that mean "not measured"; limits ignore them.
 _UNKNOWN = {"mean_word_length": 0, "stop_words": -1}
 
 
