@@ -82,7 +82,7 @@ class LossWatch:
         return float(np.float32(np.mean(before) + self._spike * np.std(before)))
 
     def find_fault(self, metrics: Mapping[str, Any]) -> str | None:
-        """Return what is wrong with a step, or None."""
+        """Return a description of the fault of a step, or None."""
         loss, norm = float(metrics["train/loss"]), float(metrics["train/gradient_norm"])
         limit = self.find_limit(int(metrics["step"]))
         if not math.isfinite(loss):

@@ -119,7 +119,7 @@ class Mixture:
         )
 
     def weight(self, lang: str, records: int) -> float:
-        """Return what a language's rate is proportional to, before any cap; 0 without records."""
+        """Return a language's weight, its rate before normalising and caps; 0 without records."""
         if not records:
             return 0.0
         return float(self.weights[lang]) if self.weights else float(records) ** self.alpha

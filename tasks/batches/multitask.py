@@ -66,7 +66,7 @@ class WeightedTask:
             raise UserError("give a rate, or virtual, cap, scale and task_temperature, not both")
 
     def weight(self, records: int) -> float:
-        """Return what the task's share is proportional to."""
+        """Return the task's weight, its share before normalising."""
         if self.rate is not None:
             return self.rate
         size = (self.virtual or records) * self.scale

@@ -140,5 +140,7 @@ def opened_chromium(profile: Path) -> Iterator[Browser]:
         if shutil.which(name) is None:
             pytest.skip(f"{name} is not installed")
     browser = Browser(profile)
-    yield browser
-    browser.close()
+    try:
+        yield browser
+    finally:
+        browser.close()

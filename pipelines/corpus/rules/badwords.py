@@ -80,7 +80,7 @@ def load_badwords(directory: str | Path) -> WordLists:
 
 
 def identity(lists: WordLists) -> dict[str, Any]:
-    """Return what identifies lists of bad words: their languages and a digest of all entries."""
+    """Return the identity of lists of bad words: their languages and a digest of all entries."""
     digest = hashlib.sha256(canonical_json(lists).encode()).hexdigest()
     return {"languages": [lang for lang, _ in lists], "sha256": digest}
 
