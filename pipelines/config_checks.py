@@ -41,8 +41,8 @@ _BOUNDS = {
 def check_fields(config: Any, table: str | None = None) -> None:
     """Check the fields of a dataclass against their annotations; None always passes.
 
-    Messages put `table` before the fields, if they are not options: `quality` for
-    `quality.min_words`. It is "" if the message already has it.
+    Messages put `table` before a field: `quality` for `quality.min_words`, or "" if the message
+    already has it. If `table` is None, they name options.
     """
     for name, (bounds, choices) in constraints(type(config)).items():
         option = f"--{name.replace('_', '-')}" if table is None else f"{table}.{name}".lstrip(".")

@@ -47,7 +47,11 @@ def job_name(title: str, directory: str) -> str:
 
 
 def make_job_label(title: str, directory: str, identity: str) -> str:
-    """Return the label of a job, for Beam's option --labels."""
+    """Return the label of a job, for Beam's option --labels.
+
+    `title` is the job's name within its build, `directory` where it writes; `identity` identifies
+    the build.
+    """
     return f"{_LABEL}={_hash(directory)}-{_hash(f'{title} {identity}')}"
 
 
@@ -159,7 +163,7 @@ class _Meter:
     def read(self, job_id: str = "", *, ended: bool = False) -> None:
         """Read and store the metered use of a job, and of earlier jobs not yet recorded as ended.
 
-        Cancel the job `job_id` if it is running and the build has cost its limit.
+        Cancel the job `job_id` if it has not `ended` and the build has cost its limit.
 
         Raises:
             OverLimitError: the build has cost its limit, and has more to do.

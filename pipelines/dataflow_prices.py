@@ -95,7 +95,8 @@ class Prices:
     def usd(self, used: Mapping[str, float], mode: str, end: int = 1) -> float:
         """Return the price in USD of the amounts that a job used.
 
-        `used` has amounts by the names of their prices; `end` is 0 for low prices, 1 for high ones.
+        `used` has amounts by the names of their prices. `mode` is one of `MODES`; `end` is 0 for
+        low prices, 1 for high ones.
         """
         total = 0.0
         for name, amount in used.items():

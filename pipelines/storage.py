@@ -155,7 +155,8 @@ def head_and_tail(path: str | Path, count: int) -> tuple[int, bytes, bytes]:
 def publish(path: str | Path, *, sync: bool = False) -> Iterator[Path]:
     """Yield a local path to write to. If the body succeeds, the complete file becomes `path`.
 
-    A local directory must exist. `sync` forces a local file to disk before it gets its name.
+    The directory of a local file must exist. `sync` forces a local file to disk before it gets its
+    name.
     """
     if is_remote(path):
         with tempfile.TemporaryDirectory(prefix="mswitch-") as directory:

@@ -110,11 +110,15 @@ class DecompressedStream(io.RawIOBase):
 
     A member is a gzip member or a zstd frame.
 
-    Only the stream may move the position of `file` from now on. `start` is the offset of the first
-    member to read, `dictionary` the result of `read_zstd_dictionary`; with `one_member`, the stream
-    ends after the first member. `damage` is the reason if nothing can be read. `max_window` is the
-    largest window of a zstd frame: a frame with a larger one counts as damaged, and each step
-    yields at most half as much. 0 means zstd's own limit.
+    Args:
+        file: the file; only the stream may move its position from now on.
+        compression: compression of the file.
+        start: offset of the first member to read.
+        dictionary: the result of `read_zstd_dictionary`.
+        one_member: end after the first member.
+        damage: the reason if nothing can be read.
+        max_window: largest window of a zstd frame; a frame with a larger one counts as damaged, and
+            each step yields at most half as much. 0 means zstd's own limit.
     """
 
     def __init__(
@@ -311,9 +315,9 @@ class Members:
     ) -> int | None:
         """Find the gzip member at which to continue reading after damage.
 
-        `stream` met the damage. Search from offset `start`, while bytes of the damaged member may
-        be read again. `begins` returns whether to continue at a member, given the first bytes of
-        its content.
+        `stream` met the damage. Search from offset `start`, as long as bytes of the damaged member
+        may be read again. `begins` returns whether to continue at a member, given the first bytes
+        of its content.
         """
         if self.compression != "gzip":
             return None

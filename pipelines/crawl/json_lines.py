@@ -68,7 +68,7 @@ def read_field_kinds(path: str, max_bytes: int, rows: int) -> dict[str, str]:
 def read_lines(file: BinaryIO, max_bytes: int) -> Iterator[tuple[int, bytes | None]]:
     """Yield the non-blank lines of a file with their offsets; a line that is too long is None.
 
-    A last line that damage cuts off is not yielded.
+    A last line that damage cuts off counts as damage, and is not yielded.
     """
     offset = 0
     while line := file.readline(max_bytes + 1):

@@ -1,7 +1,8 @@
 """Builds an examples directory from corpus and vocabulary: a seqio cache with access by index.
 
 Each corpus shard becomes one shard, so the number of shards follows from bytes, and nothing is
-shuffled between workers.
+shuffled between workers. After a kill, only unfinished shards are written again, with the same
+bytes.
 """
 
 import dataclasses
@@ -72,9 +73,14 @@ def build_examples(
 ) -> dict[str, Any]:
     """Write the examples directory.
 
-    `corpus` is the path or URL of a finished corpus directory; `vocabulary`, a finished vocabulary
-    directory, or a SentencePiece model file in T5's layout; `out`, a directory or a URL such as
-    gs://bucket/examples. Workers of `runner` (`mswitch.pipelines.runners`) must see `out`.
+    Args:
+        corpus: path or URL of a finished corpus directory.
+        vocabulary: a finished vocabulary directory, or a SentencePiece model file in T5's layout.
+        out: the directory to make, or a URL such as gs://bucket/examples.
+        config: lengths, noise and seed.
+        runner: where tasks run (`mswitch.pipelines.runners`); its workers must see `out`.
+        beam_options: Beam's own options.
+        cost: limit of what the build may cost on Dataflow.
     """
     use_runner(runner, beam_options, cost)
     source = open_corpus(corpus)

@@ -88,8 +88,8 @@ def publish(
 ) -> dict[str, Any]:
     """Write the files that seqio's own cache has beside its shards; publish the directory.
 
-    `finished` has the descriptions of all shards; `features`, by split, the features that seqio
-    reads, with shape and type; `said`, further entries of the manifest.
+    `finished` has the descriptions of all shards. `features` has, by split, the features that seqio
+    reads, with shape and type. `said` has further entries of the manifest.
 
     Returns:
         `languages` of the manifest.

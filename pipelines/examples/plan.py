@@ -36,8 +36,8 @@ def plan_examples(
     """Estimate a build of examples.
 
     For `corpus`, `vocabulary` and `config` see `build_examples`. `workers` is the number of
-    parallel worker processes (on Dataflow, one per vCPU); `prices`, a table of unit prices
-    (default: `mswitch.pipelines.dataflow_prices`).
+    parallel worker processes; on Dataflow, one per vCPU. `prices` is a table of unit prices;
+    default: `mswitch.pipelines.dataflow_prices`.
 
     Returns:
         Figures by name; those that follow from the sample are in `estimated`.

@@ -275,7 +275,8 @@ def write_shard(
 ) -> dict[str, Any]:
     """Write a shard with its index; repeated writing yields the same bytes.
 
-    `directory` is the examples directory, `model` the vocabulary's model file.
+    `directory` is the examples directory, `model` the vocabulary's model file. If
+    `rehydration` is None, no training document is repeated.
 
     Returns:
         The result of `write_records`.

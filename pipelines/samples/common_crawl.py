@@ -45,9 +45,14 @@ def write_sample(
     choice depends on nothing else. A WET file has about 150 MB, a WARC file about 1 GB. A stopped
     run continues with its unfinished files.
 
-    `dump` is a name such as CC-MAIN-2024-10; `format` is WET (text) or WARC (HTML). A mirror at
-    `base_url` has the same paths. `concurrency` is low, since everybody shares the server. `retry`
-    has the number of requests for a file after the first, and the waits between them.
+    Args:
+        out: the directory to make.
+        dump: name of the dump, such as CC-MAIN-2024-10.
+        segments: number of files.
+        format: WET (text) or WARC (HTML).
+        base_url: address of the dumps; a mirror has the same paths.
+        concurrency: parallel downloads; few, since everybody shares the server.
+        retry: number of requests for a file after the first, and the waits between them.
     """
     if not _DUMP.fullmatch(dump):
         raise UserError(f"--dump {dump} is not the name of a dump: give one like CC-MAIN-2024-10")

@@ -97,7 +97,7 @@ def render_mallard(
 ) -> bytes | None:
     """Turn a Mallard page into HTML; return None if it has no paragraphs.
 
-    Leave out blocks that are also in `original`, like `remove_blocks`.
+    Leave out untranslated blocks: blocks whose text is also in `original`, texts of English pages.
     """
     all_blocks = read_mallard(document)
     kept = [(tag, text) for tag, text in all_blocks if text and text.encode() not in original]

@@ -80,9 +80,13 @@ def build_supervised(
 ) -> dict[str, Any]:
     """Write the examples directory of a task.
 
-    `task` is the task's TOML file; `vocabulary`, a finished vocabulary directory, or a
-    SentencePiece model file in T5's layout; `out`, a directory or a URL such as
-    gs://bucket/reviews. Workers of `runner` (`mswitch.pipelines.runners`) must see `out`.
+    Args:
+        task: the task's TOML file.
+        vocabulary: a finished vocabulary directory, or a SentencePiece model file in T5's layout.
+        out: the directory to make, or a URL such as gs://bucket/reviews.
+        config: lengths, and whether overlap is allowed.
+        runner: where tasks run (`mswitch.pipelines.runners`); its workers must see `out`.
+        beam_options: Beam's own options.
     """
     use_runner(runner, beam_options)
     defined, opened = read_task(task), open_vocabulary(vocabulary)

@@ -100,7 +100,7 @@ class _Open(NamedTuple):
     Attributes:
         elements: int64 [most, 5]: number of the name, its start and end, the tag's end, and the
             cost to make the element again if it is formatting.
-        sums: int64 [5].
+        sums: int64 [5]: see the indices below.
     """
 
     elements: np.ndarray
