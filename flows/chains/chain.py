@@ -76,6 +76,8 @@ class Chain:
 def run_chain(name: str, request: Request, out: Path, prepare_only: bool = False) -> dict[str, Any]:
     """Run all unfinished stages, from text to reports, with outputs below `out`.
 
+    With `prepare_only`, train nothing.
+
     Returns:
         The summary of the first report, with `hours` of training of each model and `stage_secs` of
         each stage; with `prepare_only`, the directory of the examples as `out`.

@@ -51,6 +51,7 @@ def show(name: str, measured: Mapping[str, Any], given: str, out: Path) -> dict[
     """Print a table of held-out text, and warnings; return its figures for reports.
 
     Args:
+        name: the command.
         measured: the figures of `measure` or `read_documents`.
         given: the user's corpus, if any.
         out: the directory where `measure` stores its figures.

@@ -221,6 +221,7 @@ _OF_PROSE = {
 
 #: Settings from small to large.
 SETTINGS = {
+    # It takes minutes on two cores.
     "demo": Setting(
         models=make_pair("mt5-tiny", "mswitch-tiny"),
         corpus=CorpusConfig(

@@ -234,7 +234,7 @@ class Kubernetes:
         return sorted({n for name in names if (n := job.parse_attempt(name)) is not None})
 
     def poll(self, job: Job, attempt: int) -> Status:
-        """Return a status from Kubernetes' API and pods' exit-code files, which take precedence."""
+        """Return a status from Kubernetes' API; exit codes in the pods' files take precedence."""
         name, items = job.name(attempt), self._get(job)
         own_job = next(
             (x for x in items if x["kind"] == "Job" and x["metadata"]["name"] == name), None

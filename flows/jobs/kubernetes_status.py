@@ -17,8 +17,8 @@ def read_status(
 ) -> Status:
     """Return the status of an attempt.
 
-    `left` has files of the ended processes, by process: `code` and `ended`. `stopped` says whether
-    the Job's deletion was requested.
+    `job` is None if the cluster has none. `left` has files of the ended processes, by process:
+    `code` and `ended`. `stopped` says whether the Job's deletion was requested.
     """
     conditions = _read_conditions(job) if job else {}
     living = [pod for pod in pods if pod["status"]["phase"] not in ("Succeeded", "Failed")]

@@ -198,8 +198,8 @@ def edit_record(
 ) -> Iterator[Record]:
     """Yield the record, then write the caller's changes; other writers wait meanwhile.
 
-    `new` makes the record from the existing one; if it is None, a record must exist. A `minor`
-    change is dropped if the disk is full.
+    `path` is `Job.path`. `new` makes the record from the existing one; if it is None, a record must
+    exist. A `minor` change is dropped if the disk is full.
     """
     directory = locate_job_directory(path)
     if new is None:
@@ -283,7 +283,7 @@ def follow_alone(
 ) -> Iterator[None]:
     """Wait until no other process follows a job, then hold the lock that submitting needs.
 
-    `waiting` gets a line in each round that names the other follower.
+    `path` is `Job.path`. `waiting` gets a line in each round that names the other follower.
     """
     directory = locate_job_directory(path)
     directory.mkdir(parents=True, exist_ok=True)

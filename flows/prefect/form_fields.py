@@ -235,7 +235,7 @@ def list_form_values(settings: Any) -> dict[str, Any]:
 def make_form_schema(settings: Any, defaults: str = "") -> dict[str, Any]:
     """Return the parameters' JSON schema, which Prefect draws well in a form.
 
-    `defaults` names the settings, if a flow has several: a parameter that is not drawn.
+    If a flow has several such settings, `defaults` is their name. Forms do not draw this parameter.
     """
     definitions: dict[str, Any] = {}
     schema = _make_form(settings, definitions)

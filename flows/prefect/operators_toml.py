@@ -307,7 +307,7 @@ class Operators(_Table):
 
 
 def read_operators(path: str | Path | None = None) -> Operators:
-    """Read `path`, by default the file in $MSWITCH_OPERATORS, or operators.toml if it exists."""
+    """Read settings from `path`, by default $MSWITCH_OPERATORS, or operators.toml if it exists."""
     given = path or os.environ.get(VARIABLE)
     file = Path(given or FILE)
     try:

@@ -1,4 +1,4 @@
-"""Steps of flows, which are Prefect tasks."""
+"""Steps of flows, as Prefect tasks."""
 
 import contextlib
 import functools
@@ -40,7 +40,8 @@ class Step:
 def step(name: str, **options: Any) -> Callable[[Callable[..., Any]], Step]:
     """Make a task from a function: its log goes to Prefect, and a user's error is one line.
 
-    `name` names the task runs, with fields such as `{preset}`.
+    `name` names the task runs, with fields such as `{preset}`. `options` are those of Prefect's
+    `task`.
     """
 
     def decorate(function: Callable[..., Any]) -> Step:

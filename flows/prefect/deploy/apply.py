@@ -54,7 +54,9 @@ class Thing:
 
 
 def deploy(operators: Operators, operators_file: Path | None, *, write: bool) -> list[str]:
-    """Compare the server with the table of deployments, and update it.
+    """Compare the server with the table of deployments, and update it if `write`.
+
+    Workers read `operators_file`.
 
     Returns:
         The differences, as lines.

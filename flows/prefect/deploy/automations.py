@@ -22,7 +22,7 @@ from mswitch.pipelines.errors import UserError
 HEARTBEAT_SECS = 30
 #: Seconds without a heartbeat after which a flow run counts as crashed.
 SILENT_SECS = 3 * HEARTBEAT_SECS
-#: Name of the blocks, which send with Apprise.
+#: Name of the blocks. They send with Apprise, which accepts Slack's and many other addresses.
 NAME = f"{TAG}-notifications"
 #: Apprise's severities; each severity needs its own block.
 SEVERITIES = ("failure", "warning", "success")

@@ -120,7 +120,7 @@ class Deployment:
         return f"{self.flow.fn.__module__}.{self.flow.fn.__name__}"
 
 
-#: Deployments called `sample` run unchanged, in minutes.
+#: All deployments. Deployments called `sample` run unchanged, in minutes.
 DEPLOYMENTS: Sequence[Deployment] = (
     *(Deployment(corpus, *named) for named in DEFAULTS[CorpusSettings].items()),
     Deployment(

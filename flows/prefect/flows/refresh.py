@@ -162,7 +162,7 @@ def run_to_end(deployment: str, parameters: Mapping[str, Any]) -> FlowRun:
         except ObjectNotFound as error:
             raise UserError(f"{deployment} was deleted ({run.name})") from error
         except SERVER_ERRORS:
-            pass
+            pass  # no answer: try again
         state = run.state
         if state is not None and state.is_final() and not _starts_again(state):
             break
