@@ -24,8 +24,7 @@ MAX_BROKEN_SHARE = 0.2
 MIN_FOREIGN_SHARE = 0.5
 #: Text in another encoding with this number of non-ASCII characters is hardly ever valid UTF-8 by
 #: chance. Of 10,000 random samples of this length in Thai, 18 were valid UTF-8. In 13 other
-#: encodings, no sample was valid UTF-8. Shorter text is valid more often: of 10,000 random
-#: single characters in GBK, 1,359 were valid UTF-8.
+#: encodings, no sample was valid UTF-8. But of 10,000 random single characters in GBK, 1,359 were.
 _MIN_UTF8_CHARACTERS = 8
 #: Limit on the mean length of runs of letters beyond ASCII. Runs have 1.0 to 1.2 letters in
 #: languages of windows-1252, and 3.6 to 6 in other alphabets.

@@ -58,8 +58,7 @@ MAX_CHARACTERS = 3_000
 MIN_SCRIPT_SHARE = 0.5
 #: CLD2 must give a text at least this share of the points that are usual for the language. Text in
 #: related languages that have no label reaches 0.3 to 0.6 of the usual points. Text in the language
-#: itself reaches 0.75 and more. The limit is below 0.75, because pages may be less tidy than the
-#: pages used to choose the limit.
+#: itself reaches 0.75 and more. Pages may be less tidy than the pages used to choose the limit.
 MIN_POINTS_SHARE = 0.6
 #: CLD2 must find one language in at least this percentage of a text to decide alone.
 MIN_CLD2_PERCENT = 90
