@@ -8,8 +8,8 @@ import os
 import signal
 import threading
 
-#: Environment variable by which a parent asks its child to call `exit_with_parent`. The parent sets
-#: it to `group` if its process group contains only itself and its descendants. Otherwise it sets 1.
+#: Environment variable by which a parent asks its child to call `exit_with_parent`. Its value is
+#: `group` if the parent's process group has only the parent and its descendants, otherwise `1`.
 VARIABLE = "MSWITCH_LIFELINE"
 
 

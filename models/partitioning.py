@@ -136,8 +136,8 @@ def shard_parameter(axes: Sequence[str], shape: Sequence[int], mesh: Mesh) -> Pa
     """Shard each dimension of a parameter over mesh axes in `RULES` that are free and divide it."""
     if int(np.prod(shape)) < MIN_SHARDED_VALUES:
         return PartitionSpec()
-    # Shard dimensions with fewer mesh axes in `RULES` first. Otherwise the width would take the
-    # axis `expert`.
+    # Begin with the dimensions for which `RULES` has the fewest mesh axes. Otherwise `embed` could
+    # take the mesh axis `expert`, which the dimension of experts needs.
     order = sorted(range(len(axes)), key=lambda dimension: len(RULES[axes[dimension]]))
     taken: set[str] = set()
     chosen: list[tuple[str, ...] | None] = [None] * len(axes)

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from apache_beam.runners.runner import PipelineResult
 
 _LABEL = "mswitch-build"
-#: For each metric of Dataflow's resource use: the name of its price, and how many of its units make
-#: one priced unit (3600 seconds make one hour).
+#: For each metric of Dataflow's resource use: the price's name, and how many units of the metric
+#: equal one unit of the price (3600 seconds equal one hour).
 _METERS = {
     "TotalVcpuTime": ("vcpu_hours", 3600),
     "TotalMemoryUsage": ("memory_gb_hours", 3600 * 1000),

@@ -11,7 +11,7 @@ def _list_points(stage: str, moments: str) -> tuple[str, ...]:
     return tuple(f"{stage}.{moment}" for moment in moments.split())
 
 
-#: Moments in `mswitch.pipelines.outputs.StagedOutput.publish`, the same for each stage.
+#: Fault points of each stage, in `mswitch.pipelines.outputs.StagedOutput.publish`.
 _PUBLICATION = "before_marker before_publish after_publish"
 #: Fault points that a command passes if it adds a crawl to a corpus or removes pages from it.
 CHANGE_POINTS = _list_points(

@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 
 #: Seconds between checks of finished tasks, here and on an object store.
 _LOOK_SECS, _LOOK_REMOTE_SECS = 1.0, 15.0
-#: Items per file for an engine's workers. Within the job, a list of all items could be too large.
+#: Number of tasks whose arguments (items) are in one file for Beam workers. A Beam job that
+#: contained all arguments could be too large.
 _ITEMS_PER_FILE = 1000
 
 

@@ -91,7 +91,7 @@ class Lease:
 
     def _write(self, holder: str) -> None:
         begun = time.monotonic()
-        # Write different bytes each time, because the bytes decide the version on s3://.
+        # On s3://, an object's version depends on its bytes, so write different bytes each time.
         renewal = f"{self.key}-{uuid.uuid4().hex}"
         data = json.dumps({"holder": holder, "renewal": renewal}).encode()
         try:

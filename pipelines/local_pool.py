@@ -94,7 +94,8 @@ def start_server(modules: Sequence[str] = ()) -> None:
         modules: modules that it imports besides `PRELOAD`.
     """
     multiprocessing.get_context("forkserver").set_forkserver_preload([*PRELOAD, *modules])
-    resource_tracker.ensure_running()  # else the fork server starts this tracker, unblocking SIGINT
+    # Start the tracker first: if `forkserver.ensure_running` starts it, SIGINT is unblocked again.
+    resource_tracker.ensure_running()
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         forkserver.ensure_running()

@@ -28,7 +28,7 @@ MARKER = "_COMPLETED"
 MANIFEST = "manifest.json"
 #: Key of a manifest for the SHA-256 of all its other entries.
 SEAL = "manifest_sha256"
-#: Directory that an error asks the user for, by the stage that makes such a directory.
+#: Words with which errors describe the output directory of each stage.
 _DIRECTORIES = {
     "corpus": "a corpus directory (from `mswitch corpus build`)",
     "vocabulary": "a vocabulary directory (from `mswitch vocab train`)",
@@ -286,8 +286,8 @@ class StagedOutput:
         return full
 
     def _remove_leftovers(self) -> None:
-        # The pattern has one hash value. The name of a directory with an unfinished change to a
-        # corpus has two: keep this directory, because its change may be ready to publish.
+        # The pattern matches names with one hash value. A directory with two hash values in its
+        # name has an unfinished change to a corpus, which may be ready to publish, so keep it.
         for leftover in self.out.parent.glob(f".{glob.escape(self.out.name)}.partial-{_ANY_HASH}"):
             shutil.rmtree(leftover)
 

@@ -215,7 +215,7 @@ class SourceShard:
 
     @property
     def size_bytes(self) -> int:
-        """Size for scheduling: shards of a source count as equal."""
+        """Size of this shard for scheduling, 1 for every shard."""
         return 1
 
 
@@ -342,8 +342,8 @@ def _make_row(
     example: Mapping[str, Any], unit: SourceShard, number: int, lang: str, model: str
 ) -> dict[str, Any]:
     name = make_example_id(unit.split, unit.number, number)
-    # Each draw preprocesses every example with another seed. All examples of one draw precede those
-    # of the next. So N successive records have each of N examples about once.
+    # Each draw preprocesses every example with another seed. All examples of one draw precede all
+    # examples of the next draw. So two draws of one of N examples are about N records apart.
     order = (ORDERS * unit.draw + key64(name)) // unit.draws
     if unit.draws > 1:
         name = make_example_id(unit.split, unit.number, number, unit.draw)

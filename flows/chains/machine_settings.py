@@ -162,7 +162,8 @@ _DENSE = _SMALL["dense"]
 _SPARSE = _SMALL["sparse"].changed(
     experts=16, sparse_every=1, capacity_factor=2.0, router_init="paper"
 )
-#: This capacity drops 13 to 20 % of positions, costs 0.005 nats, and saves a sixth of the FLOPs.
+#: Capacity factor 1 drops 13 to 20 % of positions. Compared with factor 2, it needs a sixth fewer
+#: FLOPs, and its loss is 0.005 nats higher.
 _TIGHT = _SPARSE.changed(capacity_factor=1.0)
 
 
@@ -175,7 +176,7 @@ def _make_reports(models: Mapping[str, Model]) -> dict[str, tuple[str, tuple[str
 _OF_MESSAGES = {
     "dense": _DENSE,
     "sparse": _TIGHT,
-    # Both equal `sparse`, in FLOPs per step or in number of parameters.
+    # The first model has as many FLOPs per step as `sparse`, the second as many parameters.
     "dense-equal-flops": _DENSE.changed(d_ff=69),
     "dense-equal-parameters": _DENSE.changed(d_ff=1024),
     # `hash` has as many experts as `sparse`; `hash-32` has twice as many, for equal FLOPs.
@@ -219,7 +220,7 @@ _OF_PROSE = {
     "token-32": _TIGHT.changed(routing="token", experts=32),
 }
 
-#: Settings from small to large.
+#: Settings by name, in order of size: `choose_setting` takes the last that fits a machine.
 SETTINGS = {
     # It takes minutes on two cores.
     "demo": Setting(
@@ -232,7 +233,7 @@ SETTINGS = {
             # mC4 3.0.1's threshold; 3.1.0's 0.95 is for whole web pages.
             language_threshold=0.7,
             language_min_bytes=0,
-            # Five pages of a language are enough for its interval.
+            # A language's confidence interval needs at least five validation pages.
             validation_per_mille=200,
             min_validation_documents=5,
         ),
@@ -288,8 +289,8 @@ SETTINGS = {
             keep_und=False,
             min_lines=1,
             min_long_line_characters=40,
-            # Help pages are short. In Khmer text, the rule counts combining marks as words without
-            # letters.
+            # Help pages are short. Khmer text has a low share of alphabetic words, because the rule
+            # counts combining marks as words without letters.
             set=("quality.min_words=20", "quality.min_alphabetic_word_share=0.4"),
             validation_per_mille=10,
             min_validation_documents=60,

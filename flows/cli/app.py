@@ -41,7 +41,7 @@ SUBCOMMANDS = {
     "doctor": "Say what is installed, what can be used here, and what is missing.",
 }
 
-#: Packages of the subcommands that are not stages.
+#: Package of each subcommand that is not a stage. Package `stages` has the other subcommands.
 ROOMS = {
     **dict.fromkeys(("demo", "evidence"), "chains"),
     **dict.fromkeys(("mixture", "plan", "serve", "jobs", "deploy", "doctor"), "cli.commands"),

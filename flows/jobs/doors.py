@@ -104,7 +104,7 @@ def leave(
         if record.job.key != job.key:
             return False
         if since is not None and record.wants > since:
-            # The last owners in `wanted_by` requested the job after `since`, so they still want it.
+            # Owners at the end of `wanted_by` requested the job after `since`: keep them.
             gone -= {*record.wanted_by[since - record.wants :]}
         others = [owner for owner in record.wanted_by if owner not in gone]
         if others and since is not None:
@@ -230,8 +230,8 @@ class _Steps:
     on_poll: Callable[[str], None]
     timing: Timing
     clock: Callable[[], float]
-    #: `Job.progress` while no attempt runs. Measuring it takes long in a bucket. So it is measured
-    #: once, while the record is not locked.
+    #: Progress of the job before its next attempt. Measuring progress takes long in a bucket. So
+    #: `Job.progress` is called once, while the record is not locked.
     _before: int | None = None
 
     @property
@@ -320,7 +320,7 @@ class _Steps:
         attempt = Attempt(number, self.clock(), before, had_marker=marker)
         fault_point("launch.before_submit")
         try:
-            # `make_launcher(record.launcher)` does not know the limit on simultaneous trainings.
+            # Prefer `self.wanted`: a new launcher lacks the limit on simultaneous trainings.
             same = self.wanted.profile == record.launcher
             (self.wanted if same else make_launcher(record.launcher)).submit(self.job, number)
         except NoPlace as reason:

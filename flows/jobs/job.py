@@ -142,7 +142,8 @@ class Job:
         if isinstance(self.out, str):
             with reaching(self.out):
                 return storage.exists(storage.join(self.out, MARKER))
-        # A listing asks NFS again. For one name, NFS may answer from a cache a minute old.
+        # An NFS client may look up a single file in a cache that is a minute old. So list the whole
+        # directory, which the client requests from the server again.
         return MARKER in storage.list_names(self.out)
 
     def find_last_sign(self, attempt: int, enough: float) -> float:

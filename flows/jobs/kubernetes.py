@@ -150,8 +150,8 @@ class Kubernetes:
         """Return the Job of an attempt, which runs one pod per host."""
         labels = {KEY: job.key, SERVICE: "job"}
         queue = {"kueue.x-k8s.io/queue-name": self.queue} if self.queue else {}
-        # The first pod that fails ends the Job. Until its deletion, the Job states the
-        # rule that ended it, even if the pod is gone.
+        # With `FailJob`, the first failed pod ends the Job. Then the status of the Job names the
+        # matching rule, even after the pod is deleted.
         disrupted = {"type": "DisruptionTarget", "status": "True"}
         rules = [
             {"action": "FailJob", "onPodConditions": [disrupted]},

@@ -28,7 +28,7 @@ from mswitch.pipelines.directory_lock import is_held, take_lock
 from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.faults import fault_point
 
-#: Longest time that a process that only checks the lock may hold it.
+#: Maximum wait for a lock while `is_held` checks it. Only a running attempt holds a lock longer.
 _LOOK_SECS = 1.0
 
 

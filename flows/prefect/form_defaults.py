@@ -341,9 +341,9 @@ class ReportSettings(_Settings):
     config: ReportConfig = ReportConfig()  # noqa: RUF009
 
 
-#: Default settings of flows, by class of settings and by name. Parameter `defaults` of a flow is
-#: such a name. Deployments store no group of fields, because Prefect's server would replace the
-#: whole stored group if a run sets one of its fields.
+#: Default settings of flows, by class of settings and by name. A flow's parameter `defaults` is
+#: this name. Deployments store no nested parameters: if a run set one nested field, Prefect's
+#: server would drop the stored fields beside it.
 DEFAULTS: Mapping[type, Mapping[str, Any]] = {
     CorpusSettings: {
         "sample": CorpusSettings(),

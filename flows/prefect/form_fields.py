@@ -32,7 +32,7 @@ from mswitch.pipelines.config_checks import check_value
 from mswitch.pipelines.errors import UserError, as_user_error
 from mswitch.pipelines.progress import lines_to, say
 
-#: Prefixes of the flat names of a group's fields.
+#: Prefix of each group's parameters: field `seed` of group `report` is parameter `report_seed`.
 PREFIXES = {
     "changes": "changes_",
     "distillation": "distillation_",
@@ -288,8 +288,8 @@ def _make_object(properties: dict[str, Any]) -> dict[str, Any]:
 def _draw_tabs(name: str, text: str, definition: str) -> dict[str, Any]:
     closed = {"type": "object", "title": "Defaults", "properties": {}}
     opened = {"$ref": f"#/definitions/{definition}"}
-    # `then` makes the server check fields and name the wrong one. With an outer `$ref` in its place
-    # the form would open the group at once, and send its defaults.
+    # Because of `then`, the server checks the group's fields, and its error names the wrong field.
+    # With `$ref` beside `anyOf` instead, the form would open the group and send its defaults.
     tabs = {"anyOf": [closed, opened], "if": True, "then": opened}
     return {**_describe_field(name, text), **tabs}
 

@@ -64,7 +64,8 @@ VARIABLE = "MSWITCH_OPERATORS"
 #: A name that cannot lead out of the storage and does not look like an option.
 _NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}"
 Name = Annotated[str, Field(pattern=f"^{_NAME}$")]
-#: Name of a pair; empty for no pair. Flow `refresh` accepts `{previous}` for the previous pair.
+#: Name of a trained pair of models, or "" for no pair. Flow `refresh` accepts `{previous}` for the
+#: previous pair.
 PairName = Annotated[str, Field(pattern=rf"^({_NAME}|\{{previous\}})?$")]
 RunName = Annotated[str, Field(pattern=f"^(pairs/{_NAME}/{_NAME}|(runs|finetuned)/{_NAME})$")]
 

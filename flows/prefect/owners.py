@@ -117,7 +117,7 @@ def crash_hook(flow: Any, flow_run: Any, state: Any) -> None:
             after = "it does not start again by itself: repair the cause, then press Retry"
         message = f"The process of this flow run ended. Its jobs keep running; {after}."
         crashed = Crashed(message=f"{message} Prefect: {state.message}")
-        # If the state's type stays the same, only a forced state changes the message.
+        # The flow run is already Crashed. Without `force`, Prefect would keep the old message.
         client.set_flow_run_state(run.id, crashed, force=True)
 
 

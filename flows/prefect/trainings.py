@@ -121,7 +121,7 @@ class Trainings:
             for future in self.trainings.values():
                 future.result()
         except OverBudgetError:
-            # Tasks of this flow run pause the evaluation jobs.
+            # Wait until each evaluation task has paused its job.
             wait(list(self.evaluations.values()))
             raise
         except Exception:

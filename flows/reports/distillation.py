@@ -281,7 +281,7 @@ def _data(
 
 
 def _seeds(data: Mapping[str, Any]) -> str:
-    """Describe the models' seeds; say which variation between seeds no interval contains."""
+    """Return a note on the models' seeds, and on the variation that intervals leave out."""
     teacher = data["runs"]["teacher"]["seeds"]
     models = [*data["students"], *filter(None, [data["long_baseline"]])]
     said = ""

@@ -154,7 +154,7 @@ def _speed_up(
     steps = [run.origin_step for run in baselines if run.origin_step is not None]
     alone = [[run] for run in (*baselines, *candidates)]
     average = Rows(alone, lead.data["decode"]).average(lead.data["metric"])
-    assert average is not None  # `lead.average` exists, so each model has one
+    assert average is not None  # `lead.average` is over the same languages and is not None
     scores = [each.as_json() for each in average.models]
     return {
         "steps": steps,

@@ -1,4 +1,4 @@
-"""Compute the figures on pages about fine-tuned runs, for the pages' JSON and CSV files."""
+"""Compute the numbers in reports on fine-tuned runs, for the reports' JSON and CSV files."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -278,7 +278,7 @@ def _list_cautions(
             f"No language has its own interval: groups of rows are fewer than {MIN_GROUPS}, too "
             "unequal, or all alike."
         )
-    return list(dict.fromkeys(reasons))  # seeds may give the same reason
+    return list(dict.fromkeys(reasons))  # remove duplicates, from several runs of a model
 
 
 def _describe_speed_up(data: Mapping[str, Any], names: tuple[str, str]) -> str:

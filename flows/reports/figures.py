@@ -15,8 +15,8 @@ from mswitch.flows.reports.svg import Drawing, line, nice_ticks, px, rect, text
 
 #: A panel of at most this width is one of many, so it has small dots and few labels.
 SMALL_PANEL = 200
-#: Histogram bins for the bar of languages whose speed-up is only a bound. The second bin is empty,
-#: so that axis labels do not touch.
+#: Histogram bins at an end for languages with only a bound of the speed-up. The first bin has their
+#: bar. The second bin is empty, so that axis labels do not touch.
 BOUND_BINS = 2
 
 

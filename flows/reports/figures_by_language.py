@@ -15,7 +15,7 @@ from mswitch.flows.reports.svg import Drawing, line, nice_ticks, px, text
 #: Width of a panel, width of its labels, and heights of rows, px.
 WIDTH, LEFT, QUALITY_ROW, ROUTING_ROW = 344, 124, 16, 14
 LABEL_CHARS = 19
-#: Shades of the heat map, by an expert's share of a language's tokens divided by an even share.
+#: Shades of the heat map, by an expert's share of a language's tokens times the number of experts.
 SHADES = ((1.25, 1), (2.0, 2), (4.0, 3), (8.0, 4))
 
 Row = TypeVar("Row")

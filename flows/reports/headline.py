@@ -244,8 +244,8 @@ def headline(results: Sequence[LanguageResult], config: ReportConfig) -> dict[st
             ranges, draws, other_seeds, of_seeds, statistic, RATIOS, config.confidence
         )
 
-    # Count languages whose speed-up is certainly at least 4. The upper end of the range also counts
-    # those whose speed-up is perhaps at least 4.
+    # A language counts if the smallest possible value of its speed-up is at least 4. For the upper
+    # end of the range, the largest possible value counts.
     def fours(of: np.ndarray) -> np.ndarray:
         return (of[[1, 1, 2]] >= FOURFOLD).astype(float)
 

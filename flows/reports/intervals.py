@@ -25,7 +25,8 @@ WEIGHT_CELLS = 4_000_000
 TOLERANCE = 1e-12
 #: Family-wise error of Holm's method.
 LEVEL = 0.05
-#: Limits for the use of Holm's method (`clear_after_holm`).
+#: Above these limits, `clear_after_holm` does not use Holm's method. They limit the effect of
+#: skewness on a tail probability, and the t that the method first requires.
 MOST_BY_SKEWNESS = 2.0
 MOST_ERRORS = 10.0
 #: Factor on a skewness estimated from few documents (docs/decisions/0043).

@@ -6,7 +6,8 @@ from typing import Any, Literal
 Censoring = Literal["none", "lower", "upper"]
 
 SIGNIFICANT_DIGITS = 6
-#: Fewest units for an interval: documents of a language, or languages of an average.
+#: Minimum sample size for an interval: documents of a language, or languages in a mean over
+#: languages.
 MINIMUM_UNITS = 5
 CONFIDENCE_PERCENT = "95"
 

@@ -43,8 +43,9 @@ STATISTICS = 8
 
 ROWS_PER_PANEL = 36
 CURVES_SHOWN = 12
-#: Drawings of a report's figures by name: one for wide and one for narrow screens, or a panel for
-#: each part of the languages. A figure without data has none.
+#: Drawings of each figure in a report, by the figure's name. A figure has one drawing for wide and
+#: one for narrow screens, or several panels, each for some of the languages. A figure without data
+#: has no drawing.
 Drawings = Mapping[str, Sequence[Drawing]]
 #: Number of columns, and title of the SVG file, of each figure with several panels.
 GRIDS = {
@@ -165,8 +166,8 @@ def _make(
         results.append(measure_language(seeds, steps, are_trained(runs, seeds[0].lang), config))
         progress.add()
     pooled = pool(results, steps, config)
-    # With `--decay` the learning rate falls only in the last steps. So an earlier loss is not the
-    # final loss of a shorter training, whose rate would also have fallen.
+    # With `--decay`, the learning rate falls only in a training's last steps. A shorter training
+    # would also end with a low rate. So its final loss would not be this run's loss at that step.
     horizons = [] if baseline.decay else measure_horizons(results, steps, config)
     report = report_data(runs, names, results, pooled, horizons, so_far, config)
     report |= extras

@@ -18,7 +18,7 @@ from mswitch.flows.reports.runs import EvaluatedRun
 from mswitch.flows.reports.speedup import SPEED_UP_KEYS, SpeedUp
 from mswitch.flows.reports.verdicts import judge_candidates, judge_pair
 
-#: Fields of a language for one candidate, on a page that compares several.
+#: Keys of one candidate's results in one language, for a report on several candidates.
 OF_CANDIDATES = ("candidate_nll", "delta", "delta_ci", *SPEED_UP_KEYS, "in_headline")
 #: Fields of a language that all candidates share.
 SHARED = ("documents", "near_duplicates", "baseline_nll")

@@ -34,11 +34,11 @@ def check_pair(
     free = ["train.steps", "evaluation.steps"] if longer else []
     free += ["train.seed"] if any_seed else []
     packs = {run.config["train"].get("pack") for run in (baseline, candidate)}
-    # The number of examples in a row does not change a step's set of examples.
+    # Without `next-fit`, `train.pack` does not change which examples a training step uses.
     free += [] if "next-fit" in packs else ["train.pack"]
     if baseline.in_bytes and candidate.in_bytes:
-        # With the same text, losses per byte can be compared between vocabularies. The bytes of
-        # training text are compared here, validation documents later.
+        # Losses per byte can be compared between vocabularies if the text is the same. Here, check
+        # the training texts' sizes in bytes. Validation documents are checked later.
         free += ["examples.config_hash", "examples.vocabulary_sha256"]
         if _text(baseline) != _text(candidate):
             raise UserError(

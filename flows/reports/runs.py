@@ -47,7 +47,7 @@ ORDER = [("lang", "ascending"), ("document", "ascending")]
 ROUTING = ("lang", "layer", "expert", "tokens")
 #: Settings of a student's distillation, without seed and teacher.
 TEACHING = ("soft_weight", "temperature", "init", "gather")
-#: Keys of paths, in the parts of config.json that name other directories.
+#: Path keys in `examples`, `origin` and `teacher` of config.json.
 _PLACES = ("path", "paths", "cache")
 #: First steps, whose times do not show training speed.
 WARMUP_STEPS = 2
@@ -276,7 +276,7 @@ def read_evaluated_run(
             "run": config["config_hash"],
             # The configuration without the paths of its inputs, which may move.
             "config": config_hash("run", {**config, **places}),
-            # While a run trains, its metrics file grows, but the used part stays the same.
+            # An unfinished run's metrics file grows, but the lines that reports use do not change.
             "metrics": file_sha256(directory / METRICS) if finished else None,
             "eval": {path.stem: file_sha256(path) for path in paths},
             "routing": file_sha256(routing) if routing.is_file() else None,

@@ -48,11 +48,12 @@ CONFIDENCE = 0.95
 EXCHANGES = 5000
 
 
-#: Scores of all models on the same rows, for a language or all, as in downstream.json. It has
-#: `rows`, `groups` of rows that belong together, and `models`. `majority` is the score of the most
-#: common answer of all rows; None for a task without a closed set. `difference` is the second model
-#: minus the first, with its `p_value`. `clear_after_holm`: whether Holm's method over languages
-#: finds this difference.
+#: Scores of all models on the same rows, for one language or all languages, as in downstream.json.
+#: `rows` and `groups` are numbers; rows that belong together are a group. `models` are the scores.
+#: `majority` is the score of the most common answer of all rows. It is None for a task without a
+#: closed set of answers. `difference` is the second model's score minus the first model's.
+#: `p_value` is of this difference. `clear_after_holm` is whether the difference is significant by
+#: Holm's method over languages.
 Scores = dict[str, Any]
 
 

@@ -144,7 +144,8 @@ def isotonic_fits(losses: np.ndarray) -> np.ndarray:
     totals = np.concatenate([np.zeros((len(losses), 1)), np.cumsum(losses, axis=1)], axis=1)
     index = np.arange(count)
     lengths = index[None, :] - index[:, None] + 1
-    # If b < a, there are no steps from a to b. Minus infinity is never the maximum.
+    # Entry [a, b] is the mean loss from step a to step b. If b < a, the entry is minus infinity, so
+    # that the maximum ignores it.
     means = (totals[:, None, 1:] - totals[:, :-1, None]) / np.where(lengths > 0, lengths, 1)
     means[:, lengths <= 0] = -np.inf
     greatest = np.maximum.accumulate(means[:, :, ::-1], axis=2)[:, :, ::-1]
@@ -187,8 +188,9 @@ def log_speed_ups(
     targets = baseline_fits[:, -1]
     baseline, _ = first_crossing(log_steps, baseline_fits, targets)
     candidate, codes = first_crossing(log_steps, candidate_fits, targets)
-    # A tighter bound than T / T could be wrong if the target was never met: the candidate may have
-    # reached its best loss long before its last evaluation, and stayed on a plateau.
+    # If the candidate never meets the target, the upper bound of its speed-up is 1 (logarithm 0). A
+    # tighter bound could be wrong: the candidate may have reached its best loss long before its
+    # last evaluation, and stayed on a plateau.
     values = np.where(codes == NEVER, 0.0, baseline - candidate)
     return values, codes, baseline, candidate
 

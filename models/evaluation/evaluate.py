@@ -101,7 +101,8 @@ def _check_examples(
     hashes = trained_on.get("tasks", {"": trained_on["config_hash"]}).values()
     known = {"config_hash": hashes, "vocabulary_sha256": [trained_on["vocabulary_sha256"]]}
     if manifest.get("validation_spans") == "bytes":
-        # Losses per byte are comparable, so the examples may differ from the training examples.
+        # Losses per byte can be compared between configurations of examples. So the run may have
+        # been trained on examples of another configuration.
         del known["config_hash"]
     for key, values in known.items():
         if manifest[key] not in values:

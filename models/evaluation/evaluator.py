@@ -231,8 +231,8 @@ class Evaluator:
             capacities = self._choose_first_capacity(encoder), self._choose_first_capacity(decoder)
         result = self._run(parameters, arrays, groups, capacities)
         while capacities is not None and not self._in_blocks and result.dropped:
-            # If fewer tokens are dropped, later layers get other inputs, and their experts may get
-            # more tokens.
+            # If fewer tokens are dropped, the inputs of later layers change. Their experts may then
+            # get more tokens. So repeat until no token is dropped.
             capacities = (
                 fit_capacity(capacities[0], int(result.peaks[0]), encoder),
                 fit_capacity(capacities[1], int(result.peaks[1]), decoder),

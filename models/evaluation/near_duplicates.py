@@ -30,7 +30,7 @@ def restore_tokens(inputs: np.ndarray, targets: np.ndarray, sentinels: int) -> n
     # UL2's mode token is a sentinel that occurs only in inputs and does not begin a span.
     begins = (both >= sentinels) & np.isin(both, targets)
     spans = 2 * np.concatenate([np.cumsum(part) for part in np.split(begins, [len(inputs)])])
-    spans[len(inputs) :] -= 1  # put target span k before the input text that follows sentinel k
+    spans[len(inputs) :] -= 1  # target span k goes between input parts k - 1 and k
     kept = (both > EOS_ID) & (both < sentinels)
     return both[kept][np.argsort(spans[kept], kind="stable")]
 

@@ -8,7 +8,7 @@ EVALUATION_SETTINGS = b"mswitch.evaluation"
 DENOISER = "denoiser"
 #: Column of an evaluation: number of the document's cluster of near-duplicates.
 CLUSTER = "cluster"
-#: Column of an evaluation that counts bytes: the loss on sentinels and end tokens, in nats.
+#: Column of an evaluation with losses per byte: total loss on sentinels and end tokens, in nats.
 BORDER_NATS = "border_nats"
 
 SCHEMA = pa.schema(

@@ -28,7 +28,7 @@ DROPLESS = 0
 #: Minimum and maximum number of rows in a block. Each block loads its expert's kernels again, so
 #: blocks below the minimum save no time. Above the maximum, computing takes longer than loading.
 MIN_BLOCK, MAX_BLOCK = 8, 128
-#: Maximum tile of a grouped product on a TPU: number of rows, and each width of a kernel.
+#: Largest tile of a grouped matrix product on a TPU: rows, and input or output features.
 ROW_TILE, WIDTH_TILE = 512, 1024
 
 _TOKENS = PartitionSpec(BATCH_AXES, None, None)

@@ -116,7 +116,8 @@ def compute_balance_loss(
     if scope == "global":
         total = jnp.maximum(tokens.sum(), 1.0)
         return experts * (counts.sum(axis=0) * mass.sum(axis=0)).sum() / jnp.square(total)
-    # If microbatches have whole groups, their means over groups add up to the batch's loss.
+    # No routing group is split between microbatches. So the mean of the microbatches' losses is the
+    # batch's loss.
     in_group = jnp.maximum(tokens, 1.0)[:, None]
     fraction, mean_probability = counts / in_group, mass / in_group
     return experts * (fraction * mean_probability).sum(axis=-1).mean()

@@ -357,9 +357,10 @@ def _window_part(call: _Call, start: Int[Array, ""]) -> slice | pl.Slice:
     return pl.ds(first, call.padded_keys)
 
 
-# Row y, column c of the window of the position bias is diagonals[c - y + window_rows]. The kernel
-# writes eight rows y = 128 i + 8 j + r at a time, r = 0 to 7. For each j, it rolls the diagonals by
-# 8 j + r lanes in sublane r. The rows of each i are then whole registers of the rolled diagonals.
+# The position bias's window has diagonals[c - y + window_rows] in row y, column c. The kernel
+# writes eight rows at a time: y = 128 i + 8 j + r, for r = 0 to 7. First it rolls the diagonals in
+# sublane r by 8 j + r lanes. Row y then begins at lane window_rows - 128 i of sublane r. This lane
+# is a multiple of 128, so the kernel copies whole registers.
 
 
 def _fill_window_at_first_row(call: _Call, ref: types.SimpleNamespace) -> None:

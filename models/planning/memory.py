@@ -17,22 +17,24 @@ from mswitch.models.partitioning import AXES
 from mswitch.models.training.optimizer import make_optimizer
 from mswitch.models.training.state import Skeleton
 
-#: Numbers of bfloat16 arrays that scanned layers keep for the backward pass. Arrays of feed-forward
-#: width hold projections and their product. For each layer of a block, arrays of the model's width
-#: hold the residual stream and its normalised values. Arrays as wide as all heads hold queries,
-#: keys, values and their sums. Keys and values of the inputs are counted separately.
+#: Number of bfloat16 arrays of width d_ff that scanned blocks keep for the backward pass: inputs
+#: and output of the activation.
 FEED_FORWARD_KEPT = {"geglu": 3, "relu": 2}
+#: Number of bfloat16 arrays of width d_model that a block keeps. Each layer of a block keeps the
+#: residual stream and its normalised values.
 ENCODER_KEPT, DECODER_KEPT = 2 * 2, 3 * 2
+#: Number of bfloat16 arrays as wide as all heads that a block keeps: queries, keys, values, outputs
+#: of attention. The keys and values of cross-attention are counted separately.
 ENCODER_PROJECTIONS, DECODER_PROJECTIONS = 4, 6
 #: Bytes kept per attention weight: probabilities in float32 and, for the product with values, in
 #: bfloat16.
 ATTENTION_KEPT_BYTES = 4 + 2
-#: Bytes that a sparse block keeps for each value of its queues, for each value of the router's
-#: input, and for each pair of a token and an expert. The block keeps the router's input in float32
-#: before and after jitter, and two float32 values per pair. These numbers were read from compiled
-#: steps of mSwitch-Base.
+#: Bytes kept by a sparse block per value in its experts' queues. This number and the next two were
+#: read from compiled steps of mSwitch-Base.
 QUEUE_KEPT_BYTES = 2
+#: Bytes kept per value of the router's input, in float32 before and after jitter.
 ROUTER_INPUT_KEPT_BYTES = 2 * 4
+#: Bytes kept by a sparse block per pair of a token and an expert: two float32 values.
 ROUTER_KEPT_BYTES = 2 * 4
 #: Bytes of memory at the peak for each value of the logits. Programs for TPUs hold the logits once,
 #: in float32. Programs for GPUs also write their gradient.

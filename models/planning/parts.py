@@ -6,8 +6,8 @@ import re
 from mswitch.models.planning.hlo import Computation, Instruction, Module
 
 REST = "rest"
-#: Pattern of the functions (module.function) of each part. The innermost function that matches
-#: decides the part of an instruction.
+#: Pattern of the Python functions (module.function) of each part of the training step. An
+#: instruction belongs to the part of the innermost matching function in its call stack.
 PARTS = {
     "attention": r"(?!attention\.Attention\.)\w*attention\w*\.",
     "projections": r"attention\.Attention\.",
@@ -39,8 +39,8 @@ def name_parts(module: Module, computation: Computation) -> dict[str, str]:
     for instruction in computation.values():
         for operand in operands[instruction.name]:
             users[operand.name].append(instruction)
-    # Operands come before their users. So pass parts to users in program order, and to operands in
-    # reverse order.
+    # A program computes operands before their users. So a pass in program order gives instructions
+    # the parts of their operands. A pass in reverse order gives them the parts of their users.
     for order, others in ((list, operands), (reversed, users)):
         for instruction in order(computation.values()):
             named = [other for other in others[instruction.name] if other.name in parts]

@@ -106,7 +106,7 @@ def count_convolution_flops(convolution: Instruction, computation: Computation) 
             window_dilation=int(field("rhs_dilate", dimension, "1")),
         )
     groups = re.search(r"batch_group_count=(\d+)", convolution.attributes)
-    # Dimension `i` of the kernel already has the size of one group of input features.
+    # The kernel's dimension `i` counts the input features of one group: no division is needed.
     batch = left[labels[1].index("b")] // (int(groups[1]) if groups else 1)
     return 2 * positions * batch * kernel[labels[2].index("i")] * kernel[labels[2].index("o")]
 

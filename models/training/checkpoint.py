@@ -323,8 +323,8 @@ def _load(checkpoint: Path, like: dict[str, Any], run: str, fix: str) -> dict[st
 def _check(checkpoint: Path, like: dict[str, Any], run: str, fix: str) -> None:
     with _explain_unreadable(checkpoint, fix):
         for part, wanted in like.items():
-            # Describe only this part of the checkpoint: a working copy may lack the other part
-            # (`mswitch.models.training.run_files`).
+            # Read metadata of `part` only. A working copy (`mswitch.models.training.run_files`) may
+            # lack the optimizer's part.
             described = ocp.metadata(str(checkpoint), checkpointable_name=part)
             notes = described.custom_metadata
             owner = notes.get("run") if isinstance(notes, dict) else None

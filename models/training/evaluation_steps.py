@@ -5,8 +5,8 @@ from collections.abc import Sequence
 
 from mswitch.models.config import TrainConfig
 
-#: Ratio of a run's last step to its first evaluated step. A speed-up above this ratio cannot be
-#: measured, only bounded from below.
+#: A run's last step divided by its first evaluated step. If a speed-up is larger than this, only a
+#: lower bound can be measured.
 SPAN = 64
 
 

@@ -150,8 +150,8 @@ class Adafactor:
         def mean_square(x: Array) -> Array:
             return jnp.mean(jnp.square(x), axis=own_axes, keepdims=True)
 
-        # Memory traffic is the cost of a large parameter, so only one array of its size is written:
-        # the new values.
+        # Updating a large parameter takes as long as its memory traffic. So write only one array of
+        # the parameter's size: the new values.
         if isinstance(moment, FactoredMoment):
             row_squares = jnp.square(gradient).mean(axis=-1)
             # Without the barrier, XLA would write the squares to memory, for both means to read.

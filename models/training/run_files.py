@@ -52,7 +52,8 @@ _CHECKPOINT = re.compile(rf"{CHECKPOINTS}/(0|[1-9][0-9]*)/(.+)")
 _DESCRIPTIONS = {METADATA, f"{PARAMETERS}/_METADATA", f"{OPTIMIZER}/_METADATA"}
 #: Files that every process writes, some with timestamps; only process 0 uploads them.
 _COMMON = re.compile(r"_.+|\..+|commit_success\.txt")
-#: The stage that locks each part of a run; messages about the lease contain the stage's name.
+#: For each part of a run directory, the stage that writes it and holds its lease. Messages about
+#: the lease contain the stage's name.
 _STAGES = {"": "train", EVALUATION: "evaluate", PREDICTIONS: "predict"}
 
 

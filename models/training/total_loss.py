@@ -22,7 +22,8 @@ FEATURES = (
     "decoder_target_tokens",
     "decoder_loss_weights",
 )
-#: Additional feature of a batch for losses per byte: 1 for sentinels and ends of targets, else 0.
+#: Extra feature of a batch for losses per byte. It is 1 for sentinels and end tokens of
+#: targets, else 0.
 BORDERS = "decoder_border_weights"
 SEGMENTS = ("encoder_segment_ids", "decoder_segment_ids")
 

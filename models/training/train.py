@@ -112,7 +112,8 @@ def train_prepared(
         mesh, model = make_mesh(plan.train), plan.model
         way, kind = plan.train.attention, find_device_kind(mesh)
         used = together(lambda: name_attention(choose_kernel(way, model.d_kv, lengths, kind)))
-        # The whole model uses one kind of attention, whatever the lengths of its parts.
+        # `auto` would choose for encoder and decoder separately, by their lengths. If one of them
+        # needs XLA's attention, both use it.
         settled = dataclasses.replace(plan.train, attention="xla" if used == "xla" else way)
         skeleton = Skeleton.build(model, settled, mesh)
         counts = count_parameters(skeleton)

@@ -155,7 +155,7 @@ def build_corpus(
         if not storage.exists(storage.join(staging, MANIFEST)):
             removals = base.removals if base else ()
             job = prepare_job(work, config, recipe, source, removals)
-            # An addition's staging directory has the state of its corpus in its name.
+            # If files are added to a corpus, the path `staging` has a hash of the corpus's state.
             identity = config_hash(STAGE, {**settings, "inputs": listed, "staging": staging})
             meters = work.directory("meters")
             engine = Engine(STAGE, directory, identity, runner, tuple(beam_options), cost, meters)

@@ -23,7 +23,7 @@ from mswitch.pipelines.crawl.pages import read_field_kinds
 from mswitch.pipelines.errors import printable
 from mswitch.pipelines.progress import say
 
-#: Reasons whose detail is a message of mswitch that says what to do.
+#: For these reasons to drop a page, mswitch's message tells the user what to do.
 _EXPLAINED = (RULE_ERROR, "no_text", "bad_json", *(UNREAD[format] for format in CONVERT))
 #: Maximum number of files to name in one line of output.
 _NAMED = 5

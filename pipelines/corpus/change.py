@@ -290,8 +290,8 @@ def _change_card(base: Base, whole: Mapping[str, Any]) -> None:
     if changed is not None:
         write_atomically(path, changed)
     elif _apply_edits(card, after, before) is None:
-        # A killed run has not updated the card, because the figures after the change are not in it.
-        # So a user edited the card.
+        # The card contains neither the old nor the new figures, so a user edited it. (A killed run
+        # may already have written the new figures.)
         say("corpus", f"{path} was edited and stays as it is; its figures are out of date")
 
 

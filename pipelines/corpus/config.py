@@ -231,7 +231,8 @@ class CorpusConfig:
         recipe = recipe or self.load(source)
         settings = identifying_settings(self)
         for name in (*STEP_OPTIONS, "languages", "keep_und", "set", "recipe"):
-            # An option that a later version added is absent if it has its default value.
+            # `settings` lacks some options that have their default values (see
+            # `identifying_settings`).
             settings.pop(name, None)
         settings["steps"] = {step.name: step.settings() for step in recipe.steps}
         if source:

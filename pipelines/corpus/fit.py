@@ -50,7 +50,8 @@ _MOST_TEXTS = 2_000
 _STOP_WORD_SHARE, _FEWEST_STOP_WORDS = 0.008, 8
 #: Number of a language's most frequent words among which stop words are chosen.
 _FREQUENT_WORDS = 10_000
-#: If more than this share of a language's text units are single letters, its words are unknown.
+#: In scripts without spaces, text is cut into letters instead of words. If letters exceed this
+#: share of a language's pieces of text, the language's words are unknown.
 _UNSPACED_SHARE = 0.5
 #: Format characters that are part of words, as in Persian and Hindi.
 _JOINERS = "\u200c\u200d"
@@ -230,7 +231,7 @@ def fit_weights(sizes: np.ndarray, dropped: np.ndarray, most: int) -> list[tuple
     """
     kinds, place = np.unique(sizes, return_inverse=True)
     counts, lost = (np.bincount(place, weights=of) for of in (None, dropped))
-    # The array of a group has its smallest cluster size, and its numbers of documents and of
+    # Each array describes a group of cluster sizes: smallest size, number of documents, number of
     # dropped documents.
     groups: list[np.ndarray] = []
     for row in zip(kinds, counts, lost, strict=True):

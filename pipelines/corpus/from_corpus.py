@@ -83,7 +83,7 @@ class BuildFromCorpus(Build):
 
     def make_key_tasks(self) -> list[Tasks]:
         """Copy all keys, even of dropped documents, so that later crawls add no duplicates."""
-        # No addition will use these file names.
+        # The prefix `from-` prevents name conflicts with key files that a later crawl adds.
         entries = [
             (entry, f"fingerprints/from-{number:05d}-{entry['kind']}.keys")
             for number, entry in enumerate(self.source.manifest["fingerprints"])

@@ -16,7 +16,8 @@ from mswitch.pipelines.corpus.rules.words import mix
 from mswitch.pipelines.corpus.survey import SITE_CAPACITY, HeavyHitters, extract_hosts
 from mswitch.pipelines.progress import Progress
 
-#: Lowest share of recurring windows of a held-out document that is near training text.
+#: A held-out document is near training text if training text contains at least this share of the
+#: document's windows of `WINDOW_BYTES` bytes.
 NEAR_SHARE = 0.5
 WINDOW_BYTES = 40
 _STRIDE = 8

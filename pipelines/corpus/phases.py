@@ -102,8 +102,9 @@ class Build:
 
     @property
     def _sorting_bytes(self) -> int:
-        # Each worker on a cluster has `WORKER_MEMORY`; local processes share memory. Sorting more
-        # bytes allows larger groups of shards, which need fewer read requests.
+        # Local processes share memory. On a cluster, each worker has its own memory
+        # (`WORKER_MEMORY`), so it can sort more bytes at once. Groups of shards can then be larger,
+        # which saves read requests.
         return MOST_SORTING_BYTES * (1 if self.engine.runner == "local" else 4)
 
     @functools.cached_property

@@ -218,11 +218,11 @@ def _count_requests(
     kinds = len(recipe.kinds) if config.keep_fingerprints else 0
     buckets, shards = estimated["buckets"], estimated["shards_at_least"]
     kept = sum(count for name, count in buckets.items() if name.startswith("kept_"))
-    # The result file of each ingest or finish task is read three times. Each file of stored pages
-    # is read twice, first only for its number of lines.
+    # Each ingest or finish task writes a result file, which is read three times. Each file of
+    # stored pages is read twice: once for its number of lines, once for its pages.
     tasks, writes, opens, ranges = groups, (2 + kinds) * groups, 5 * files + 3 * groups, 0
-    # Numbers of files and of byte ranges that a group of shards reads for the decisions of earlier
-    # deduplications.
+    # Each group of shards reads what earlier deduplications decided: `places` files and `choices`
+    # byte ranges.
     places = choices = 0
     for step in recipe.dedups:
         shared, near = buckets[step.name], isinstance(step, NearDedup)

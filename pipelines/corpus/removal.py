@@ -145,8 +145,8 @@ def remove_pages(
         if dry_run:
             return {**_summarize(out, *_count_matches(base, new), asked, holders), "dry_run": True}
         if before and not new:
-            # The requested pages are already removed. If `finish_decided` has just published their
-            # removal, return its record.
+            # All requested pages are already removed. If this command has just finished a killed
+            # command's removal, report the record of that removal.
             record = storage.read_json(base.removals[-1][0]) if finished else {}
             if not finished:
                 say(STAGE, f"all of these were removed from {out} before, nothing to do")
@@ -420,8 +420,8 @@ def _clean_samples(source: str, directory: str, staging: str, removed: Removed) 
             if len(kept) < len(lines):
                 cleaned[path] = b"".join(kept)
                 count += len(lines) - len(kept)
-    # In object storage, samples are overwritten in place. A run repeated after a kill would find
-    # fewer samples, so store the first count.
+    # In object storage, a run overwrites files of samples in place. After a kill, the repeated run
+    # finds fewer samples to remove, so store the first run's count.
     noted = storage.join(staging, WORK, "cleaned.json")
     if not storage.exists(noted):
         files = [file_entry(path, content) for path, content in sorted(cleaned.items())]

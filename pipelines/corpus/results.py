@@ -14,8 +14,8 @@ from mswitch.pipelines.corpus.recipe import READ
 from mswitch.pipelines.crawl.files import UNREAD
 from mswitch.pipelines.records import SPLITS
 
-#: Facts to note about an input file. `form` is the published corpus whose fields the file has.
-#: `lost_values` counts dropped values by kept column.
+#: Facts to record about each input file. `form` names the published corpus whose field names the
+#: file uses. `lost_values` is the number of dropped values in each column of --keep.
 _NOTED = ("undated", "made_urls", "corrected_charsets", "form", "lost_values")
 
 

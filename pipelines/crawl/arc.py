@@ -26,8 +26,8 @@ _LONGEST_LINE_BYTES = 64 << 10
 _MOST_BLANK_LINES = 1000
 _READ_BYTES = 64 << 10
 _SKIP_BYTES = 1 << 20
-#: Maximum bytes of a plain file to read again in search of good records within damaged records.
-#: After that, the bytes that a damaged record claims are skipped.
+#: Maximum bytes of an uncompressed file to read again after damaged records, which may contain good
+#: records. Beyond the maximum, the reader skips as many bytes as a damaged record's header states.
 _RETRY_BYTES = 4 << 30
 
 

@@ -22,15 +22,15 @@ MAX_BROKEN_SHARE = 0.2
 #: With this share of broken characters or more, a page is not UTF-8. Between MAX_BROKEN_SHARE and
 #: this share, a page is a mixture of encodings.
 MIN_FOREIGN_SHARE = 0.5
-#: Text of this number of characters in another encoding is hardly ever valid UTF-8 by chance. Of
-#: 10,000 draws from Thai text, 18 were valid UTF-8. No draw from 13 other encodings was valid. Of
-#: 10,000 draws of single characters from GBK, 1,359 were valid.
+#: Text in another encoding with this number of non-ASCII characters is hardly ever valid UTF-8 by
+#: chance. Of 10,000 random samples of this length in Thai, 18 were valid UTF-8. In 13 other
+#: encodings, no sample was valid UTF-8. But of 10,000 random single characters in GBK, 1,359 were.
 _MIN_UTF8_CHARACTERS = 8
 #: Limit on the mean length of runs of letters beyond ASCII. Runs have 1.0 to 1.2 letters in
 #: languages of windows-1252, and 3.6 to 6 in other alphabets.
 _MOST_IN_A_ROW = 2
-#: Text is in another alphabet if letters of other alphabets make up at least this share of its
-#: characters beyond ASCII. The rest are ornaments.
+#: Text is in a non-Latin alphabet if at least this share of its non-ASCII characters are non-Latin
+#: letters. Other non-ASCII characters are decoration.
 _MIN_OTHER_LETTERS = 0.6
 #: Maximum bytes of a sample of text with bytes beyond ASCII, and of the window to take it from.
 _SAMPLE_BYTES, _WINDOW_BYTES = 2000, 1 << 14
@@ -42,8 +42,9 @@ _DEFAULT = "cp1252"
 #: Bytes beyond ASCII confirm or refute these encodings, whether or not a page declares them.
 _PROVED = (_DEFAULT, "utf-7", "utf-8", "utf-16-le", "utf-16-be")
 _MARKS = {b"\xef\xbb\xbf": "utf-8", b"\xff\xfe": "utf-16-le", b"\xfe\xff": "utf-16-be"}
-#: First bytes of HTML to check for UTF-16, in which every second byte of markup is 0. A quarter of
-#: these zeros is enough, but at least `_MIN_ZEROS`.
+#: In UTF-16, every second byte of markup is 0. HTML is UTF-16 only if zeros make up at least a
+#: quarter of the bytes at even or at odd positions. Only the first `_HEAD_BYTES` bytes count, and
+#: at least `_MIN_ZEROS` of them must be 0.
 _HEAD_BYTES, _MIN_ZEROS = 1024, 16
 _WIDE = (["utf-16-le"], ["utf-16-be"])
 _WIDE_TAGS = {
@@ -57,8 +58,8 @@ _RUN = re.compile(rb"[\x80-\xff]+")
 #: A tag, or text between tags, with bytes beyond ASCII; possessive, so it takes linear time.
 _PIECE = re.compile(rb"[<>]([^<>\x80-\xff]*+[\x80-\xff][^<>]*)")
 _OTHER_LETTER = re.compile("[\u0370-\u1dff\u2c00-\ufffc\U00020000-\U0003ffff]")
-#: Python's names of larger encodings, for encodings in which the WHATWG's standard decodes more
-#: characters than Python.
+#: In these encodings, the WHATWG's standard decodes more characters than Python does. The values
+#: are Python's names of larger encodings to use instead.
 _SUPERSETS = {
     "big5": "big5hkscs",
     "euc_kr": "cp949",
@@ -202,7 +203,8 @@ def _look_up_label(label: str) -> str | None:
 
 
 def _find_meta_charset(html: bytes) -> str | None:
-    # Without bytes beyond ASCII and beginnings of escapes, only the meta tag decides the encoding.
+    # Remove non-ASCII bytes and bytes that begin escape sequences, so that `detect_encoding` can
+    # use only the meta tag.
     head = html[:_HEAD_BYTES].translate(None, _BEYOND_ASCII + b"\x1b~")
     charset = detect_encoding(head, html5_compatible=False, from_html_meta=True)
     if charset is None or charset == "ascii":

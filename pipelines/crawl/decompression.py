@@ -38,11 +38,12 @@ MAX_RATIO = 1100
 #: Bytes to read from a member, and bytes of content to decompress, to see how the member begins.
 _PROBE_BYTES = 4 << 10
 _FIRST_BYTES = 32
-#: Maximum bytes (input plus output; for a large file, 4 times its size) to decompress again in
-#: search of members within damaged members. Beyond the maximum, members within damaged members are
-#: lost.
+#: Maximum bytes, input plus output, to decompress again after damaged gzip members, which may
+#: contain good members. For a large file, the maximum is 4 times the file's size. Beyond the
+#: maximum, good members within damaged members are lost.
 _RETRY_BYTES = 1 << 30
-#: Cost, in bytes, of each attempt to decompress, even if it fails at once.
+#: Bytes that each attempt to decompress adds to the count of `_RETRY_BYTES`, even if the attempt
+#: fails at once.
 _RETRY_COST_BYTES = 16 << 10
 #: Padding that may occur between compressed members.
 _PADDING = b"\0\r\n"
@@ -149,8 +150,8 @@ class DecompressedStream(io.RawIOBase):
         # Offsets of the members' contents in the stream, and offsets of the members in the file.
         self._contents = [0]
         self._members = [start]
-        #: Whether the reader is within a record. If so, the stream ends before any member that
-        #: begins with a record, so that a wrong length does not swallow that record.
+        #: Whether the reader is within a record. If so, the stream ends before a compressed member
+        #: that begins with another record, because the open record may state a wrong length.
         self.in_record = False
         self._ended = False
 

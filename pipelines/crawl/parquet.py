@@ -34,7 +34,7 @@ MAX_COLUMN_BYTES = 2 << 30
 #: Minimum bytes of a row. It limits how many unreadable rows a file can claim.
 MIN_ROW_BYTES = 4
 
-#: `columns.KINDS` by Parquet's types; columns of other types are text.
+#: Type of a kept column (`columns.KINDS`) by its Parquet type. Columns of other types become text.
 _KINDS = {"BOOLEAN": "bool", "INT32": "int64", "INT64": "int64", "FLOAT": "float64",
           "DOUBLE": "float64"}  # fmt: skip
 

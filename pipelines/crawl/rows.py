@@ -82,7 +82,8 @@ def _find_url(row: Mapping[str, Any], path: str, reading: Reading) -> str:
     url = str(value).strip()
     standard = STANDARD_FIELDS["url"]
     if path not in standard or tuple(reading.fields["url"][-len(standard) :]) != standard:
-        return url  # the user or a published corpus names this field for URLs
+        # The user or a published corpus's format names this field as the URL, so trust its value.
+        return url
     return "" if _HASH.fullmatch(url) or (path == "id" and "://" not in url) else url
 
 

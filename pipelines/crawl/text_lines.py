@@ -12,9 +12,10 @@ _LETTERS = np.frombuffer(b"".join(_METADATA_PREFIXES), np.uint8)
 _BOUNDS = np.cumsum([0, *map(len, _METADATA_PREFIXES)])
 _NEWLINE, _RETURN = b"\n\r"
 _SPACE = np.array([chr(code).isspace() for code in range(128)])
-#: `is_source` counts the signs of HTML or script in a text, such as "<" and "{". A text with fewer
-#: than `_MIN_SIGNS` is prose. A text is source code if at least `_MARKUP_SHARE` of its bytes are
-#: signs; if half of its bytes are in lines that end like script, `_SCRIPT_SHARE` is enough.
+#: `is_source` counts a text's signs: characters of HTML or script, such as "<" and "{". A text with
+#: fewer than `_MIN_SIGNS` signs is prose. A text is source code if signs are at least
+#: `_MARKUP_SHARE` of its bytes. If half of its bytes are in lines that end like script, a share of
+#: `_SCRIPT_SHARE` is enough.
 _MIN_SIGNS, _MARKUP_SHARE, _SCRIPT_SHARE = 20, 0.05, 0.02
 _SIGNS, _SCRIPT_ENDS = b"<>{};=", (b";", b"{", b"}", b">")
 #: A byte continues a character in UTF-8 if its bits in `_MARK` equal `_WITHIN`.

@@ -31,9 +31,9 @@ _HEADER = re.compile(rb"(?m)^([^\s:][^:\n]*):(.*(?:\n[ \t].*)*)")
 _MOST_HEADER_BYTES = 32 << 10
 _SCAN_BYTES = _SKIP_BYTES = 1 << 20
 _OVERLAP_BYTES = 16
-#: Maximum bytes of an uncompressed file (for a large file: twice its size) to read again in search
-#: of records within damaged records. Beyond the maximum, the reader skips as many bytes as a
-#: damaged record's header states.
+#: Maximum bytes of an uncompressed file to read again after damaged records, which may contain good
+#: records. For a large file, the maximum is twice the file's size. Beyond the maximum, the reader
+#: skips as many bytes as a damaged record's header states.
 _RETRY_BYTES = 4 << 30
 
 

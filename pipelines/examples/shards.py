@@ -215,8 +215,8 @@ def make_validation_records(
             enumerate(segments[: config.validation_segments]), range(len(kinds))
         )
         for (number, segment), kind in chosen:
-            # The kind of corruption takes the epoch's place in the key, so each kind has its own
-            # masks. A single kind has number 0.
+            # The key has the number of the kind of corruption in place of an epoch, so each kind
+            # has its own masks. If there is only one kind, its number is 0.
             key = ExampleKey(config.seed, stream, number, epoch=kind)
             inputs, targets, mask = _corrupt(segment, key, vocabulary, kinds[kind])
             counts.add_example(inputs, targets)

@@ -25,8 +25,8 @@ from mswitch.pipelines.samples.crawl_writer import (
 STAGE = "sample"
 FILES_PER_FORMAT = 3
 MIN_PARAGRAPH_CHARACTERS = 20
-#: The minimum leaves five pages for validation. To reach it, an excerpt is cut at sentences, then
-#: at clauses.
+#: Limits on a language's pages. `MIN_PAGES` leaves five pages for validation. If a text has fewer
+#: paragraphs, its longest paragraphs are cut at ends of sentences, then at ends of clauses.
 MIN_PAGES, MAX_PAGES = 12, 24
 
 #: Ids in gflanguages that are not `<mC4 code>_<main script>`.

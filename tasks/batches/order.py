@@ -22,8 +22,8 @@ from mswitch.pipelines.examples.span_corruption import make_philox
 
 MIN_WINDOW, MAX_WINDOW = 1 << 12, 1 << 20
 #: A window is doubled, up to MAX_WINDOW, until it holds on average this number of records of the
-#: rarest language. A language with fewer records is absent from some windows. So a cap on epochs
-#: holds even for a language of ten records.
+#: rarest language. Still rarer languages are absent from some windows. If every window had each
+#: language, a language of ten records could exceed its cap on epochs.
 MIN_PER_WINDOW = 2
 #: Bits of the integers that represent rates, so that counts never drift by rounding.
 RATE_BITS = 40

@@ -58,7 +58,8 @@ class ValidationBatches:
             if document in documents or len(documents) < max_documents:
                 documents.add(document)
                 chosen.append(index)
-            elif not self._examples.supervised:  # a document's records are consecutive in a corpus
+            elif not self._examples.supervised:
+                # In a corpus, a document's records are consecutive. No later record is needed.
                 break
         return chosen
 
@@ -96,7 +97,7 @@ class ValidationBatches:
         inputs = self._examples.tokens(source, index, features, "inputs")
         targets = self._examples.tokens(source, index, features, "targets")
         example = (inputs, targets, self.languages.index(lang))
-        if self._examples.supervised:  # a bootstrap draws groups of these rows, not documents
+        if self._examples.supervised:  # a bootstrap draws groups of rows instead of documents
             group, text = features["group"], features["targets_pretokenized"]
             return example, group[0].decode(), len(text[0]), 0
         document, target_bytes = features["document"], features["target_bytes"]

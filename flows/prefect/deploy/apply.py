@@ -103,7 +103,8 @@ def _list_things(
 ) -> Iterator[Thing]:
     yield _compare_work_pool(client, operators)
     yield _compare_work_queue(client, operators, deployments.QUEUE, operators.flow_runs)
-    # A high priority does not override a limit: the reconciler needs a queue without a limit.
+    # The reconciler needs its own work queue, without a limit on flow runs. In a queue that has
+    # reached its limit, even a flow run of high priority waits.
     yield _compare_work_queue(client, operators, HOUSEKEEPING, None)
     for deployment in deployments.DEPLOYMENTS:
         yield _compare_deployment(client, deployment, operators, operators_file)

@@ -231,7 +231,10 @@ def make_job_variables(operators_file: Path | None, further: Further = NOTHING) 
 
 
 def make_schema(deployment: Deployment, operators: Operators) -> dict[str, Any]:
-    """Return the schema of a deployment's parameters, with the launchers of operators.toml."""
+    """Return the JSON schema of a deployment's parameters.
+
+    A launcher must be `local` or a launcher of operators.toml.
+    """
     if deployment.settings is None:
         return {"type": "object", "properties": {}, "additionalProperties": False}
     schema = make_form_schema(deployment.settings, deployment.defaults)

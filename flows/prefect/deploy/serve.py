@@ -21,7 +21,7 @@ from mswitch.pipelines.progress import say
 START_SECS = 300.0
 #: Seconds for the process of a flow run to report its end.
 STOP_SECS = 10.0
-#: Number of the reconciler's runs that a worker may have beyond `flow_runs`.
+#: The worker's limit on flow runs is `flow_runs` plus this number, for runs of the reconciler.
 SPARE_RUNS = 2
 
 
@@ -38,8 +38,8 @@ def serve(operators: Operators, operators_file: Path | None) -> NoReturn:
             "address as server in operators.toml"
         )
     host, port = operators.server.host or "127.0.0.1", operators.server.port
-    # Handle signals before the worker starts. A shell's `&` makes its children ignore SIGINT, and a
-    # worker that inherits this ignores SIGTERM too.
+    # Set signal handlers before the worker starts. Commands that a shell starts with `&` ignore
+    # SIGINT. A worker that inherits this ignores SIGTERM too.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda number, _: sys.exit(128 + number))
     say("deploy", "starting a server; the first start takes a minute")

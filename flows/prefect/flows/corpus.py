@@ -33,7 +33,7 @@ from mswitch.pipelines.outputs import read_manifest
 from mswitch.pipelines.progress import say
 from mswitch.pipelines.runners import pipeline_options
 
-#: Options of a corpus' build that additions to the corpus do not copy.
+#: An addition to a corpus repeats all options of the corpus' build, except these.
 _OF_ADDITION = ("--input=", "--append", "--out=")
 
 

@@ -87,8 +87,8 @@ def settle(record: Record, flow_run: FlowRun | None) -> None:
                 leave(*left)
             end_flow_run(flow_run, need_record(record.job.path))
         return
-    # If the record says pause or cancel but no process follows the job, only the code below repeats
-    # the request to the job.
+    # If the job must pause or be cancelled and no process follows it, skip this block. The code
+    # after the block tells the job again to stop.
     if record.intent == "run" or read_follower(record.job.path) is not None:
         if wants_jobs(flow_run) or not leave(*left):
             return

@@ -37,7 +37,7 @@ def make_settings_class(stage: Stage) -> type:
             fields.append((name, parameter.annotation, "" if empty else parameter.default))
             if dataclasses.is_dataclass(parameter.default):
                 docs[name] = (parameter.annotation.__doc__ or "").partition("\n")[0]
-                # The few fields of `config` are everyday parameters, not a group.
+                # `config` has few fields, so the form shows them directly, not in a closed group.
                 own = [field.name for field in dataclasses.fields(parameter.default)]
                 everyday += [f"{name}.{field}" for field in own if name == "config"]
                 everyday += ["training.steps"] if name == "training" else []

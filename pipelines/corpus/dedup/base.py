@@ -67,6 +67,6 @@ def make_binary_field(name: str, size: int = -1) -> pa.Field:
 
 def rank_newest_first(timestamps_micros: np.ndarray) -> np.ndarray:
     """Return uint64 ranks of signed times; newer times have smaller ranks."""
-    # ~x reverses the order of signed numbers. With the sign bit flipped, unsigned numbers have this
-    # order.
+    # `~` reverses the order of signed numbers. The XOR flips the sign bit, which turns signed order
+    # into unsigned order.
     return (~timestamps_micros).view(np.uint64) ^ np.uint64(1 << 63)

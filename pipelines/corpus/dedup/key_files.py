@@ -30,8 +30,8 @@ _ROWS_PER_RANGE = 4096
 SORTING_BYTES = 100
 MOST_SORTING_BYTES = 256 << 20
 
-#: Smallest bucket, in bytes, worth a task of its own. Larger data is split into at least
-#: `_SHARED_BUCKETS` buckets.
+#: Data of up to this size, in bytes, is not split for parallel tasks. Data at least
+#: `_SHARED_BUCKETS` times as large is split into at least `_SHARED_BUCKETS` buckets.
 _SHARED_BUCKET_BYTES = 4 << 20
 _SHARED_BUCKETS = 8
 
@@ -63,7 +63,7 @@ def save_keys(path: Path, parts: Iterable[np.ndarray], rows: int, bits: int = 0)
     index has at least 2**bits ranges.
     """
     bits = max(bits, choose_bits(rows, _ROWS_PER_RANGE))
-    # A shift by 64 is undefined. A single range starts at 0, which does not depend on the shift.
+    # A shift by 64 is undefined, so shift by 63 for a single range, which starts at 0.
     starts = np.arange(1 << bits, dtype=np.uint64) << np.uint64(64 - max(bits, 1))
     before = np.zeros(len(starts) + 1, np.int64)
     with open(path, "wb") as file:
@@ -159,8 +159,8 @@ def in_key_order(
             inside = part
             if bits:
                 inside = part[part[:, 0] >> np.uint64(64 - bits) == number]
-                # Keep only the best rows of each part, because the whole input may repeat a single
-                # line.
+                # Keep only the best rows of each part, to limit memory: if all input lines are
+                # equal, all rows are in one bucket.
                 inside = inside[order(inside)]
             parts.append(inside)
         together = np.concatenate(parts)

@@ -127,7 +127,8 @@ class NearDuplicates(Stars):
             self.ranks(int(groups[start]))[places[start:stop]]
             for start, stop in itertools.pairwise(bounds)
         ]
-        # Ranks of 0 are the smallest, so a cluster with page 0 (the corpus) keeps no other page.
+        # Page 0 stands for all pages of the existing corpus. Its ranks are 0, the smallest, so a
+        # cluster with page 0 keeps no new page.
         zeros = np.zeros((1, ranks[0].shape[1]), np.uint64)
         clusters = cluster(edges, np.append(np.uint64(0), pages), np.concatenate([zeros, *ranks]))
         sizes = np.where(clusters.represents, clusters.sizes, 0)[-len(pages) :]

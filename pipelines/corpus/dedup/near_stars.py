@@ -29,10 +29,11 @@ LARGE_PAIRS = 10_000_000
 #: Number of steps (small-star or large-star) that many workers share. The first and the last are
 #: small-star steps. One worker does any later steps.
 _STEPS = 17
-#: The pages are split into at most 2**`_MOST_PART_BITS` parts. `_PART_BYTES` is the target size of
-#: a part's page numbers, in bytes.
+#: Page numbers are split into parts of about `_PART_BYTES` bytes, but into at most
+#: 2**`_MOST_PART_BITS` parts.
 _PART_BYTES, _MOST_PART_BITS = 16 << 20, 8
-#: Bits of a page's number for the language, the group's number plus 1, and the place in the group.
+#: Bits of the fields in a 64-bit page number: the language, the number of the group of shards plus
+#: 1, and the page's place in the group.
 LANGUAGE_BITS, GROUP_BITS, PAGE_BITS = 10, 24, 30
 PLACE = np.uint64((1 << PAGE_BITS) - 1)
 #: Multiplication by `_SPREAD`, modulo 2**64, spreads page numbers over the key space.

@@ -27,8 +27,8 @@ from mswitch.pipelines.records import Page
 #: Lowest and highest allowed values, by name; None if there is no limit.
 Limits = Mapping[str, tuple[float | None, float | None]]
 
-#: What may change although a rule's settings stay the same: the code of a user's rule, and the
-#: language that an earlier rule identifies.
+#: Names of changes that a rule's settings do not show. `ITS_CODE`: a user's rule may have new code.
+#: `THE_LANGUAGE`: an earlier rule may label pages with other languages.
 ITS_CODE, THE_LANGUAGE = "its code", "the language"
 
 _NO_COLUMNS: Mapping[str, str] = MappingProxyType({})
@@ -231,7 +231,6 @@ class ListRule(Rule):
 
     def settings(self) -> dict[str, Any]:
         settings = super().settings()
-        # The field `saved` is a setting only in a user's rule.
         if type(self).__module__.startswith("mswitch."):
             settings.pop("saved", None)
         return settings

@@ -50,19 +50,19 @@ _REFUSED = re.compile(
 
 #: CLD3 has no answer for shorter text.
 MIN_BYTES = 100
-#: CLD2 and CLD3 get at most this many characters of a text; of longer text, three pieces
-#: (`sample`). South Slavic cues are rare, so they are searched in the first 3 * MAX_CHARACTERS
-#: characters.
+#: CLD2 and CLD3 get at most this many characters of a text. From longer text, `sample` takes three
+#: pieces. Words typical of a South Slavic language are rare, so they are searched in the first
+#: 3 * MAX_CHARACTERS characters.
 MAX_CHARACTERS = 3_000
 #: Lowest accepted share of a text's letters in the script of the text's language.
 MIN_SCRIPT_SHARE = 0.5
-#: Lowest accepted share of a language's usual CLD2 points. Related languages without a label reach
-#: 0.3 to 0.6; text in the language reaches 0.75 and more. The value leaves room for pages less tidy
-#: than the pages used to choose the value.
+#: CLD2 must give a text at least this share of the points that are usual for the language. Text in
+#: related languages that have no label reaches 0.3 to 0.6 of the usual points. Text in the language
+#: itself reaches 0.75 and more. Pages may be less tidy than the pages used to choose the limit.
 MIN_POINTS_SHARE = 0.6
-#: Lowest percentage of a text in one language for which CLD2 decides alone.
+#: CLD2 must find one language in at least this percentage of a text to decide alone.
 MIN_CLD2_PERCENT = 90
-#: CLD2 knows the language of text that gets more points than this in any language.
+#: If CLD2's best guess has at least this number of points, CLD2 knows the text's language.
 ROMANISED_POINTS = 450
 #: A guess of CLD2 or CLD3 multiplies the odds of the guessed South Slavic language by this factor.
 AGREEMENT_ODDS = 1.5

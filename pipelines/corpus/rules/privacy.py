@@ -54,8 +54,9 @@ _DIGITS = "".join(filter(str.isdecimal, map(chr, range(0x10000))))
 _ASCII = {ord(digit): str(int(digit)) for digit in _DIGITS} | {
     full_width: full_width - 0xFEE0 for full_width in range(0xFF01, 0xFF5F)
 }
-# A phone number has at least seven digits, with signs before them, and up to three separators
-# between two digits. A colon may precede the number if it ends a word or an abbreviation (Tel.:).
+# A phone number has at least seven digits, with up to three separators between two digits. A plus
+# sign and an opening parenthesis may precede the first digit. A colon may precede the number if the
+# colon ends a word or an abbreviation (Tel.:).
 _FORM = (
     r"[+＋(（0-9](?:(?<![\w.,+/=%&#@:-][+＋(（0-9])|(?<=[^\W\d_]:[+＋(（0-9])|(?<=[.]:[+＋(（0-9]))"
     r"(?:(?<=[0-9])|(?<=[(（])[+＋]?[0-9]|(?<=[+＋])[(（]?[+＋]?[0-9])"

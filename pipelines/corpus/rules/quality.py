@@ -32,10 +32,10 @@ from mswitch.pipelines.records import Page, list_columns
 TOP_NGRAMS = (2, 3, 4)
 DUPLICATE_NGRAMS = (5, 6, 7, 8, 9, 10)
 
-#: Types of the quality columns; columns.csv has their meanings. All shares are between 0 and 1.
-#: Letters count as parts of words only on pages mostly in a script without spaces. Pages have no
-#: blank lines, so lines are paragraphs. N-gram shares count only characters of words. N-grams in
-#: `top_` columns occur at least twice.
+#: Types of the quality columns; columns.csv has their meanings. All shares are between 0 and 1. A
+#: letter of a script without spaces counts as one word. On a page mostly in such a script, the
+#: letter counts as a fraction of a word. Pages have no blank lines, so each line is a paragraph.
+#: Shares of n-grams count only characters in words. N-grams in `top_` columns occur at least twice.
 COLUMNS: Mapping[str, type] = {
     column.removeprefix("q_"): np.dtype(kind).type
     for column, kind in list_columns("quality").items()
@@ -147,7 +147,7 @@ def _mark_first(pages: np.ndarray, hashes: np.ndarray) -> np.ndarray:
     """Return whether no earlier item on the same page has the same hash: bool [items]."""
     keys = mix(hashes + mix(pages.astype(np.uint64)))
     first = np.ones(len(keys), bool)
-    # Sorting is the slowest part, so do not sort items alone in their bucket.
+    # Sorting is the slowest part, so sort only items that share a hash bucket with another item.
     bits = len(keys).bit_length() + 2
     buckets = (keys >> np.uint64(64 - bits)).view(np.int64)
     shared = np.flatnonzero(np.bincount(buckets, minlength=1 << bits)[buckets] > 1)

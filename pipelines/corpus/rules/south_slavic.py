@@ -19,7 +19,8 @@ from typing import NamedTuple
 from mswitch.pipelines.own_tables import read_own_table
 
 LANGUAGES = ("bs", "hr", "sr-Latn")
-#: A typical word of weight 1 multiplies the odds of the languages that use it by this factor.
+#: If a text contains a word typical of some languages, the languages' odds are multiplied by
+#: `_ODDS` to the power of the word's weight.
 _ODDS = 4.0
 #: Count at most this many matches of a cue, because a page repeats its words.
 _MOST_HITS = 3

@@ -94,7 +94,6 @@ def mix(values: np.ndarray) -> np.ndarray:
     return values ^ (values >> np.uint64(31))
 
 
-#: `mix` of a single value, for calls from compiled functions.
 mix_one: Any = compiled(mix)
 
 

@@ -48,7 +48,7 @@ _KINDS = {
     " head hr i img li listing menu meta nobr ol p pre ruby s small span strong strike sub sup"
     " table tt u ul var",
     HOLDS_HTML: "annotation-xml desc foreignobject mi mn mo ms mtext",
-    # If the tag of such an element is repeated, the element gets its attributes.
+    # A repeated <html> or <body> tag adds its attributes to the existing element.
     MERGED: "html body",
     0: "frameset",
 }
@@ -76,7 +76,8 @@ STARTS_CLOSE = _combine_by_name(
         (GROUP, OPTION),
     ]
 )
-# A start tag may close an open element. Open elements of these kinds inside it close with it.
+# If a start tag closes an open element, it also closes open elements of these kinds inside that
+# element.
 STARTS_CLOSE_WITH = _combine_by_name(
     [
         (ITEM, PARAGRAPH),
@@ -86,7 +87,7 @@ STARTS_CLOSE_WITH = _combine_by_name(
         (ROWS, _ROW_PARTS | ROW),
     ]
 )
-# An end tag closes its element. Open elements of these kinds inside it close with it.
+# If an end tag closes its element, it also closes open elements of these kinds inside that element.
 ENDS_CLOSE_WITH = _combine_by_name(
     [(SPECIAL, _IMPLIED), (GROUP, OPTION), (ROW, _ROW_PARTS), (ROWS, _ROW_PARTS | ROW)]
 )

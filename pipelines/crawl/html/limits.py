@@ -54,20 +54,21 @@ from mswitch.pipelines.crawl.html.tokens import (
 #: a second.
 MAX_COST = 25_000_000
 
-# Cost of a token, of a formatting element that is reconstructed, and of an attribute of such
-# an element.
+# Costs in units of 20 ns: of a token, of reconstructing a formatting element, and of each attribute
+# of the reconstructed element.
 _TOKEN_COST, _FORMATTING_COST, _ATTRIBUTE_COST = 50, 90, 10
 # Comparisons of two attributes per unit of cost. The parser compares each attribute of a tag with
 # all earlier attributes.
 _COMPARISONS = 16
-# An end tag may close inner elements too, such as </ul> an open <li>. With more inner elements than
-# this, the outer element counts as open.
+# An end tag may also close inner elements: </ul> closes an open <li>. If there are more inner
+# elements than this, assume that the outer element stays open.
 _MOST_IMPLIED = 4
-# Most equal formatting elements that are reconstructed ("Noah's Ark clause").
+# The parser reconstructs at most this many equal formatting elements ("Noah's Ark clause").
 _MOST_EQUAL = 3
 # Maximum bytes of names and tags to compare; longer ones count as different.
 _MOST_COMPARED = 256
-# Kinds that an end tag within SVG closes: its element, and elements of all kinds inside it.
+# Stands for all kinds of elements: within SVG, an end tag closes its element and every element
+# inside that element.
 _ANY = -1
 
 
@@ -194,13 +195,15 @@ def _open(html, opened, number, start, stop, tag_stop, attributes):
 
 @compiled
 def _measure(html, limit):  # noqa: PLR0912, PLR0915, one pass
-    # A page with a deeper stack costs more than `limit`, so it is refused.
+    # Each tag costs at least the number of open elements. So the page exceeds `limit` before more
+    # than `most` elements are open.
     most = 4 + int(np.sqrt(2.0 * limit))
     opened = _Open(np.empty((most, 5), np.int64), np.array([0, 0, 0, 0, -1]))
     sums = opened.sums
     elements = comparisons = merged = options = place = 0
-    is_sure = True  # whether open SVG or MathML surely continues and contains no HTML
-    has_frames = False  # with frames, script elements are dropped and their content is markup
+    is_sure = True  # false if the parser may read HTML although SVG or MathML is open
+    # With a frameset, the parser drops tags such as <script> and reads their content as markup.
+    has_frames = False
     while place + 1 < len(html) and max(elements, comparisons // _COMPARISONS) <= limit:
         if html[place] != LT:
             place += 1
@@ -248,7 +251,7 @@ def _measure(html, limit):  # noqa: PLR0912, PLR0915, one pass
             _cut(opened, sums[_ROOT])
             in_foreign = False
         has_frames |= number == FRAMESET
-        if kind & OPTION:  # each option makes its <select> visit all options up to this one
+        if kind & OPTION:  # to add an <option>, the parser visits all options so far
             options += 1
             elements += options
         if kind & VOID or (kind & VOID_IN_HTML and sums[_ROOT] < 0):

@@ -72,8 +72,8 @@ def _make_rows(corpus: Corpus, split: str, seen: set[int]) -> Iterator[dict[str,
             if taken >= MAX_WINDOWS[split]:
                 break
             for place, text in enumerate(cut_windows(document["text"])):
-                # A text that occurs in two languages has no right answer. A text in two splits
-                # leaks.
+                # A text in two languages has no single correct label. A text in two splits would
+                # leak evaluation data.
                 key = key64(fold(text))
                 if key not in seen and taken < MAX_WINDOWS[split]:
                     seen.add(key)

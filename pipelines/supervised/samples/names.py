@@ -37,7 +37,7 @@ VOCABULARY = VocabularyConfig(size=2048, character_coverage=0.985)
 _NAMES = re.compile(r".*/common/annotations(?:Derived)?/(?P<locale>\w+)\.xml")
 _EMOJI = re.compile(r".*/emoji/emoji-test\.txt")
 _WANTED = re.compile(rf"{_NAMES.pattern}|{_EMOJI.pattern}|.*/copyright")
-#: This is a regular expression, because a parser would read the DTD that a file names.
+#: Use a regular expression, because an XML parser would load the DTD to which the file refers.
 _NAME = re.compile(r'<annotation cp="([^"]+)" type="tts"[^>]*>([^<]+)</annotation>')
 _TONES = re.compile("[\U0001f3fb-\U0001f3ff]")
 _VARIATION = "\N{VARIATION SELECTOR-16}"
