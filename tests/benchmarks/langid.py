@@ -230,18 +230,21 @@ def document(data: Path) -> str:
     rates = speeds(held_out, model)
     return "\n".join(
         [
-            f"{len(held_out):,} documents: {len(set(gold)) - 1} languages of mswitch and {others} "
-            f"others; no labelled text for {', '.join(missing)}. Values in percent.",
+            f"The test has {len(held_out):,} documents in {len(set(gold)) - 1} languages of "
+            f"mswitch and {others} other languages. {', '.join(missing)} have no labelled text. Values are "
+            "in percent.",
             "",
             *summary(held_out, labels),
             "",
-            "On the text that figures were chosen on (MediaWiki's messages), for comparison:",
+            "For comparison, on MediaWiki's messages, by which the thresholds were chosen:",
             "",
             *summary(tuning, predictions(tuning, model)),
             "",
-            f"Microseconds of one core for a document of {max(SIZES_BYTES):,} bytes, and MB a "
-            "second, listed languages mixed: "
-            + ", ".join(f"{name} {secs:.0f} ({rate:.0f})" for name, (secs, rate) in rates.items())
+            f"A document of {max(SIZES_BYTES):,} bytes takes these times on one core, for the "
+            "listed languages mixed: "
+            + ", ".join(
+                f"{name} {secs:.0f} µs ({rate:.0f} MB/s)" for name, (secs, rate) in rates.items()
+            )
             + ".",
             "",
             "## What `modern` still mixes up",
