@@ -231,8 +231,8 @@ def document(data: Path) -> str:
     return "\n".join(
         [
             f"The test has {len(held_out):,} documents in {len(set(gold)) - 1} languages of "
-            f"mswitch and {others} other languages. {', '.join(missing)} have no labelled text. Values are "
-            "in percent.",
+            f"mswitch and {others} other languages. {', '.join(missing)} have no labelled text. "
+            "Values are in percent.",
             "",
             *summary(held_out, labels),
             "",
