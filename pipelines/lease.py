@@ -136,8 +136,8 @@ class FollowedLease(Lease):
         super().__init__(directory)
         self.key = key
         self._seen = time.monotonic()
-        # The holder renews the lease every `LEASE_SECS / 4`. So the lease, valid just now, lasts
-        # for at least `LEASE_SECS / 2` without another renewal.
+        # The lease was valid just now, and its holder renews it every `LEASE_SECS / 4`. So the
+        # lease stays valid for at least `LEASE_SECS / 2`.
         self._until = self._seen + LEASE_SECS / 2
 
     def keep(self) -> None:

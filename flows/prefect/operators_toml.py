@@ -265,7 +265,7 @@ class Operators(_Table):
         return next((self.prices[name] for name in names), None)
 
     def locate_directory(self, kind: str, *names: str) -> Path:
-        """Return the directory of an output, or of its record if the output is in a bucket.
+        """Return the path of an output; if the output is in a bucket, return its record's path.
 
         Args:
             kind: the directory in the storage, such as `corpora`.

@@ -97,7 +97,7 @@ def _count_bytes_read(module: Module, inside: Computation, value: Instruction) -
         if user.opcode in ("dynamic-slice", "gather", "slice"):
             total += user.bytes
         elif user.opcode == "dynamic-update-slice" and user.operands[0] == value.name:
-            continue  # it overwrites a slice of this array, and reads nothing from the array
+            continue  # the update overwrites a part of this array, and reads nothing from the array
         elif user.opcode == "tuple" or (_is_collective(user) and not user.is_root):
             continue  # a tuple reads nothing; a collective counts where it is the root
         elif user.opcode == "bitcast":

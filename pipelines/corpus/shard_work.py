@@ -151,8 +151,8 @@ def _make_rows(pages: Sequence[Page], recipe: Recipe) -> Iterator[dict[str, Any]
         if "characters" in names:
             row["characters"] = len(page.text)
         if row["marked_by"]:
-            # A later phase drops this page (URL deduplication still sees its URL), so keep only the
-            # text that a sample shows.
+            # A later phase drops this page, so keep only the text of a sample. URL deduplication
+            # still needs the page's URL.
             shown = page.columns.get(ERROR, "").encode(errors="replace") or page.utf8
             sample = shown[: 4 * DETAIL_CHARACTERS].decode(errors="ignore")[:DETAIL_CHARACTERS]
             row |= {"text": sample.encode(), "lines": 0, "line_hashes": b""}

@@ -147,7 +147,8 @@ class DecompressedStream(io.RawIOBase):
         self._decoded = 0
         self._one_member = one_member
         self._damage = damage
-        # Offsets of the members' contents in the stream, and offsets of the members in the file.
+        # For each compressed member: where its content begins in the stream, and where the
+        # member begins in the file.
         self._contents = [0]
         self._members = [start]
         #: Whether the reader is within a record. If so, the stream ends before a compressed member

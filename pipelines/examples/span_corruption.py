@@ -24,8 +24,8 @@ from mswitch.pipelines.special_tokens import EOS_ID, SENTINELS
 
 Tokens = NDArray[np.int32]
 Mask = NDArray[np.bool_]
-#: Only the order of the random numbers matters. The bits of floats in [0, 1), read as integers,
-#: have the floats' order, so these bits also work.
+#: Spans depend only on the order of random numbers. Floats in [0, 1) work too, because their bits,
+#: read as integers, have the same order.
 Draws = NDArray[np.uint32]
 
 
@@ -180,7 +180,8 @@ def _compose(gap_draws: Draws, parts: int) -> NDArray[np.intp]:
     keys <<= np.uint64(32)
     keys |= np.arange(gaps, dtype=np.uint64)
     keys.sort(axis=-1)
-    order = keys.astype(np.uint32)  # the low 32 bits of a key: the number of a gap between tokens
+    # The low 32 bits of a key are the number of a gap between two tokens.
+    order = keys.astype(np.uint32)
     cuts = np.flatnonzero(order < parts - 1).reshape(rows, parts - 1)
     ends = np.empty((rows, parts + 1), np.intp)
     ends[:, 0], ends[:, -1] = 0, gaps + 1

@@ -101,7 +101,7 @@ def ul2(inputs_length: int) -> UL2:
 
 
 def _find_longest(raw_length: int, mean: float, density: float) -> tuple[int, int, int]:
-    """Return the maximum of input tokens, target tokens and spans for up to `raw_length` tokens.
+    """Return the most input tokens, target tokens and spans of segments up to `raw_length` tokens.
 
     Mode and EOS are not counted.
     """
