@@ -240,12 +240,11 @@ def document(data: Path) -> str:
             "",
             *summary(tuning, predictions(tuning, model)),
             "",
-            f"A document of {max(SIZES_BYTES):,} bytes takes these times on one core, for the "
-            "listed languages mixed: "
-            + ", ".join(
-                f"{name} {secs:.0f} µs ({rate:.0f} MB/s)" for name, (secs, rate) in rates.items()
-            )
-            + ".",
+            f"Speed on one core, for documents of {max(SIZES_BYTES):,} bytes in the listed languages:",
+            "",
+            "| method | microseconds per document | MB per second |",
+            "|---|---|---|",
+            *(f"| {name} | {secs:.0f} | {rate:.0f} |" for name, (secs, rate) in rates.items()),
             "",
             "## What `modern` still mixes up",
             "",
