@@ -213,7 +213,7 @@ def tune(
 
 
 def check_room(plan: Plan, left: Sequence[Model], examples: str, out: Path) -> None:
-    """Check that all checkpoints of one run, and the last checkpoint of each run, fit on the disk."""
+    """Check the disk's room for all checkpoints of one run, and the last checkpoint of each run."""
     if not left:
         return
     size = pad_vocabulary(read_manifest(examples, "examples")["vocabulary_size"])

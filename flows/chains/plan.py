@@ -246,7 +246,7 @@ def count_usable_devices(
 
 
 def choose_data_setting(request: Request, setting: Setting) -> Setting:
-    """Return the setting for building data; the text sample `gflanguages` uses the setting `demo`."""
+    """Return the setting for building data: `demo` for the text sample `gflanguages`."""
     small = request.sample == "gflanguages" and not request.corpus
     return SETTINGS["demo"] if small else setting
 

@@ -277,7 +277,7 @@ class Operators(_Table):
         return place
 
     def locate_output(self, kind: str, *names: str) -> Path | str:
-        """Look up an output's path or URL in its job's record; by default, return its local path."""
+        """Look up an output's path or URL in its job's record; by default return its local path."""
         place = self.locate_directory(kind, *names)
         record = read_record(place)
         return place if record is None else record.job.out

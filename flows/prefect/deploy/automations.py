@@ -110,7 +110,7 @@ def save_block(severity: str, url: str) -> None:
 
 
 def make_automations(blocks: Mapping[str, UUID]) -> list[AutomationCore]:
-    """Return Prefect automations that notify people; `blocks` maps severities to Prefect blocks' ids."""
+    """Return automations that notify people; `blocks` maps severities to Prefect blocks' ids."""
     compared = {
         "prefect.resource.role": "flow",
         "prefect.resource.name": ["pretrain-pair", "experiment"],
