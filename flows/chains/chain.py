@@ -166,7 +166,7 @@ def prepare(chain: Chain, request: Request, setting: Setting, out: Path) -> str:
 def check_text(
     chain: Chain, request: Request, setting: Setting, examples: str, out: Path
 ) -> dict[str, Any]:
-    """Measure and show held-out text, unless the setting trains on names instead of text."""
+    """Measure and show held-out text, unless models train on a list of translated names."""
     if setting.names:
         return {}
     if request.examples:
@@ -213,7 +213,7 @@ def tune(
 
 
 def check_room(plan: Plan, left: Sequence[Model], examples: str, out: Path) -> None:
-    """Check that the disk has room for all checkpoints of one run and the last one of each run."""
+    """Check the disk's room for all checkpoints of one run, and the last checkpoint of each run."""
     if not left:
         return
     size = pad_vocabulary(read_manifest(examples, "examples")["vocabulary_size"])

@@ -41,7 +41,7 @@ def decontaminate(corpus: str, out: Path) -> dict[str, Any]:
 
 
 def read_documents(examples: str) -> dict[str, Any]:
-    """Count the held-out documents of examples. Examples store no other facts about the text."""
+    """Count each language's held-out documents. Examples store no other statistics of this text."""
     languages = read_manifest(examples, "examples")["languages"]
     counts = {lang: splits.get("validation", {}) for lang, splits in languages.items()}
     return {"languages": {lang: {"documents": c.get("documents", 0)} for lang, c in counts.items()}}

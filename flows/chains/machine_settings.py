@@ -1,4 +1,4 @@
-"""Models, data and training settings for each kind of machine, and where they were measured."""
+"""Models, data and training settings for each kind of machine, with paths of their experiments."""
 
 import dataclasses
 from collections.abc import Collection, Mapping
@@ -59,7 +59,7 @@ class Model:
         return dataclasses.replace(model, vocabulary_size=vocabulary_size)
 
     def changed(self, **changes: Any) -> "Model":
-        """Return the model with further changes."""
+        """Return a copy of the model with these changes to its configuration."""
         return dataclasses.replace(self, changes=dataclasses.replace(self.changes, **changes))
 
 
@@ -176,7 +176,7 @@ def _make_reports(models: Mapping[str, Model]) -> dict[str, tuple[str, tuple[str
 _OF_MESSAGES = {
     "dense": _DENSE,
     "sparse": _TIGHT,
-    # The first model has as many FLOPs per step as `sparse`, the second as many parameters.
+    # The next two models equal `sparse`: the first in FLOPs per step, the second in parameters.
     "dense-equal-flops": _DENSE.changed(d_ff=69),
     "dense-equal-parameters": _DENSE.changed(d_ff=1024),
     # `hash` has as many experts as `sparse`; `hash-32` has twice as many, for equal FLOPs.
@@ -339,7 +339,7 @@ def find_setting(name: str) -> Setting:
 
 
 def choose_setting(machine: Devices) -> str:
-    """Return the name of the largest setting that fits a machine."""
+    """Return the name of the last setting in `SETTINGS` that fits a machine."""
     fitting = [name for name, setting in SETTINGS.items() if setting.fits(machine)]
     if not fitting:
         raise UserError(

@@ -68,7 +68,7 @@ class Request:
     finetune_steps: int | None = None
 
     def restrict_setting(self, name: str) -> Setting:
-        """Return the named setting, with only the models that the user requested."""
+        """Return a named setting (models, data and training), with only the requested models."""
         setting = find_setting(name)
         return setting.only(self.models) if self.models else setting
 
@@ -106,12 +106,12 @@ class Plan:
     horizons: tuple[int, ...] = ()
 
     def train_config(self, seed: int) -> TrainConfig:
-        """Return the settings of all trainings that have this seed."""
+        """Return the training settings that all models share for this seed."""
         train = find_setting(self.setting).train
         return dataclasses.replace(train, steps=self.steps, seed=seed, expert_parallel=self.devices)
 
     def ends(self, run: Path) -> Iterator[int]:
-        """Return the steps at which the remaining parts of a run's training end, in order.
+        """Return the steps up to which a run still has to be trained, one after the other.
 
         A run that begins later is extended in the same parts as others: runs that are compared must
         be evaluated at the same steps.
@@ -246,7 +246,7 @@ def count_usable_devices(
 
 
 def choose_data_setting(request: Request, setting: Setting) -> Setting:
-    """Return the setting for making examples; `gflanguages` uses the demo's setting."""
+    """Return the setting for building data: `demo` for the text sample `gflanguages`."""
     small = request.sample == "gflanguages" and not request.corpus
     return SETTINGS["demo"] if small else setting
 

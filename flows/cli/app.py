@@ -49,7 +49,7 @@ ROOMS = {
 
 
 def build_app(asked: str | None = None) -> App:
-    """Assemble the command; `asked`, the subcommand that will run, has its own, longer help."""
+    """Build the command-line program, with full help for the subcommand `asked` only."""
     app = App(
         name="mswitch",
         help="From a web crawl in 101 languages to a per-language speed-up report.\n\n"

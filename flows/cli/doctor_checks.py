@@ -110,7 +110,7 @@ def _is_installed(module: str) -> bool:
 
 
 def check_programs() -> list[Finding]:
-    """Look for programs that optional parts call."""
+    """Look for the programs that optional features need."""
     debian = "for mswitch sample debian: needs Debian or Ubuntu"
     browser = "for browser tests of the report: apt-get install chromium"
     wanted = {"apt-get": debian, "dpkg-deb": debian, "chromium": browser}

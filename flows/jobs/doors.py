@@ -104,7 +104,7 @@ def leave(
         if record.job.key != job.key:
             return False
         if since is not None and record.wants > since:
-            # Owners at the end of `wanted_by` requested the job after `since`: keep them.
+            # Each later request moved its owner to the end of `wanted_by`: keep these owners.
             gone -= {*record.wanted_by[since - record.wants :]}
         others = [owner for owner in record.wanted_by if owner not in gone]
         if others and since is not None:
@@ -320,7 +320,7 @@ class _Steps:
         attempt = Attempt(number, self.clock(), before, had_marker=marker)
         fault_point("launch.before_submit")
         try:
-            # Prefer `self.wanted`: a new launcher lacks the limit on simultaneous trainings.
+            # Prefer the caller's launcher: a profile omits the limit on simultaneous trainings.
             same = self.wanted.profile == record.launcher
             (self.wanted if same else make_launcher(record.launcher)).submit(self.job, number)
         except NoPlace as reason:

@@ -67,7 +67,7 @@ def write_code(file: Path, code: int) -> None:
 
 
 def read_code(file: Path) -> dict[str, Any]:
-    """Read a file of `write_code`: `code`, and the time when the process `ended`."""
+    """Read a process's exit code (`code`) and end time (`ended`) from its file."""
     return json.loads(file.read_bytes())
 
 

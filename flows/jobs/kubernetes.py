@@ -106,7 +106,7 @@ class Kubernetes:
         return {"launcher": "kubernetes", **dataclasses.asdict(self)}
 
     def check(self, job: Job) -> None:
-        """Check the job's hosts and output against the slice and volumes; submit it in a dry run.
+        """Check that a job fits the slice and writes to a volume or bucket; submit it in a dry run.
 
         Raises:
             Unreachable: the cluster does not answer.

@@ -49,7 +49,7 @@ class State(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Timing:
-    """Seconds that a follower of a job waits.
+    """Waiting times, in seconds, of a process that polls and restarts a job.
 
     Attributes:
         poll_secs: between polls of a living attempt; None: `Launcher.poll_secs`.
@@ -148,7 +148,7 @@ def list_counted_attempts(record: Record) -> list[Attempt]:
 
 
 def count_stalled(record: Record) -> int:
-    """Count the last attempts in a row that were interrupted without progress."""
+    """Count the most recent consecutive attempts that were interrupted without progress."""
     count = 0
     for attempt in reversed(list_counted_attempts(record)):
         if attempt.outcome != "resume" or attempt.made > 0:

@@ -1,4 +1,4 @@
-"""Places of this machine: how many trainings all flows and commands run on it at a time.
+"""Limit the number of trainings that run on this machine at a time, over all flows and commands.
 
 A place is the lock file of an attempt (`mswitch.flows.jobs.local`). It is taken as long as the lock
 is held, so the kernel frees the place of a training that was killed.
@@ -20,7 +20,7 @@ TRAININGS = ("train", "finetune", "distill")
 
 
 def take_place(job: Job, lock: Path, limit: int) -> None:
-    """If a job trains, count its attempt among the running trainings of this machine.
+    """If a job trains, add its attempt to the list of trainings that run on this machine.
 
     `lock` is the attempt's lock file, which the caller holds.
 

@@ -62,7 +62,7 @@ def _run(file: Path, command: list[str]) -> int:
 
 @contextlib.contextmanager
 def _upload_files(place: str) -> Iterator[Path]:
-    """Yield a local path whose file is uploaded at the end, and its log meanwhile."""
+    """Yield a local path; upload its file at the end, and the file's log every few seconds."""
     over = threading.Event()
     with tempfile.TemporaryDirectory() as directory:
         file = Path(directory) / "task"

@@ -231,7 +231,7 @@ def _write(directory: Path, text: str, minor: bool) -> None:
 def prepare_record(
     job: Job, launcher: Launcher, before: Record | None, *, following: bool = False
 ) -> Record:
-    """Return the existing record, or a new one that replaces the record of another job that ended.
+    """Return a job's record; if its output has the record of another job that ended, replace it.
 
     If the caller follows the job (`following`), another job's record is not replaced: a follower
     does not know who wants its job.
@@ -281,7 +281,7 @@ def take_over(record: Record) -> None:
 def follow_alone(
     path: Path, waiting: Callable[[str], None], sleep: Callable[[float], None]
 ) -> Iterator[None]:
-    """Wait until no other process follows a job, then hold the lock that submitting needs.
+    """Wait for the lock that lets only one process follow and submit a job, then hold it.
 
     `path` is `Job.path`. `waiting` gets a line in each round that names the other follower.
     """

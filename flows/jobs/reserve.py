@@ -1,4 +1,4 @@
-"""Reserve disk space beside a job's record, to record its end on a full disk."""
+"""Reserve disk space, so that a job's end can be recorded even on a full disk."""
 
 import contextlib
 import os
@@ -12,7 +12,7 @@ RESERVE, RESERVE_BYTES = "reserve", 1 << 18
 
 
 def keep_room(directory: Path) -> None:
-    """Write the reserve, a file that occupies the space, unless the disk is full."""
+    """Write a file that reserves disk space, unless it exists or the disk is full."""
     reserve = directory / RESERVE
     if not reserve.exists():
         with contextlib.suppress(OSError):
@@ -20,7 +20,7 @@ def keep_room(directory: Path) -> None:
 
 
 def write_reserved(path: Path, text: str) -> None:
-    """Write a file of a job atomically; if the disk is full, remove the reserve first."""
+    """Write a file atomically; if the disk is full, first delete the file that reserves space."""
     try:
         write_atomically(path, text)
     except OSError as error:
@@ -31,5 +31,5 @@ def write_reserved(path: Path, text: str) -> None:
 
 
 def has_no_room(directory: Path) -> bool:
-    """Return whether the disk has little more free space than the reserve."""
+    """Return whether the disk's free space is less than twice the reserved space."""
     return shutil.disk_usage(directory).free < 2 * RESERVE_BYTES

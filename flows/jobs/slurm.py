@@ -147,7 +147,7 @@ class Slurm:
         return sorted({n for name in names if (n := job.parse_attempt(name)) is not None})
 
     def poll(self, job: Job, attempt: int) -> Status:
-        """Ask the queue for the state; read exit codes from the processes' files."""
+        """Read the attempt's state from Slurm's queue, and exit codes from its processes' files."""
         entries = self._find_entries(job, attempt)
         living = [entry for entry in entries if not _OVER.search(entry.state)]
         shown = (living or entries or [None])[0]
@@ -174,7 +174,7 @@ class Slurm:
         return read_log(job.file(attempt, ".log"), start, over=over)
 
     def end(self, job: Job, attempt: int, *, kill: bool = False) -> None:
-        """Ask processes to stop, by a file; with `kill`, or if the job is pending, use scancel."""
+        """Stop processes with a stop file; call scancel if the job is pending or `kill` is set."""
         job.file(attempt, STOP).touch()
         for entry in self._find_entries(job, attempt):
             if entry.state == "PENDING":

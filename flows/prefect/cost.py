@@ -139,7 +139,7 @@ class CostGuard:
         return self._before[training.path]
 
     def _find_similar_run(self, training: Planned) -> tuple[float, str] | None:
-        """Return a step's seconds and source: the newest run of this model, settings and hosts."""
+        """Return seconds per step, measured in the newest run of this model, settings and hosts."""
         tokens = training.config.rows * sum(self._lengths(training.config))
         candidates, here = [], (self.launcher.profile, self.settings.hosts)
         for record in find_records(self.operators.storage):

@@ -124,7 +124,7 @@ class Follower:
         self.end(*state)
 
     def ask_to_run(self) -> None:
-        """Request the job once its scheduler answers and its output is free.
+        """Request the job when its scheduler answers and no other job writes its output.
 
         Nothing is requested if the job lives and this flow run requested it last, or if the flow
         run is ended while it waits.
@@ -217,7 +217,7 @@ class Follower:
             self._withdraw("pause")
 
     def suspended(self) -> State:
-        """Return this flow run's state Suspended; if only the job was paused, first set the state.
+        """Return the flow run's suspended state; if only its job is paused, suspend the run first.
 
         Raises:
             Abort: the flow run was suspended and has been resumed since.

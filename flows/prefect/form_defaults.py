@@ -1,4 +1,4 @@
-"""Settings of each flow in forms. The defaults are those of the demo, and flows run with them.
+"""Settings in the forms of Prefect flows. A flow can run with its defaults, the demo's settings.
 
 A name is a directory below the storage of all runs (`mswitch.flows.prefect.operators_toml`). A form
 begins with the fields in `everyday`. `training.steps` among them is the parameter `steps`, outside
@@ -341,9 +341,9 @@ class ReportSettings(_Settings):
     config: ReportConfig = ReportConfig()  # noqa: RUF009
 
 
-#: Default settings of flows, by class of settings and by name. A flow's parameter `defaults` is
-#: this name. Deployments store no nested parameters: if a run set one nested field, Prefect's
-#: server would drop the stored fields beside it.
+#: Named sets of default settings, by class of settings. A flow's parameter `defaults` is the name
+#: of a set. Deployments store no groups of parameters: if a run set one field of a group, Prefect's
+#: server would drop the group's other stored fields.
 DEFAULTS: Mapping[type, Mapping[str, Any]] = {
     CorpusSettings: {
         "sample": CorpusSettings(),

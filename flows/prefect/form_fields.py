@@ -70,7 +70,7 @@ def settings_flow(
 
 
 def with_settings(function: Callable[[Any], str | None]) -> Callable[..., Any]:
-    """Give a flow's function a parameter for each field of the settings class that it takes.
+    """Wrap a flow's function: replace its settings argument with a parameter per field or group.
 
     A text that it returns is the message of the state Completed. A user's error becomes a state
     Failed with one line as its message, and a cancelled job a state Cancelled.
@@ -153,13 +153,13 @@ def list_fields(settings: Any, prefix: str = "") -> dict[str, Leaf]:
 
 
 def flatten_name(place: str) -> str:
-    """Return the name of a parameter for a field of a group."""
+    """Return the parameter name of a dotted field name: `report.seed` becomes `report_seed`."""
     group, _, field = place.rpartition(".")
     return PREFIXES.get(group, "") + field
 
 
 def list_top_level(settings: Any) -> dict[str, Leaf]:
-    """Return the parameters outside groups, everyday ones first."""
+    """Return the top-level parameters of a form; fields in `settings.everyday` come first."""
     all_leaves = list_fields(settings)
     others = [place for place in all_leaves if "." not in place and place not in settings.everyday]
     return {flatten_name(place): all_leaves[place] for place in (*settings.everyday, *others)}
@@ -228,7 +228,7 @@ def _convert(place: str, value: Any, hint: Any) -> Any:
 
 
 def list_form_values(settings: Any) -> dict[str, Any]:
-    """Return the JSON values of a form's ungrouped parameters."""
+    """Return the values of a form's top-level parameters, converted for JSON."""
     return {name: to_jsonable_python(leaf.value) for name, leaf in list_top_level(settings).items()}
 
 
@@ -288,8 +288,8 @@ def _make_object(properties: dict[str, Any]) -> dict[str, Any]:
 def _draw_tabs(name: str, text: str, definition: str) -> dict[str, Any]:
     closed = {"type": "object", "title": "Defaults", "properties": {}}
     opened = {"$ref": f"#/definitions/{definition}"}
-    # Because of `then`, the server checks the group's fields, and its error names the wrong field.
-    # With `$ref` beside `anyOf` instead, the form would open the group and send its defaults.
+    # `then` makes the server check the group's fields, and its error names the invalid field.
+    # With `$ref` in place of `then`, the form would open the group and send its defaults.
     tabs = {"anyOf": [closed, opened], "if": True, "then": opened}
     return {**_describe_field(name, text), **tabs}
 

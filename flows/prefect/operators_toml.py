@@ -238,7 +238,7 @@ class Operators(_Table):
         return dataclasses.replace(launcher, trainings=self.trainings) if local else launcher
 
     def find_evaluator(self, name: str) -> Launcher:
-        """Return the launcher that evaluates runs of the launcher `name`, on one host."""
+        """Return the launcher for one-host evaluations of runs that the launcher `name` trained."""
         return self.find_launcher(self.evaluations.get(name, name))
 
     def count_trainings_at_a_time(self, launcher: Launcher) -> int:
@@ -246,7 +246,7 @@ class Operators(_Table):
         return self.trainings if isinstance(launcher, Local) else sys.maxsize
 
     def look_up_price(self, name: str, *, limited: bool) -> Price | None:
-        """Return the price of a launcher; None if it has none.
+        """Return the price of a launcher's hosts; None if operators.toml has no price for it.
 
         If the cost is `limited`, a price is needed.
         """
@@ -277,7 +277,7 @@ class Operators(_Table):
         return place
 
     def locate_output(self, kind: str, *names: str) -> Path | str:
-        """Return an output's path or URL from its job's record; without a record, its path."""
+        """Look up an output's path or URL in its job's record; by default return its local path."""
         place = self.locate_directory(kind, *names)
         record = read_record(place)
         return place if record is None else record.job.out
@@ -301,7 +301,7 @@ class Operators(_Table):
         return f"[{page.relative_to(self.storage).as_posix()}]({address})"
 
     def choose_destination(self, place: Path) -> Path | str:
-        """Return the path or URL where the job with this `Job.path` writes examples or a run."""
+        """Return where a job writes examples or a run: `place`, or a URL if a bucket is set."""
         if self.bucket is None:
             return place
         return join(self.bucket, *place.relative_to(self.storage).parts)

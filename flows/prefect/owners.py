@@ -72,7 +72,7 @@ def read_flow_run(owner: str) -> FlowRun | None:
 
 
 def wants_jobs(flow_run: FlowRun | None) -> bool:
-    """Return whether a flow run will continue with its jobs."""
+    """Return whether a flow run needs its jobs: it is scheduled, pending, running or crashed."""
     state = flow_run.state if flow_run is not None else None
     return state is not None and state.type in _GOING_ON
 

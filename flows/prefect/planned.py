@@ -80,7 +80,7 @@ class Planned:
 
 
 def make_training_job(planned: Planned, settings: ComparisonSettings, examples: Path | str) -> Job:
-    """Return the job that pretrains a model, from random parameters or from its origin."""
+    """Return the job that pretrains a model, from random parameters or from a checkpoint."""
     known: dict[str, Any] = {
         "hosts": settings.hosts,
         "record": planned.record,

@@ -32,7 +32,7 @@ def check_trainings(
     examples: Path | str,
     operators: Operators,
 ) -> None:
-    """Check models against meshes and examples, the mixture, free disk, launchers and prices."""
+    """Before training, check models, meshes, examples, mixtures, disk, launchers and prices."""
     manifest = read_manifest(examples, "examples")
     outs = [training.out for training in planned]
     for training in planned:

@@ -92,7 +92,7 @@ def locate_so_far(out: Path) -> Path:
 def report_runs(
     sides: Sides, out: Path, config: ReportConfig, *, unfinished: bool = False
 ) -> dict[str, Any]:
-    """Write a report that names its flow run and who started the run; return its summary."""
+    """Write a report that names this flow run and who started it; return the report's summary."""
     maker: dict[str, Any] = {"started_by": describe_starter(), "flow_run": this_flow_run.ui_url}
     return write_report(*sides, out, config, unfinished=unfinished, replace=True, **maker)
 
@@ -116,7 +116,7 @@ def index_reports(storage: Path) -> None:
 
 @step("page of {place.name}")
 def show_scores(run: Path | str, place: Path, split: str) -> str:
-    """Write the page of a fine-tuned run, show the page's table, and return its first result."""
+    """Write and show a fine-tuned run's page and scores; return the first metric's average."""
     page = place.with_name(f"{place.name}-{split}")
     write_run_page(run, page, split=split, replace=True)
     data = read_json_object(page / RUN_DATA)

@@ -38,7 +38,7 @@ class Step:
 
 
 def step(name: str, **options: Any) -> Callable[[Callable[..., Any]], Step]:
-    """Make a task from a function: its log goes to Prefect, and a user's error is one line.
+    """Make a Prefect task of a function; Prefect shows its log, and a user's error as one line.
 
     `name` names the task runs, with fields such as `{preset}`. `options` are those of Prefect's
     `task`.

@@ -74,7 +74,7 @@ def compare(
 
 @dataclasses.dataclass
 class Trainings:
-    """Trainings of `compare` that run beside the flow's thread, with their evaluations.
+    """Trainings and evaluations of `compare`, which run as Prefect tasks in their own threads.
 
     Attributes:
         planned: as for `compare`, as also `settings` and `reports`.

@@ -25,7 +25,7 @@ def serve(
     host: str = "127.0.0.1",
     port: Annotated[int, Ge(0), Le(65535)] = 4280,
 ) -> int:
-    """Serve the pages below a storage: its index, reports, and pages of corpora.
+    """Serve the HTML pages in a directory or bucket: index, reports, and pages of corpora.
 
     Visitors can change nothing, and read no other files. On this machine no token is needed, nor
     through a tunnel such as `ssh -L 4280:localhost:4280 HOST`.

@@ -65,7 +65,7 @@ def make_zombie_automation() -> AutomationCore:
 
 
 def make_flow_run_trigger(expect: Sequence[str], *related: Any, **options: Any) -> EventTrigger:
-    """Return a trigger by events of mswitch's flow runs; most events have the name of a state."""
+    """Return a Prefect trigger for events of mswitch's flow runs, such as the state `Failed`."""
     tags = [f"prefect.tag.{tag}" for tag in TAGS]
     return EventTrigger(
         match={"prefect.resource.id": "prefect.flow-run.*"},
@@ -90,7 +90,7 @@ def read_address(settings: Notifications) -> str:
 
 
 def name_block(severity: str) -> str:
-    """Return the name of the block for messages of a severity."""
+    """Return the name of the Prefect block that sends messages of a severity, such as `warning`."""
     return f"{NAME}-{severity}"
 
 
@@ -110,7 +110,7 @@ def save_block(severity: str, url: str) -> None:
 
 
 def make_automations(blocks: Mapping[str, UUID]) -> list[AutomationCore]:
-    """Return the automations that send messages, from ids of blocks by severity."""
+    """Return automations that notify people; `blocks` maps severities to Prefect blocks' ids."""
     compared = {
         "prefect.resource.role": "flow",
         "prefect.resource.name": ["pretrain-pair", "experiment"],

@@ -79,7 +79,7 @@ class Deployment:
 
     @property
     def name(self) -> str:
-        """Name of the deployment; lists omit the flow's name."""
+        """Name of the deployment; it contains the flow's name, which Prefect's lists omit."""
         return f"{self.flow.name}-{self.kind}"
 
     @property
@@ -94,7 +94,7 @@ class Deployment:
 
     @property
     def required(self) -> list[str]:
-        """Main parameters of a form that need a value, so they are not marked as optional."""
+        """Main parameters that need a value. The form marks all other parameters as optional."""
         if self.settings is None:
             return []
         values = list_form_values(self.settings)

@@ -142,7 +142,7 @@ def build_corpus(
 def download_crawl(
     argv: Sequence[str], name: str, options: Sequence[str], operators: Operators, launcher: Launcher
 ) -> Path | str:
-    """Download a crawl; return its place, which a build with these options can read."""
+    """Download a crawl; return the path or URL where a build with these options can read it."""
     crawl = operators.locate_directory("crawls", name)
     bucket = find_dataflow(options, operators)
     follow_job(f"fetch {crawl.name}", Job((*argv, f"--out={crawl}"), crawl), launcher)

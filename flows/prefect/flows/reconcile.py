@@ -69,7 +69,7 @@ def look(storage: Path) -> None:
 
 
 def settle(record: Record, flow_run: FlowRun | None) -> None:
-    """Make a job and its flow run agree.
+    """Stop the job of a paused or cancelled flow run; end a cancelled flow run after its job.
 
     Raises:
         Unreachable: the scheduler does not answer.
@@ -120,7 +120,7 @@ def _read_flow_runs(*kinds: StateType) -> list[FlowRun]:
 
 
 def revive(flow_run: FlowRun, records: Sequence[Record]) -> None:
-    """Restart a flow run, unless a person ended one of its jobs or a process follows them.
+    """Restart a flow run if no process follows its jobs and no person ended one of its jobs.
 
     Jobs that it paused itself do not count: after a Resume, some of them may still be paused.
     """

@@ -58,7 +58,7 @@ def cancel_stages(flow: Any, flow_run: Any, state: Any) -> None:
     {"on_cancellation": [cancel_stages], "on_crashed": [crash_hook]},
 )
 def refresh(settings: RefreshSettings) -> str | None:
-    """Add the newest dump, or files, to a corpus; make examples of it, train a pair, and report.
+    """Add the newest crawl or files to a corpus, make examples, train two models, and compare them.
 
     Finished outputs are reused: with `{dump}` in the names, nothing happens until a new dump.
     """
@@ -126,7 +126,7 @@ def _need_deployment(deployment: str) -> Iterator[None]:
 
 
 def find_previous_pair(storage: Path, template: str, name: str) -> str:
-    """Return the last finished pair whose name sorts before `name`; empty if there is none.
+    """Return the last finished model pair whose name sorts before `name`; empty if none does.
 
     Only names of the form `template` count. Names of dates and dumps sort by time.
     """

@@ -1,4 +1,4 @@
-"""Flows that run one stage; their forms have names in place of paths."""
+"""Prefect flows that run one stage; their forms ask for names of runs and data, not for paths."""
 
 import dataclasses
 from typing import Any
