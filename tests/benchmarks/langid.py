@@ -240,7 +240,7 @@ def document(data: Path) -> str:
             "",
             *summary(tuning, predictions(tuning, model)),
             "",
-            f"Speed on one core, for documents of {max(SIZES_BYTES):,} bytes in the listed languages:",
+            f"Speed on one core, for documents of {max(SIZES_BYTES):,} bytes in listed languages:",
             "",
             "| method | microseconds per document | MB per second |",
             "|---|---|---|",
