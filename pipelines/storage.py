@@ -222,7 +222,7 @@ def read_range(path: str | Path, start: int, stop: int) -> bytes:
 
 
 def files_below(directory: str | Path, called: str | None = None) -> dict[str, FileStatus]:
-    """Return files below `directory` by relative path; `called` selects files by name."""
+    """Return files below `directory` by relative path; with `called`, only files of this name."""
     if is_remote(directory):
         prefix = len(join(directory, ""))
         matches = match(join(directory, "**"))

@@ -26,7 +26,7 @@ CLUSTER_SIZE = "cluster_size"
 
 @dataclasses.dataclass(frozen=True)
 class Rehydration:
-    """Rule for repeating documents in training, by language and size of the duplicate cluster.
+    """Rule for repeating training documents, by language and size of near-duplicate cluster.
 
     Attributes:
         steps: by language, pairs of a size and the number of copies from this size on, increasing.

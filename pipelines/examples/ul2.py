@@ -53,7 +53,7 @@ class Denoiser(SpanCorruption):
 
 @dataclasses.dataclass(frozen=True)
 class UL2(SpanCorruption):
-    """UL2's mixture of denoisers; inherited attributes describe the first, which is T5's.
+    """UL2's mixture of denoisers; inherited attributes describe the first one, T5's denoiser.
 
     Every denoiser gets segments of `raw_length`, the longest that fits for all. So the denoiser of
     a segment can be drawn each time that it is read.

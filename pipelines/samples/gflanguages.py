@@ -112,7 +112,7 @@ def _write_language(writer: CrawlWriter, language: Language, texts: Iterable[str
 
 
 def write_sample(out: str | Path) -> dict[str, Any]:
-    """Write a crawl of the human rights texts in gflanguages: about 100 languages, 150 kB.
+    """Write a crawl of human rights excerpts from gflanguages: about 100 languages, 150 kB.
 
     Each language of mC4, except the six romanised forms, has 2 to 17 pages in its main script. By
     URL hash, half of the pages are WET records and half are HTML in WARC records.
