@@ -83,9 +83,9 @@ def warn_of_small_groups(
 
 
 def expert_capacity(capacity_factor: float, group_positions: int, experts: int) -> int:
-    """Return how many tokens each expert accepts from a routing group of `group_positions` tokens.
+    """Return how many tokens of a routing group each expert accepts.
 
-    This is round(factor * positions / experts), at least 4, at most all positions of the group.
+    It is round(factor * positions / experts), at least 4, at most all positions of the group.
     """
     capacity = round(capacity_factor * group_positions / experts)
     return min(max(capacity, MIN_CAPACITY), group_positions)

@@ -103,7 +103,7 @@ class CachedDecoder:
     def reorder(self, cache: Cache, rows: Int[Array, " B"]) -> Cache:
         """Select rows of the cached outputs: row n of the result is row `rows[n]` of `cache`.
 
-        Both rows must be outputs of one input: the input's cached keys and values do not move.
+        Both rows must be outputs of one input.
         """
         layers = [
             layer._replace(keys=layer.keys[rows], values=layer.values[rows])

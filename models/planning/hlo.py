@@ -56,7 +56,7 @@ class ArrayType:
 
     @property
     def bytes(self) -> int:
-        """Size of the array in bytes, without the padding that its tiled layout adds."""
+        """Size in bytes, without the padding that a tiled memory layout adds."""
         bits = re.search(r"\d+", self.dtype)
         size = 1.0 if self.dtype == "pred" or bits is None else int(bits.group()) / 8
         return math.ceil(math.prod(self.shape) * size)

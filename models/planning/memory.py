@@ -145,7 +145,6 @@ class _Part(NamedTuple):
 
 
 def _list_shares(model: ModelConfig, train: TrainConfig, inputs: int, targets: int) -> list[_Part]:
-    """Return a device's share of a microbatch in the encoder, and its share in the decoder."""
     shards = train.data_parallel * train.expert_parallel * train.microbatches
     groups = group_batch(model, train.batch_size, inputs, targets)
     parts = []

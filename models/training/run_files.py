@@ -141,7 +141,7 @@ class BucketFiles(WorkingCopy, RunFiles):
 
     @contextlib.contextmanager
     def lock(self, part: str = "") -> Iterator[None]:
-        """Hold a lease that keeps other writers out of the run, or out of a part of it.
+        """Keep other writers out of the run, or out of a part of it, by a lease.
 
         If `part` is empty, also download the files that training needs.
         """
@@ -267,7 +267,7 @@ class BucketFiles(WorkingCopy, RunFiles):
         return self._saver.submit(upload).result
 
     def prune(self, kept: Collection[int]) -> Collection[int]:
-        """Remove checkpoints from the bucket, except the newest checkpoint and the steps in `kept`.
+        """Remove checkpoints from the bucket, except the newest and the steps in `kept`.
 
         Return no steps: this machine keeps only the newest checkpoint.
         """

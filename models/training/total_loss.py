@@ -46,8 +46,6 @@ class LossParts(NamedTuple):
 class Teaching:
     """Teacher model of a distillation, and the weight of its predictions in the student's loss.
 
-    The teacher's parameter values are passed separately.
-
     Attributes:
         skeleton: its model, on the student's mesh; it draws nothing at random and drops no token.
         soft_weight: share of the cross-entropy with its predictions; the rest is with the targets.

@@ -181,8 +181,8 @@ def _calibrate(
 ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """Expand a dense model to a sparse model; divide each layer's expert outputs by its mean gate.
 
-    Return the sparse model's parameters, the mean gate of each sparse layer, and losses. Gates are
-    measured on `seen`, the losses of the dense and the sparse model on `held_out`.
+    Return the sparse model's parameters, its mean gates, and both models' losses. Gates are
+    measured on `seen`, losses on `held_out`.
     """
     measure = _make_measurer(sparse)
     parameters = expand_to_sparse(dense_parameters, sparse)
