@@ -25,11 +25,14 @@ class Groups(NamedTuple):
 
     @property
     def separable(self) -> int:
-        """Largest number of equal batch parts that split no routing group in encoder or decoder."""
+        """Largest number of equal parts of a batch that keep every routing group whole."""
         return math.gcd(self.encoder, self.decoder)
 
     def divide(self, parts: int) -> "Groups":
-        """Return the groups in one of `parts` equal parts of a batch; `separable % parts` is 0."""
+        """Return the number of routing groups, per stack, in each of `parts` equal batch parts.
+
+        `parts` must divide `separable`.
+        """
         return Groups(self.encoder // parts, self.decoder // parts)
 
 
@@ -80,6 +83,9 @@ def warn_of_small_groups(
 
 
 def expert_capacity(capacity_factor: float, group_positions: int, experts: int) -> int:
-    """Return slots per expert and group: round(factor * S / experts), at least 4, at most S."""
+    """Return how many tokens of a routing group each expert accepts.
+
+    It is round(factor * positions / experts), at least 4, at most all positions of the group.
+    """
     capacity = round(capacity_factor * group_positions / experts)
     return min(max(capacity, MIN_CAPACITY), group_positions)

@@ -193,9 +193,10 @@ class ModelChanges(_make_fields(CHANGEABLE), _Changes):
 
 
 class TuningChanges(_make_fields(TUNABLE), _Changes):
-    """A fine-tuning's new values for fields in `TUNABLE`; None means T5's recipe or no change.
+    """New values for the model settings in `TUNABLE` in a fine-tuning; None means the default.
 
-    T5's recipe is dropout of 0.1, and of 0.4 within experts (Switch Transformers, table 4).
+    The default of dropout is T5's recipe: 0.1, and 0.4 within experts (Switch Transformers,
+    table 4). Other settings keep the model's value.
     """
 
     def apply_to(self, model: ModelConfig) -> ModelConfig:
@@ -305,7 +306,7 @@ class TrainConfig:
 
     @property
     def row_examples(self) -> int:
-        """Length of a row as a multiple of an example's length: 1 with `next-fit`."""
+        """Ratio of a row's length to an example's maximum length; 1 if `pack` is `next-fit`."""
         return self.pack if isinstance(self.pack, int) else 1
 
     @property

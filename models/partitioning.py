@@ -72,7 +72,7 @@ def arrange_mesh(config: TrainConfig, devices: Sequence[Any]) -> Mesh:
 
 
 def find_fed_part(mesh: Mesh | None) -> tuple[int, int]:
-    """Return the number of the part of every batch that this process feeds, and the count of parts.
+    """Return the number of the batch part that this process provides, and the count of parts.
 
     Processes that differ only along the `model` axis feed the same part.
     """
@@ -136,8 +136,8 @@ def shard_parameter(axes: Sequence[str], shape: Sequence[int], mesh: Mesh) -> Pa
     """Shard each dimension of a parameter over mesh axes in `RULES` that are free and divide it."""
     if int(np.prod(shape)) < MIN_SHARDED_VALUES:
         return PartitionSpec()
-    # Begin with the dimensions for which `RULES` has the fewest mesh axes. Otherwise `embed` could
-    # take the mesh axis `expert`, which the dimension of experts needs.
+    # Dimensions with few possible mesh axes choose first. The dimension of experts can only use the
+    # mesh axis `expert`, which the dimension `embed` could otherwise take.
     order = sorted(range(len(axes)), key=lambda dimension: len(RULES[axes[dimension]]))
     taken: set[str] = set()
     chosen: list[tuple[str, ...] | None] = [None] * len(axes)

@@ -129,7 +129,9 @@ def _make_mswitch() -> dict[str, Preset]:
 
 
 def _make_switch() -> dict[str, Preset]:
-    """Make the English models of the paper's Table 9; Switch-Base uses ReLU (3072), as released.
+    """Make presets for the English models in Table 9 of the Switch Transformers paper.
+
+    Switch-Base uses ReLU and a feed-forward width of 3072, as released.
 
     Table 9 lists Switch-XXL with 64 experts and 395B parameters. With its other columns, 64 experts
     make 202B parameters; 128, as in the released configuration, make 395B. The preset has 64.

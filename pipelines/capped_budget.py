@@ -1,4 +1,6 @@
-"""Budgets with caps, for vocabularies' samples and for mixtures (`tasks.batches.mixtures`).
+"""Divides a budget of text among languages, with a cap for each language.
+
+Vocabularies' samples and mixtures (`tasks.batches.mixtures`) use it.
 
 mT5 (Xue et al. 2020, section 3.2) has rates proportional to n ** 0.3, where 0.3 is alpha and n
 counts pages. UniMax (Chung et al. 2023, "UniMax: Fairer and more effective language sampling for

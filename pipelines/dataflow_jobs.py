@@ -161,7 +161,7 @@ class _Meter:
         return contextlib.nullcontext() if self.limit is None else in_background(look)
 
     def read(self, job_id: str = "", *, ended: bool = False) -> None:
-        """Read and store the metered use of a job, and of earlier jobs not yet recorded as ended.
+        """Read and store the metered resource use of a job, and of all jobs stored as not ended.
 
         Cancel the job `job_id` if it has not `ended` and the build has cost its limit.
 
@@ -218,7 +218,7 @@ class _Service:
         return f"https://console.cloud.google.com/dataflow/jobs/{place}"
 
     def active(self) -> Iterator[Any]:
-        """Return the jobs that have not ended, without their labels."""
+        """List the unfinished Dataflow jobs in the project and region, without their labels."""
         from google.cloud import dataflow
 
         active = dataflow.ListJobsRequest.Filter.ACTIVE
@@ -234,7 +234,7 @@ class _Service:
         return self.client._jobs_client.get_job(request).labels.get(_LABEL, "")
 
     def read_meters(self, job_id: str) -> dict[str, float]:
-        """Return the amounts that a job has used so far, by the names of their prices."""
+        """Return a job's resource use so far, by names of unit prices such as `vcpu_hours`."""
         used: dict[str, float] = {}
         found: Any = self.client.get_job_metrics(job_id)
         for metric in found.metrics:

@@ -76,7 +76,7 @@ class Prices:
     rows: Mapping[tuple[str, str], list[tuple[float, ...]]]
 
     def foresee(self, phase: Phase, workers: int, end: int) -> dict[str, float]:
-        """Predict how much of each priced resource a job will use, by the name of its price.
+        """Predict a job's resource use, by names of unit prices such as `vcpu_hours`.
 
         Each of the `workers` has one vCPU. `end` is 0 for a low estimate, 1 for a high one.
         """

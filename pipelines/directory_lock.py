@@ -86,7 +86,7 @@ def lock_directory(out: str | Path, option: str = "--out") -> Iterator[None]:
 
 
 def _is_utf8(path: Path) -> bool:
-    """Return whether a path's bytes are its name encoded in UTF-8, as libraries assume."""
+    """Return whether the file system encodes a path in UTF-8, as libraries assume."""
     try:
         return os.fsencode(path) == str(path).encode()
     except UnicodeEncodeError:

@@ -63,7 +63,7 @@ class Tasks:
         return sorted(left, key=lambda n: -self.sizes[n]) if self.sizes else left
 
     def read(self) -> Iterator[Any]:
-        """Yield the notes of all tasks; the tasks must be done."""
+        """Yield the results (notes) of all tasks; the tasks must be done."""
         paths = [storage.join(self.notes, _name_note(n)) for n in range(len(self.items))]
         yield from storage.read_json_files(paths)
 
@@ -131,7 +131,7 @@ def _do_and_count(numbered: tuple[int, Any], tasks: Tasks, stage: str) -> int:
 
 
 def _build(root: "beam.Pipeline", lists: Sequence[Tasks], stage: str) -> None:
-    """Add all lists to a pipeline; each list waits for the end of the previous list."""
+    """Add lists of tasks to a Beam pipeline; each list waits for the end of the previous one."""
     import apache_beam as beam
     from apache_beam.pvalue import AsSingleton
 

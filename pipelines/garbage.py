@@ -12,7 +12,7 @@ _COLLECT_AFTER = (20_000, 10, 10)
 
 
 def collect_rarely() -> None:
-    """Never collect objects that exist now, collect others rarely, and collect nothing at exit."""
+    """Let Python's garbage collector skip existing objects, run rarely, and not run at exit."""
     gc.freeze()
     gc.set_threshold(*_COLLECT_AFTER)
     atexit.register(gc.freeze)

@@ -110,7 +110,7 @@ def find_code(code: str) -> str | None:
 
 
 def any_code(text: str) -> str | None:
-    """Return `find_code`'s result for a text, else the text as a new code (`ast`), else None.
+    """Return the language code in a text, even one unknown to `find_code` (`ast`), or None.
 
     Underscores become hyphens, and cases become those of BCP 47: `ast_latn` is `ast-Latn`.
     """

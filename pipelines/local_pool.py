@@ -94,7 +94,7 @@ def start_server(modules: Sequence[str] = ()) -> None:
         modules: modules that it imports besides `PRELOAD`.
     """
     multiprocessing.get_context("forkserver").set_forkserver_preload([*PRELOAD, *modules])
-    # Start the tracker first: if `forkserver.ensure_running` starts it, SIGINT is unblocked again.
+    # Start the resource tracker before SIGINT is blocked, because its start unblocks SIGINT.
     resource_tracker.ensure_running()
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
@@ -105,7 +105,7 @@ def start_server(modules: Sequence[str] = ()) -> None:
 
 @contextlib.contextmanager
 def local_pool(workers: int) -> Iterator[None]:
-    """Let `call_each` use this many processes while the body runs.
+    """Let `call_each` use this many worker processes within a `with` block.
 
     Even a single worker is a process of its own. If damaged input aborts it in a library, its
     parent can report that. And CLD3 crashes in a process that imported TensorFlow first.

@@ -1,4 +1,4 @@
-"""Reads and writes objects of gs:// and s3:// by version, and as whole files.
+"""Reads gs:// and s3:// objects, replaces them if unchanged, and transfers whole files.
 
 Both stores can replace an object only if it still has the version that was read. A lease needs this
 (`mswitch.pipelines.lease`). The stores' own clients transfer whole files; they retry, and upload

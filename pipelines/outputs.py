@@ -162,7 +162,7 @@ def read_manifest(directory: str | Path, stage: str) -> dict[str, Any]:
 def full_manifest(
     stage: str, config: Mapping[str, Any], manifest: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Return the content of `manifest.json`: stage, settings, code version and `manifest`."""
+    """Return `manifest` with stage, settings, code version and checksum, for `manifest.json`."""
     full = {
         "stage": stage,
         "config": dict(config),
@@ -174,7 +174,10 @@ def full_manifest(
 
 
 def is_output(out: str | Path, names: Set[str], stage: str, config: Mapping[str, Any]) -> bool:
-    """Return whether `out`, which contains `names`, is the finished output of these settings."""
+    """Return whether the directory `out` is the finished output of these settings.
+
+    `names` are the names of its files.
+    """
     if not names:
         return False
     if MARKER not in names or MANIFEST not in names:

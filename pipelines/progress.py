@@ -55,7 +55,7 @@ def lines_to(listener: Callable[[Sequence[str]], None]) -> Iterator[None]:
 
 @contextlib.contextmanager
 def in_background(work: Callable[[threading.Event], None]) -> Iterator[None]:
-    """Run `work` in a thread while the body runs; set the event of `work` when the body ends."""
+    """Run `work(event)` in a thread during a `with` block; the end of the block sets the event."""
     ended = threading.Event()
     thread = threading.Thread(target=work, args=(ended,), daemon=True)
     thread.start()

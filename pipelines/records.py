@@ -99,7 +99,7 @@ class Rejected:
         object.__setattr__(self, "detail", self.detail[:DETAIL_CHARACTERS])
 
     def explained(self) -> "Rejected":
-        """Return this rejection; the result of `find_detail`, if it exists, becomes its detail."""
+        """Return this rejection; if it has a function `find_detail`, add the function's result."""
         if self.find_detail is None:
             return self
         return dataclasses.replace(self, detail=self.find_detail(), find_detail=None)

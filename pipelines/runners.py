@@ -1,4 +1,4 @@
-"""Runners of builds: their names for users, and the options that Beam needs for engines."""
+"""Runners that execute builds: their names in `--runner`, and their Beam options."""
 
 import contextlib
 import dataclasses
@@ -34,7 +34,7 @@ WORKER_MEMORY = "4GB"
 
 @dataclasses.dataclass(frozen=True)
 class Engine:
-    """The runner of a build, and the identity of the build.
+    """Describes a build, and the runner that executes it.
 
     Attributes:
         stage: name of the stage, such as `corpus`.
@@ -162,7 +162,7 @@ def _require(given: set[str], runner: str, needs: dict[str, str]) -> None:
 
 
 def _check_flink(given: set[str], beam_options: Sequence[str]) -> list[str]:
-    """Check Flink's options; without an address, return options for a cluster in the job server."""
+    """Check Flink's options; if they have no address, return the option for a local cluster."""
     if "job_endpoint" not in given:
         if not shutil.which("java"):
             raise UserError("runner flink needs Java 17 or newer: install it and put java on PATH")

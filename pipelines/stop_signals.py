@@ -9,7 +9,7 @@ from types import FrameType
 
 @contextlib.contextmanager
 def first_signal(numbers: Sequence[int], note: Callable[[int], None]) -> Iterator[None]:
-    """Call `note` with the first signal among `numbers`; later, the signals act as before.
+    """On the first signal among `numbers`, restore the previous handlers and call `note`.
 
     Python's wakeup descriptor is unset until then: its reader would end the process
     (`mswitch.flows.cli.interrupts`). Only the main thread can do this; in another, nothing changes.

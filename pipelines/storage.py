@@ -222,7 +222,7 @@ def read_range(path: str | Path, start: int, stop: int) -> bytes:
 
 
 def files_below(directory: str | Path, called: str | None = None) -> dict[str, FileStatus]:
-    """Return files below `directory` by relative path: all, or only files named `called`."""
+    """Return files below `directory` by relative path; with `called`, only files of this name."""
     if is_remote(directory):
         prefix = len(join(directory, ""))
         matches = match(join(directory, "**"))
@@ -357,7 +357,7 @@ def google_client(_process: int) -> Any:
 
 @functools.lru_cache(maxsize=1)
 def amazon_client(_process: int) -> Any:
-    """Return Amazon's client of s3:// for the process with this id."""
+    """Return the current process's client for Amazon S3; the cache's key is the process id."""
     from apache_beam.io.aws.s3io import S3IO
     from apache_beam.options.pipeline_options import PipelineOptions
 
@@ -398,7 +398,7 @@ def use_options(options: Mapping[str, Any]) -> None:
 
 
 def used_options() -> dict[str, Any]:
-    """Return the options from `use_options`, for another process."""
+    """Return the options given to `use_options`, so that a worker process can use them too."""
     return dict(_options)
 
 

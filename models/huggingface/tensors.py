@@ -46,7 +46,7 @@ def list_pieces(model: ModelConfig) -> Iterator[Piece]:
 
 
 def list_exported_pieces(model: ModelConfig) -> Iterator[Piece]:
-    """Yield all tensors to write, including copies that only one class of Hugging Face reads."""
+    """Yield all tensors to export, with copies of the embedding for Hugging Face's Switch class."""
     yield from list_pieces(model)
     if model.sparse and not model.tied_embeddings:
         for name in EMBEDDING_COPIES:

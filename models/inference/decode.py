@@ -47,7 +47,7 @@ class LayerCache(NamedTuple):
     memory_values: Float[Array, "B H K M"]
 
     def attended(self) -> tuple[Float[Array, "B T H K"], Float[Array, "B T H K"]]:
-        """Return the output's keys and values, with positions as the second axis."""
+        """Return cached keys and values of output tokens, with positions as the second axis."""
         return _positions_second(self.keys), _positions_second(self.values)
 
     def attended_memory(self) -> tuple[Float[Array, "B M H K"], Float[Array, "B M H K"]]:
@@ -101,7 +101,10 @@ class CachedDecoder:
         return Cache(tuple(layers), (inputs != PADDING)[:, None, :])
 
     def reorder(self, cache: Cache, rows: Int[Array, " B"]) -> Cache:
-        """Return a cache in which output n continues output `rows[n]`, from the same input."""
+        """Select rows of the cached outputs: row n of the result is row `rows[n]` of `cache`.
+
+        Both rows must be outputs of one input.
+        """
         layers = [
             layer._replace(keys=layer.keys[rows], values=layer.values[rows])
             for layer in cache.layers

@@ -100,7 +100,9 @@ def answer(
     *,
     step: int | None = None,
 ) -> dict[str, Any]:
-    """Predict answers to texts, which must have the form that the task's template gives to inputs.
+    """Predict answers to texts, which must be formatted like the model's inputs in the task.
+
+    The task's template defines this format.
 
     Returns:
         Summary: stage, step, texts (a list of text, prediction, score).

@@ -52,8 +52,9 @@ class RelativePositionBias(nnx.Module):
     def __call__(
         self, length: int, mask: Array | KernelMask | None = None
     ) -> Float[Array, "1 H L L"] | Float[Array, "H diagonals"]:
-        """Return the bias of attention logits: per diagonal for the kernel, else per query and key.
+        """Return the relative position bias of attention logits, for rows of `length` positions.
 
+        With a `KernelMask`, it has a value per diagonal (query minus key), else per query and key.
         It is float32, because its gradient sums over all logits.
         """
         if isinstance(mask, KernelMask):
@@ -61,7 +62,10 @@ class RelativePositionBias(nnx.Module):
         return self.table[...][:, self._bucket_pairs(length)][None]
 
     def compute_at(self, position: Int[Array, ""], length: int) -> Float[Array, "1 H 1 K"]:
-        """Return the bias of the query at `position`, which may be traced, for `length` keys."""
+        """Return the position bias between the query at `position` and each of `length` keys.
+
+        JAX may trace `position`.
+        """
         buckets = jnp.asarray(self._bucket_pairs(length))[position]
         return self.table[...][None, :, None, buckets]
 
@@ -123,7 +127,7 @@ class Attention(nnx.Module):
     def project_memory(
         self, memory: Float[Array, "B S D"]
     ) -> tuple[Float[Array, "B S H K"], Float[Array, "B S H K"]]:
-        """Compute keys and values of the positions of `memory`, which decoding caches."""
+        """Project each position of `memory` to a key and a value, for attention or for a cache."""
         return self._split_heads(self.key(memory)), self._split_heads(self.value(memory))
 
     def attend(

@@ -1,4 +1,4 @@
-"""One block of layers, and the period of blocks that a stack repeats.
+"""One block of layers, and a group of blocks that an encoder or a decoder repeats.
 
 Blocks are pre-norm.
 """

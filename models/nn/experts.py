@@ -104,9 +104,10 @@ def combine(
 def dispatch_sharded(
     tokens: Array, slot: Array, experts: int, capacity: int, mesh: Mesh | None
 ) -> Float[Array, "*N E R D"]:
-    """Dispatch tokens on a mesh; the result's first axis is the sender's place on axis `expert`.
+    """Send each token to its expert, over a mesh of devices if there is one.
 
-    Each sender has the rows of its groups. Experts are sharded over `expert`, rows over `data`.
+    The result's first axis is the sender's position on mesh axis `expert`. Each sender has the rows
+    of its groups. Experts are sharded over `expert`, rows over `data`.
     """
     if mesh is None:
         return dispatch(tokens, slot, experts, capacity)
@@ -199,7 +200,10 @@ def compute_groups(
 
 
 def apply_gate(y: Float[Array, "G S D"], gate: Float[Array, "G S"]) -> Float[Array, "G S D"]:
-    """Multiply by the gate in float32: the gate's gradient is a sum over the model's width."""
+    """Multiply each token's expert output by its gate, in float32.
+
+    Float32 is for the gate's gradient, which is a sum over the model's width.
+    """
     return (y.astype(jnp.float32) * gate[..., None]).astype(y.dtype)
 
 

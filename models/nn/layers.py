@@ -160,7 +160,7 @@ class FeedForward(nnx.Module):
         return self.wo(dropout(self._compute_hidden(x), self.dropout_rate, key))
 
     def _drop_flat(self, x: Float[Array, "B L D"], key: PRNGKeyArray) -> Float[Array, "B L D"]:
-        """Compute `_drop` with products of [B x L, D] instead of [B, L, D].
+        """Compute `_drop` with matrix products of flattened inputs: [B x L, D], not [B, L, D].
 
         Otherwise XLA's CPU backend masks the hidden values again, in the transposed copy for the
         gradient of `wo`: a fifth of a training step. On TPUs this would move more bytes.

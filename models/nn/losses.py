@@ -76,7 +76,6 @@ def _compute_each_loss(logits: Array, targets: Array) -> tuple[Array, Array]:
 
 
 def _compute_in_chunks(losses: Callable[..., Losses], chunks: int, *arrays: Array) -> Losses:
-    """Compute `losses` of arrays [B, T, ...] in `chunks` parts along T."""
     batch, length = arrays[0].shape[:2]
     chunks = min(chunks, length)
     if chunks == 1:

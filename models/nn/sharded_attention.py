@@ -54,10 +54,10 @@ def find_device_kind(mesh: Mesh | None) -> str:
 def choose_kernel(
     choice: AttentionChoice, width: int, lengths: tuple[int, int], kind: str
 ) -> KernelOptions | Literal["cudnn"] | None:
-    """Return the kernel's options for a kind of device, `cudnn`, or None if XLA computes attention.
+    """Choose whether the TPU kernel, cuDNN or XLA computes attention on a kind of device.
 
-    `width` is a head's. `lengths` are positions of a row in encoder and decoder. `kind` is JAX's
-    name for the device.
+    Return the kernel's options, or `cudnn`, or None for XLA. `width` is a head's. `lengths` are
+    positions of a row in encoder and decoder. `kind` is JAX's name for the device.
 
     Raises:
         UserError: `kernel` or `cudnn` is chosen, but does not run on that device.
@@ -91,7 +91,7 @@ def choose_kernel(
 
 
 def name_attention(chosen: KernelOptions | Literal["cudnn"] | None) -> AttentionChoice:
-    """Return the name of what `choose_kernel` returned."""
+    """Convert a result of `choose_kernel` to a name: `kernel`, `cudnn` or `xla`."""
     if isinstance(chosen, KernelOptions):
         return "kernel"
     return chosen or "xla"

@@ -65,13 +65,13 @@ class _Call:
 
     @property
     def joined(self) -> int:
-        """Number of heads in a grid step."""
+        """Number of attention heads that each step of the kernel's grid computes."""
         counts = (count for count in range(1, self.heads) if self.heads % count == 0)
         return next((count for count in counts if count * self.width % LANES == 0), self.heads)
 
     @property
     def lanes(self) -> list[slice]:
-        """Slice of the last axis for each head of a grid step."""
+        """Slices of the last axis: one for each attention head that a grid step computes."""
         return [slice(head * self.width, (head + 1) * self.width) for head in range(self.joined)]
 
     @property
@@ -98,7 +98,7 @@ class _Call:
         return self.diagonals - self.tile
 
     def cost(self, *, products: int, arrays: int) -> pl.CostEstimate:
-        """Estimate the cost of a call that computes `products` products.
+        """Estimate the cost of a kernel call that computes `products` matrix products per head.
 
         The call moves `arrays` bytes per value of queries and keys.
         """
@@ -357,10 +357,10 @@ def _window_part(call: _Call, start: Int[Array, ""]) -> slice | pl.Slice:
     return pl.ds(first, call.padded_keys)
 
 
-# The position bias's window has diagonals[c - y + window_rows] in row y, column c. The kernel
-# writes eight rows at a time: y = 128 i + 8 j + r, for r = 0 to 7. First it rolls the diagonals in
-# sublane r by 8 j + r lanes. Row y then begins at lane window_rows - 128 i of sublane r. This lane
-# is a multiple of 128, so the kernel copies whole registers.
+# The position bias's window has diagonals[c - y + window_rows] in row y, column c: each row is the
+# previous row, moved by one lane. A copy of whole registers must begin at a multiple of 128 lanes.
+# So the kernel splits y into 128 i + s. It rolls the diagonals by s lanes, and copies row y from
+# lane window_rows - 128 i. It copies eight rows at a time, one per sublane r: s = 8 j + r.
 
 
 def _fill_window_at_first_row(call: _Call, ref: types.SimpleNamespace) -> None:
@@ -389,7 +389,7 @@ def _fill_window_at_first_row(call: _Call, ref: types.SimpleNamespace) -> None:
 
 
 def _sum_window_at_last_row(call: _Call, ref: types.SimpleNamespace) -> None:
-    """Sum the bias's gradient along the diagonals of its window."""
+    """After the batch's last row, sum the position bias's gradient along each diagonal."""
     if not call.biased:
         return
 

@@ -109,7 +109,10 @@ class Stack(nnx.Module):
     def _apply_periods(
         self, apply: Callable[..., Any], x: Array, keys: Array | None
     ) -> tuple[Array, RoutingStats | None]:
-        """Apply `(period, x, key) -> (x, statistics)` to all periods; statistics are stacked."""
+        """Apply a function to all groups of blocks in turn; stack the routing statistics.
+
+        The function is `apply(period, x, key)`; it returns x and statistics.
+        """
 
         def apply_split(graph, x, inputs):
             parameters, key = inputs
@@ -247,7 +250,7 @@ class Transformer(nnx.Module):
         )
 
     def find_logits_kernel(self) -> tuple[Float[Array, "D V"], float]:
-        """Return the matrix from the decoder's output to logits, and the factor of this output."""
+        """Return `kernel` and `scale`; logits are `(x * scale) @ kernel` for decoder output x."""
         if self.logits is None:
             return self.embedding.table[...].T, self.config.d_model**-0.5
         return self.logits.kernel[...], 1.0

@@ -174,7 +174,7 @@ def read_wanted_memory(message: str) -> int | None:
 
 
 def main() -> None:
-    """Compile the request in the first argument, and print the result."""
+    """Compile the training step that the first argument describes; print the result."""
     exit_with_parent()
     result = compile_step(CompileRequest.from_json(sys.argv[1]))
     print(json.dumps(dataclasses.asdict(result)))

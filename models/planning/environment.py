@@ -46,7 +46,10 @@ COMPILERS = {
 
 
 def find_python(compiler: Compiler) -> Path:
-    """Find a Python with a compiler; in a checkout, make the compiler's environment if needed."""
+    """Return a Python interpreter that has the compiler for TPUs or GPUs.
+
+    In a checkout, make the compiler's environment if needed.
+    """
     module, extra = compiler.module, compiler.extra
     if importlib.util.find_spec(module) is not None:
         return Path(sys.executable)
@@ -73,7 +76,7 @@ def find_python(compiler: Compiler) -> Path:
 
 
 def compile_elsewhere(request: CompileRequest) -> CompileResult:
-    """Run `compile_step` in a process that has the compiler."""
+    """Run `compile_step` in a child process whose Python has the compiler for TPUs or GPUs."""
     compiler = COMPILERS[parse_topology(request.topology).platform]
     python = find_python(compiler)
     # Nothing is written to this pipe. It closes when this process ends for any reason, which ends

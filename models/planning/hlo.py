@@ -56,7 +56,7 @@ class ArrayType:
 
     @property
     def bytes(self) -> int:
-        """Bytes without the padding of tiles."""
+        """Size in bytes, without the padding that a tiled memory layout adds."""
         bits = re.search(r"\d+", self.dtype)
         size = 1.0 if self.dtype == "pred" or bits is None else int(bits.group()) / 8
         return math.ceil(math.prod(self.shape) * size)
@@ -145,7 +145,7 @@ class Module:
         return cls(computations, entry)
 
     def find_fused(self, fusion: Instruction) -> Computation:
-        """Return the computation of the instructions that are fused."""
+        """Return the HLO computation that contains the instructions fused in `fusion`."""
         return self.computations[fusion.list_called()[0]]
 
     def list_fused(self) -> set[str]:
@@ -159,7 +159,10 @@ class Module:
         }
 
     def list_runs(self) -> Iterator[tuple[str, int]]:
-        """Yield (computation's name, number of runs) for each call, beginning with the entry."""
+        """For each call in an HLO program, yield the called computation's name and run count.
+
+        The entry computation comes first.
+        """
         pending = [(self.entry, 1)]
         while pending:
             name, times = pending.pop()

@@ -128,7 +128,7 @@ def predict_step_memory(
 
 
 class _Part(NamedTuple):
-    """One device's share of one microbatch in a stack.
+    """One device's share of a microbatch, in the encoder or in the decoder.
 
     `memory_length` is the length of the inputs that a decoder attends to, 0 in an encoder. `slots`
     counts its experts' slots, 0 in a dense model.
@@ -145,7 +145,6 @@ class _Part(NamedTuple):
 
 
 def _list_shares(model: ModelConfig, train: TrainConfig, inputs: int, targets: int) -> list[_Part]:
-    """Return one device's share of a microbatch, first in the encoder, then in the decoder."""
     shards = train.data_parallel * train.expert_parallel * train.microbatches
     groups = group_batch(model, train.batch_size, inputs, targets)
     parts = []
@@ -192,7 +191,7 @@ def _count_attention_weights(model: ModelConfig, train: TrainConfig, part: _Part
 
 
 def _count_period_weights(model: ModelConfig, train: TrainConfig) -> float:
-    """Count the parameters that a device gathers along the batch axes for a `Period` of blocks."""
+    """Count the parameters of a group of blocks that a device gathers along the batch axes."""
     matrices = 3 if model.activation == "geglu" else 2
     feed_forward = matrices * model.d_model * model.d_ff
     attention = 2 * 4 * model.d_model * model.joined_kv

@@ -61,7 +61,7 @@ def rank_settings(
 
 
 def _find_dividing_batch(model: ModelConfig, config: PlanConfig, devices: int) -> int | None:
-    """Return the nearest power of two that is a possible batch size for a setting, or None."""
+    """Find the power of two nearest to the requested batch size that some mesh can divide."""
     near = round(math.log2(config.batch_size))
     for power in sorted(range(MOST_BATCH_BITS), key=lambda power: (abs(power - near), -power)):
         other = dataclasses.replace(config, batch_size=1 << power)

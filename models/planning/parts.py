@@ -21,10 +21,11 @@ _PATTERNS = {part: re.compile(pattern) for part, pattern in PARTS.items()}
 
 
 def name_parts(module: Module, computation: Computation) -> dict[str, str]:
-    """Map instructions' names to parts of the step; instructions without a part are absent.
+    """Map HLO instructions' names to parts of the training step, such as attention or loss.
 
-    If an instruction has no known function, such as a slice in a loop, it gets the part of its
-    largest operand that has a part. If no operand has a part, it gets the part of its largest user.
+    Instructions without a part are absent. If an instruction has no known function, such as a slice
+    in a loop, it gets the part of its largest operand that has a part. If no operand has a part, it
+    gets the part of its largest user.
     """
     parts = {
         name: part
@@ -39,8 +40,8 @@ def name_parts(module: Module, computation: Computation) -> dict[str, str]:
     for instruction in computation.values():
         for operand in operands[instruction.name]:
             users[operand.name].append(instruction)
-    # A program computes operands before their users. So a pass in program order gives instructions
-    # the parts of their operands. A pass in reverse order gives them the parts of their users.
+    # A program computes operands before their users. So a pass in program order copies the name of
+    # a part from operands to their users. A pass in reverse order copies it from users to operands.
     for order, others in ((list, operands), (reversed, users)):
         for instruction in order(computation.values()):
             named = [other for other in others[instruction.name] if other.name in parts]

@@ -82,7 +82,9 @@ def _choose_attention(
 def make_pair(
     preset: str, pair: str, topology: str, config: PlanConfig, changes: ModelChanges
 ) -> dict[str, Any]:
-    """Plan two presets for the same batch on one slice; `changes` apply only to `preset`.
+    """Plan the training of the presets `pair` and `preset` for the same batch on one slice.
+
+    `changes` apply only to `preset`.
 
     Returns:
         Both plans, the unchanged `pair` and `plan`, and `ratios` of the second to the first.

@@ -14,7 +14,7 @@ _CONFIG = "backend_config="
 def list_products(
     module: Module, computation: Computation, instruction: Instruction, passes: Mapping[str, int]
 ) -> Iterator[tuple[int, int]]:
-    """Yield the FLOPs of each product of an instruction, and how many bfloat16 passes it takes.
+    """Yield the FLOPs and the number of bfloat16 passes of each matrix product in an instruction.
 
     A multiply-add is two FLOPs. A fusion has the products of the instructions fused in it.
 
@@ -106,7 +106,7 @@ def count_convolution_flops(convolution: Instruction, computation: Computation) 
             window_dilation=int(field("rhs_dilate", dimension, "1")),
         )
     groups = re.search(r"batch_group_count=(\d+)", convolution.attributes)
-    # The kernel's dimension `i` counts the input features of one group: no division is needed.
+    # The kernel's dimension `i` counts one group's inputs: do not divide by feature_group_count.
     batch = left[labels[1].index("b")] // (int(groups[1]) if groups else 1)
     return 2 * positions * batch * kernel[labels[2].index("i")] * kernel[labels[2].index("o")]
 
@@ -114,7 +114,7 @@ def count_convolution_flops(convolution: Instruction, computation: Computation) 
 def _count_valid_positions(
     *, out: int, size: int, window: int, stride: int, low: int, dilation: int, window_dilation: int
 ) -> int:
-    """Count the pairs of output and window positions that read a value, not padding or a gap."""
+    """Count pairs of output position and kernel tap that read an input, not padding or a gap."""
     last = (size - 1) * dilation
     valid = 0
     for tap in range(window):

@@ -143,7 +143,7 @@ def _format_costs(plan: dict[str, Any]) -> list[str]:
 
 
 def format_secs(secs: float) -> str:
-    """Format seconds with two figures; more figures would suggest too much precision."""
+    """Format seconds with two significant digits; more would suggest too much precision."""
     return f"{secs:.2g} s"
 
 

@@ -49,7 +49,7 @@ def find_origin(files: RunFiles, step: int | None, keep_moments: bool) -> Origin
 
 
 def _trace_chain(described: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the inputs that a run was made from, back to its corpus, without paths."""
+    """Describe the inputs of a run, back to its corpus, by hashes instead of paths."""
     kept = ("config_hash", "vocabulary_sha256")
     examples = described["examples"]
     origin = described.get("origin")
@@ -193,10 +193,10 @@ def _make_student_state(
 
 
 def rename_to_dense(sparse: Mapping[str, Any], period: int, *, mean: bool) -> dict[str, Any]:
-    """Return unscanned parameters of a sparse model under their names in a dense model.
+    """Return parameters of a sparse model under the names that they have in a dense model.
 
-    A sparse layer becomes the mean of its experts if `mean`, else it is left out. `period` is the
-    sparse model's (`ModelConfig.period`).
+    Parameters have the layout without `scan_layers`. A sparse layer becomes the mean of its experts
+    if `mean`, else it is left out. `period` is the sparse model's (`ModelConfig.period`).
     """
     dense = {}
     for name, value in sparse.items():

@@ -159,7 +159,7 @@ class Recorder:
             self._writer.close()
 
     def begin(self, compile_secs: float) -> None:
-        """Start the clock of the first step, which excludes compilation."""
+        """Store the compilation's seconds, and start the clock of the first step."""
         self._compile_secs = compile_secs
         self._clock = time.monotonic()
 

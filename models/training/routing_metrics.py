@@ -7,7 +7,7 @@ from mswitch.models.nn.router import RoutingStats
 
 
 def sum_routing(stats: tuple[RoutingStats, RoutingStats]) -> dict[str, Array]:
-    """Sum the routing of each sparse layer over its routed tokens, the encoder's layers first.
+    """Sum routing statistics of each sparse layer over its routed tokens; encoder layers first.
 
     Sums of parts of a batch can be added; `compute_routing_metrics` divides.
     """

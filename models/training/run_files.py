@@ -141,7 +141,10 @@ class BucketFiles(WorkingCopy, RunFiles):
 
     @contextlib.contextmanager
     def lock(self, part: str = "") -> Iterator[None]:
-        """Hold the lease; to lock the whole run, also download the files that training needs."""
+        """Keep other writers out of the run, or out of a part of it, by a lease.
+
+        If `part` is empty, also download the files that training needs.
+        """
         from mswitch.models.training.distributed import is_first, on_first, together
 
         self._is_first = is_first()
@@ -264,7 +267,10 @@ class BucketFiles(WorkingCopy, RunFiles):
         return self._saver.submit(upload).result
 
     def prune(self, kept: Collection[int]) -> Collection[int]:
-        """Remove older checkpoints from the bucket; keep only the newest one on this machine."""
+        """Remove checkpoints from the bucket, except the newest and the steps in `kept`.
+
+        Return no steps: this machine keeps only the newest checkpoint.
+        """
         for old in sorted(self._steps)[:-1] if self._is_first else ():
             if old not in kept:
                 self.check()

@@ -39,7 +39,7 @@ class Origin:
 
     @property
     def identity(self) -> dict[str, Any]:
-        """Everything about the origin that a run's results depend on."""
+        """Properties of the initial checkpoint that the results of a run depend on."""
         return {
             "step": self.step,
             "keep_moments": self.keep_moments,
@@ -148,5 +148,5 @@ class RunPlan:
 
 
 def without_free(train: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the settings of a training that are not in `FREE`."""
+    """Return the training settings that may not change when a run continues."""
     return {name: value for name, value in train.items() if name not in FREE}

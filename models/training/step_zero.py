@@ -26,7 +26,7 @@ class BucketRun(RemoteOutput):
         self.directory = files.directory
 
     def claim(self) -> None:
-        """Claim nothing before `publish`: the lease of the run already refuses other settings."""
+        """Do nothing: until `publish`, the run's lease keeps out writers with other settings."""
 
     def publish(self, manifest: Mapping[str, Any]) -> dict[str, Any]:
         """Upload the files, config.json first, metadata last; then publish like other outputs."""

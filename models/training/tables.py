@@ -16,7 +16,7 @@ from mswitch.pipelines.outputs import canonical_json
 def write_table(
     files: RunFiles, name: str, table: pa.Table, key: bytes, settings: dict[str, Any], stage: str
 ) -> None:
-    """Write a table of a run, with its settings as `key` in the metadata of its schema."""
+    """Write a table of a run as Parquet, with `settings` under `key` in the schema's metadata."""
     noted = table.replace_schema_metadata({key: canonical_json(settings)})
     path = files.directory / name
     path.parent.mkdir(exist_ok=True)

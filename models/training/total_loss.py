@@ -44,7 +44,7 @@ class LossParts(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Teaching:
-    """A teacher without parameter values, and its predictions' weight in the loss.
+    """Teacher model of a distillation, and the weight of its predictions in the student's loss.
 
     Attributes:
         skeleton: its model, on the student's mesh; it draws nothing at random and drops no token.
@@ -94,9 +94,10 @@ def compute_batch_loss(
     teaching: Teaching | None = None,
     teacher: Parameters | None = None,
 ) -> tuple[Float[Array, ""], LossParts]:
-    """Compute the loss of one of `parts` equal parts of a batch of `target_tokens` tokens.
+    """Compute the loss of a microbatch, as its share of the whole batch's loss.
 
-    With `teaching`, `teacher` are the values of the teacher's model.
+    The whole batch has `parts` equal microbatches, and `target_tokens` target tokens. With
+    `teaching`, `teacher` are the values of the teacher's model.
     """
     train = skeleton.train
     with skeleton.matmul_precision():

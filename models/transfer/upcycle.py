@@ -179,9 +179,10 @@ def _calibrate(
     seen: Batches,
     held_out: Batches,
 ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """Return the sparse model's parameters, the mean gate of each sparse layer, and losses.
+    """Expand a dense model to a sparse model; divide each layer's expert outputs by its mean gate.
 
-    Gates are measured on `seen`, the losses of the dense and the sparse model on `held_out`.
+    Return the sparse model's parameters, its mean gates, and both models' losses. Gates are
+    measured on `seen`, losses on `held_out`.
     """
     measure = _make_measurer(sparse)
     parameters = expand_to_sparse(dense_parameters, sparse)
@@ -197,7 +198,10 @@ def _calibrate(
 
 
 def list_sparse_layers(model: ModelConfig) -> list[str]:
-    """Return the prefixes of the sparse layers' unscanned parameters, the encoder's first."""
+    """Return the prefix of each sparse layer's parameter names; encoder layers come first.
+
+    The names belong to the layout without `scan_layers`.
+    """
     stacks = {"encoder": model.encoder_layers, "decoder": model.decoder_layers}
     last = model.period - 1
     return [

@@ -133,7 +133,7 @@ def _skip_blank(content: BinaryIO) -> bytes:
 
 
 def _parse(line: bytes) -> tuple[bytes, bytes, int] | None:
-    """Return URL, date (ISO 8601) and length of the record that the line begins, or None."""
+    """Parse an ARC record's first line: return URL, ISO 8601 date and length; if invalid, None."""
     head, _, length = line.rstrip().rpartition(b" ")
     match = _HEAD.match(head) if re.fullmatch(rb"\d{1,18}", length) else None
     if match is None or not line.endswith(b"\n"):

@@ -242,7 +242,7 @@ def _take_sample(html: bytes) -> bytes:
 
 
 def _are_single(sample: bytes) -> bool:
-    """Return whether characters beyond ASCII rarely follow each other, as in windows-1252."""
+    """Return whether most non-ASCII bytes are isolated, as in text in windows-1252."""
     runs = _RUN.findall(sample[:_READ_BYTES])
     # Count only the distinct bytes of a run: a decorative line repeats a byte.
     return sum(len(set(run)) for run in runs) < _MOST_IN_A_ROW * max(1, len(runs))

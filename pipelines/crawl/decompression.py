@@ -151,8 +151,8 @@ class DecompressedStream(io.RawIOBase):
         # member begins in the file.
         self._contents = [0]
         self._members = [start]
-        #: Whether the reader is within a record. If so, the stream ends before a compressed member
-        #: that begins with another record, because the open record may state a wrong length.
+        #: Whether a record is being read. Its stated length may be wrong. So the stream ends before
+        #: the next compressed member that begins with a record.
         self.in_record = False
         self._ended = False
 
@@ -163,12 +163,12 @@ class DecompressedStream(io.RawIOBase):
 
     @property
     def member_bytes(self) -> int:
-        """Compressed bytes read from the current member, plus the bytes of its decoded content."""
+        """Cost of reading the current member so far: its compressed plus its decompressed bytes."""
         return self._input_offset - self._members[-1] + self._decoded - self._contents[-1]
 
     @property
     def member(self) -> int:
-        """Offset in the file of the member that contains the last decoded byte."""
+        """File offset of the compressed member that contains the last decompressed byte."""
         return self._members[-1]
 
     def tell(self) -> int:
@@ -241,7 +241,7 @@ class DecompressedStream(io.RawIOBase):
         return True
 
     def _begin_member(self) -> bool:
-        """Start a decoder for the next member; return False if the input has only padding."""
+        """Start to decompress the next member; return False if the input is only padding."""
         member = self._input.lstrip(_PADDING)
         self._consume(len(self._input) - len(member))
         if not member:
@@ -330,9 +330,10 @@ class Members:
 
 
 def find_members(file: BinaryIO, start: int) -> Iterator[tuple[int, bytes]]:
-    """Yield places from `start` on whose first bytes decompress, as if a gzip member began there.
+    """Yield each possible start of a gzip member, at or after the file offset `start`.
 
-    Members without content do not count. The caller may change the file's position meanwhile.
+    The bytes there decompress. Members without content do not count. The caller may change the
+    file's position meanwhile.
 
     Yields:
         The offset, and the first bytes of the content without leading white space.

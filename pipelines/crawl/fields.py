@@ -24,7 +24,7 @@ STANDARD_FIELDS: Mapping[str, tuple[str, ...]] = MappingProxyType(
 
 
 class Form(NamedTuple):
-    """The fields of a published corpus.
+    """Field names in the files of a published corpus.
 
     Attributes:
         name: name of the corpus.
@@ -98,7 +98,7 @@ class Reading(NamedTuple):
 
 
 def map_fields(given: Sequence[str] | None) -> Mapping[str, tuple[str, ...]]:
-    """Return `STANDARD_FIELDS`, with entries replaced for the parts that the user maps.
+    """Return the input fields of each part of a page: the user's, else `STANDARD_FIELDS`.
 
     Args:
         given: entries such as `text=content` or `url=page.link`; if several name the same part, the
@@ -135,7 +135,7 @@ def list_field_names(row: Mapping[str, Any]) -> list[str]:
 
 
 def describe_missing(part: str, paths: Sequence[str], names: Sequence[str], wrong: str = "") -> str:
-    """Return an error message for a row without a usable field for a part of a page.
+    """Return the error message for a row that lacks a usable URL, text or other part.
 
     Args:
         part: a key of `STANDARD_FIELDS`.

@@ -105,7 +105,7 @@ def find_crawl_files(inputs: Sequence[str]) -> list[CrawlFile]:
 
 
 def _identify(file: CrawlFile) -> tuple[str, str]:
-    """Return the identity of a file: its real path and its path, or its URL and digest.
+    """Identify a local file by resolved and absolute path, a remote file by URL and digest.
 
     Both paths are needed, since `..` after a link may lead elsewhere.
     """

@@ -53,7 +53,7 @@ def read_json_lines(path: str, name: str, reading: Reading) -> Iterator[Page | R
 
 
 def read_field_kinds(path: str, max_bytes: int, rows: int) -> dict[str, str]:
-    """Return the kinds of the fields of the first objects that are not longer than `max_bytes`."""
+    """Return each field's kind in the first `rows` JSON objects; skip objects over `max_bytes`."""
     kinds: dict[str, str] = {}
     with open_input(path) as file, contextlib.suppress(DamagedStreamError):
         lines = read_lines(Members(file).open().buffered(), max_bytes)

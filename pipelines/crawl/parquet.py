@@ -139,7 +139,7 @@ def _list_paths(columns: pq.ParquetSchema) -> list[str]:
 
 
 def _find_lists(file: pq.ParquetFile, names: Collection[str]) -> set[str]:
-    """Return the paths of lists and maps that are not in `names`, also within structs."""
+    """Return the paths of list and map columns, also in structs, except those in `names`."""
     lists: set[str] = set()
     columns = [(field.name, field.type) for field in file.schema_arrow]
     while columns:
@@ -258,7 +258,7 @@ def _flatten(path: str, column: pa.Array) -> dict[str, pa.Array]:
 
 
 def _read_values(column: pa.Array) -> Iterator[Any]:
-    """Yield a column's values; if Python cannot represent a time, yield its type and a number."""
+    """Yield a column's values; replace times beyond Python's range by text: type and integer."""
     if isinstance(column, pa.DictionaryArray):
         indices = np.asarray(column.indices.drop_null())
         if len(indices) and not 0 <= indices.min() <= indices.max() < len(column.dictionary):

@@ -82,7 +82,7 @@ def _find_url(row: Mapping[str, Any], path: str, reading: Reading) -> str:
     url = str(value).strip()
     standard = STANDARD_FIELDS["url"]
     if path not in standard or tuple(reading.fields["url"][-len(standard) :]) != standard:
-        # The user or a published corpus's format names this field as the URL, so trust its value.
+        # This field was chosen as the URL by the user or for a published corpus, so trust it.
         return url
     return "" if _HASH.fullmatch(url) or (path == "id" and "://" not in url) else url
 

@@ -1,4 +1,4 @@
-"""Finds lines of UTF-8 text by compiled loops, and detects text that is source code of a page.
+"""Finds lines of UTF-8 text by compiled loops, and detects text that is HTML or script source.
 
 As in mC4, lines have no white space around them, and none is empty.
 """

@@ -145,7 +145,10 @@ class _Archive:
         return find_gzip_record(self._file, after + 1)
 
     def find_next(self, stream: DecompressedStream, after: int) -> int | None:
-        """Find where to continue, within or beyond the damaged record or member at `after`."""
+        """Find where to continue reading after damage in the record or member at offset `after`.
+
+        This may be within the damaged record or member.
+        """
         if self.members.compression != "none":
             return self.members.find_next(stream, after + 1, _begins_record)
         self._retried += self._file.tell() - after
@@ -166,7 +169,7 @@ def _begins_record(content: bytes) -> bool:
 
 
 def find_gzip_record(file: BinaryIO, start: int) -> int | None:
-    """Find the first gzip member from `start` on that begins with a record."""
+    """Find the first gzip member at or after `start` that begins with a WARC record."""
     return next((at for at, first in find_members(file, start) if _begins_record(first)), None)
 
 

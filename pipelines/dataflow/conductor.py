@@ -4,7 +4,7 @@ from typing import Any
 
 
 def conduct(request: dict[str, Any]) -> None:
-    """Build a corpus on Dataflow, from a worker of Dataflow."""
+    """Build a corpus by Dataflow jobs; this function itself runs in a Dataflow worker."""
     from mswitch.pipelines.corpus.build import build_corpus
     from mswitch.pipelines.corpus.config import parse_config
 

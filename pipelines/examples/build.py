@@ -54,7 +54,7 @@ def plan_shards(corpus: Corpus) -> list[ExampleShard]:
 def _find_longest_targets(
     config: ExamplesConfig, finished: Sequence[dict[str, Any]]
 ) -> dict[str, int]:
-    """Return the length of the longest validation targets, or {} if the config determines it."""
+    """Return the longest validation targets' length as a dict, or {} if the config sets it."""
     counts = [shard["counts"] for shard in finished if shard["split"] == "validation"]
     if config.validation_spans == "tokens" or not counts:
         return {}

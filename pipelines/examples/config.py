@@ -93,7 +93,7 @@ class ExamplesConfig:
         return 0 if self.validation_spans == "tokens" else self.window_bytes or self.inputs_length
 
     def read_rehydration(self) -> Rehydration | None:
-        """Read the weights; return None if documents are not repeated."""
+        """Read how often to train on each document; return None if documents are not repeated."""
         return read_weights(self.weights, self.cluster_size) if self.weights else None
 
     def lengths(self) -> SpanCorruption:

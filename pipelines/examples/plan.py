@@ -33,7 +33,7 @@ def _time_shard(given: tuple[ExampleShard, str, ExamplesConfig]) -> float:
 def plan_examples(
     corpus: str, vocabulary: str, config: ExamplesConfig, *, workers: int = 1, prices: str = ""
 ) -> dict[str, Any]:
-    """Estimate a build of examples.
+    """Estimate time and cost of building training examples.
 
     For `corpus`, `vocabulary` and `config` see `build_examples`. `workers` is the number of
     parallel worker processes; on Dataflow, one per vCPU. `prices` is a table of unit prices;

@@ -26,7 +26,7 @@ CLUSTER_SIZE = "cluster_size"
 
 @dataclasses.dataclass(frozen=True)
 class Rehydration:
-    """Number of copies of a document, by language and size of the document's cluster.
+    """Rule for repeating training documents, by language and size of near-duplicate cluster.
 
     Attributes:
         steps: by language, pairs of a size and the number of copies from this size on, increasing.
@@ -37,7 +37,7 @@ class Rehydration:
     column: str = CLUSTER_SIZE
 
     def copies(self, lang: str, cluster_size: int | None) -> int:
-        """Return how often to train on a document; 1 if `steps` has no entry for it."""
+        """Return how often to train on a document of this language and cluster size; default: 1."""
         steps = self.steps.get(lang, self.steps.get(ALL, ()))
         place = bisect.bisect_right(steps, cluster_size or 1, key=lambda step: step[0])
         return steps[place - 1][1] if place else 1

@@ -64,8 +64,9 @@ def join_lossless(
 
 
 def t5(documents: Iterable[Document], length: int, *, seed: int) -> Iterator[Segment]:
-    """Make an epoch's segments like T5, from one chunk of each document, selected by id and seed.
+    """Make an epoch's segments like T5, from one random chunk of each document.
 
+    The document's id and the seed determine the chunk.
     `length` counts tokens of a segment; no document may be empty.
     """
     chunks = (

@@ -75,7 +75,7 @@ class ExampleShard:
 
 @dataclasses.dataclass
 class ShardCounts:
-    """Counts of a shard: documents, their UTF-8 bytes, tokens, longest features.
+    """Counts of a shard: documents, their UTF-8 bytes, tokens, longest inputs and targets.
 
     If training documents are repeated (`rehydration`), bytes and tokens count each time, and
     `copies` counts documents including repetitions.
@@ -91,7 +91,7 @@ class ShardCounts:
     targets_max_tokens: int = 0
 
     def add_example(self, inputs: Tokens | None, targets: Tokens) -> None:
-        """Count a record's features."""
+        """Add the lengths of an example's inputs and targets to the counts."""
         if inputs is not None:
             self.inputs_tokens += inputs.size
             self.inputs_max_tokens = max(self.inputs_max_tokens, inputs.size)
@@ -235,7 +235,7 @@ def make_byte_validation_records(
     config: ExamplesConfig,
     counts: ShardCounts,
 ) -> Iterator[bytes]:
-    """Yield fixed examples with the usual features and with spans of raw text (`byte_spans`)."""
+    """Yield fixed validation examples that mask spans of raw text, not of tokens (`byte_spans`)."""
     lengths = config.lengths()
     for row in shard.corpus_shard.documents():
         document, text = row["id"], row["text"]

@@ -160,14 +160,14 @@ def count_noise(length: int, noise_density: float, mean_span: float) -> tuple[in
 
 
 def count_draws(length: int, noise_density: float, mean_span: float) -> tuple[int, int]:
-    """Return how many random draws cut noise tokens into spans, and how many cut other tokens."""
+    """Return the numbers of random draws for the lengths of masked and of unmasked spans."""
     length = max(length, 2)
     noise, _ = count_noise(length, noise_density, mean_span)
     return noise - 1, length - noise - 1
 
 
 def _compose(gap_draws: Draws, parts: int) -> NDArray[np.intp]:
-    """Split `gaps + 1` tokens at random into `parts` spans, for each row of `gap_draws` [n, gaps].
+    """Split n sequences of `gaps + 1` tokens into `parts` spans each, by random draws [n, gaps].
 
     Return the positive lengths of the spans [n, parts]. A gap is a place between two tokens.
 
@@ -270,8 +270,9 @@ def hash_stream(name: str) -> int:
 
 
 def make_philox(counter: Sequence[int], key: Sequence[int]) -> np.random.Philox:
-    """Return Philox4x64-10 with two key words, starting after `counter` (four words, lowest first).
+    """Return a Philox4x64-10 generator for a key of two words and a counter of four words.
 
+    The counter's lowest word is first. The first output is for the counter plus 1.
     The arrays are explicit, since NumPy makes floats of lists with a number over 2 ** 63.
     """
     return np.random.Philox(counter=np.array(counter, np.uint64), key=np.array(key, np.uint64))

@@ -53,7 +53,7 @@ class Denoiser(SpanCorruption):
 
 @dataclasses.dataclass(frozen=True)
 class UL2(SpanCorruption):
-    """UL2's mixture; its own parameters are the parameters of the first denoiser, T5's denoiser.
+    """UL2's mixture of denoisers; inherited attributes describe the first one, T5's denoiser.
 
     Every denoiser gets segments of `raw_length`, the longest that fits for all. So the denoiser of
     a segment can be drawn each time that it is read.
@@ -67,9 +67,9 @@ class UL2(SpanCorruption):
         )
 
     def choose(self, key: ExampleKey) -> int:
-        """Draw a denoiser by Philox with counter (0, 1, number, epoch).
+        """Return the index of a random denoiser for an example.
 
-        The counters of masks have 0 instead of 1.
+        The counter of Philox is (0, 1, number, epoch); the counters of masks have 0 instead of 1.
         """
         generator = make_philox([0, 1, key.number, key.epoch], [key.seed, key.stream])
         return int(generator.random_raw()) * len(DENOISERS) >> 64
@@ -101,9 +101,9 @@ def ul2(inputs_length: int) -> UL2:
 
 
 def _find_longest(raw_length: int, mean: float, density: float) -> tuple[int, int, int]:
-    """Return the most input tokens, target tokens and spans of segments up to `raw_length` tokens.
+    """Return the maximum number of input tokens, of target tokens and of spans per segment.
 
-    Mode and EOS are not counted.
+    Segments have up to `raw_length` tokens. Mode and EOS are not counted.
     """
     counts = [
         (length, *count_noise(length, density, mean or length))

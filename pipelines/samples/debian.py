@@ -184,7 +184,7 @@ def open_packages(
 def _make_file_pages(
     name: str, data: bytes, url: str, lang: str, original: Collection[bytes]
 ) -> Iterable[tuple[Format, SamplePage, int]]:
-    """Return format, page and text bytes of all pages in a file."""
+    """Return each page in a file, with its format and its text's size in bytes."""
     if name.endswith((".html", ".htm")):
         data = remove_blocks(data, original) if original else data
         try:
@@ -272,7 +272,7 @@ def write_sample(out: str | Path, packages: Sequence[str] | None = None) -> dict
 
 
 def write_documentation(out: str | Path) -> dict[str, Any]:
-    """Write all help, handbooks and manual pages of Debian as a crawl, without messages."""
+    """Write a crawl of all help, handbooks and manual pages of Debian, without program messages."""
     if shutil.which("mandoc") is None:
         raise UserError("this sample needs mandoc, which is not on PATH: `apt-get install mandoc`")
     return _write_sample(out, "documentation", DOCUMENTATION_PACKAGES, PROSE, None)

@@ -1,4 +1,4 @@
-"""Makes a small crawl in WET and WARC from a package, for the demo, trials and tests.
+"""Makes a small crawl in WET and WARC from a Python package, for demo, trials and tests.
 
 The package `gflanguages` contains excerpts of the Universal Declaration of Human Rights in hundreds
 of languages. It is installed, so the whole chain runs without a network.
@@ -60,7 +60,7 @@ def read_summary(out: str | Path, *, reused: bool) -> dict[str, Any]:
 
 
 def split_paragraphs(texts: Iterable[str]) -> list[str]:
-    """Split texts into paragraphs; drop fragments, and paragraphs within longer paragraphs."""
+    """Split texts into paragraphs; drop short paragraphs and substrings of other paragraphs."""
     paragraphs: dict[str, None] = {}
     for text in texts:
         for line in text.split("\n"):
@@ -112,7 +112,7 @@ def _write_language(writer: CrawlWriter, language: Language, texts: Iterable[str
 
 
 def write_sample(out: str | Path) -> dict[str, Any]:
-    """Write the human rights excerpts of gflanguages as a crawl: about 100 languages, 150 kB.
+    """Write a crawl of human rights excerpts from gflanguages: about 100 languages, 150 kB.
 
     Each language of mC4, except the six romanised forms, has 2 to 17 pages in its main script. By
     URL hash, half of the pages are WET records and half are HTML in WARC records.

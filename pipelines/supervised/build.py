@@ -236,7 +236,7 @@ def _describe_overlap(
 
 
 def _leave_out(keys: pa.Table, rows: dict[str, Any], parts: str) -> tuple[pa.Table, str]:
-    """Leave out rows that share inputs or group with a later split; count these rows in `rows`.
+    """Drop rows whose inputs or group also occur in a later split; count the dropped rows.
 
     Returns:
         The other rows, and a file that lists those left out.

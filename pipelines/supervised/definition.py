@@ -151,7 +151,7 @@ class SupervisedTask:
 
 
 class Row(NamedTuple):
-    """A row as text.
+    """A supervised example as text.
 
     Attributes:
         lang: code of its language.

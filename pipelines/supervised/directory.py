@@ -134,7 +134,7 @@ def _forget_parts(parts: str) -> None:
 
 
 def check_labels(source: RowSource, model: str) -> None:
-    """Refuse labels that are too long, or that the vocabulary cannot distinguish or write."""
+    """Refuse labels that are too long, have equal tokens, or change when encoded and decoded."""
     vocabulary, length = load_vocabulary(model), source.lengths.targets_length
     seen: dict[tuple[int, ...], str] = {}
     for label in source.task["labels"] or ():
@@ -161,7 +161,7 @@ def check_labels(source: RowSource, model: str) -> None:
 def plan_shards(
     task: str, described: Sequence[Mapping[str, Any]], parts: str
 ) -> list[SupervisedShard]:
-    """Divide the rows of parts among shards.
+    """Divide the rows of a task's intermediate files (parts) among output shards.
 
     `described` has descriptions of the parts, with `rows` by language and split; `parts` is their
     directory.

@@ -197,7 +197,7 @@ class SupervisedShard:
 
     @property
     def size_bytes(self) -> int:
-        """Approximate number of rows, as a measure of the work in place of bytes."""
+        """Size of the shard's work: its approximate number of rows, not bytes."""
         return self.rows // self.of
 
     def read(self, left_out: str = "") -> pa.Table:

@@ -33,7 +33,10 @@ def _map_punctuation() -> Mapping[int, str]:
 
 
 def fold(text: str) -> str:
-    """Lower the case; remove punctuation, tags, parameters; if nothing is left, return the text."""
+    """Lower the case of a text; remove punctuation, tags, and placeholders such as `$1`.
+
+    If nothing is left, return the text.
+    """
     folded = text.casefold()
     if "$" in folded or "{{" in folded or "<" in folded:
         folded = _PARAMETERS.sub(" ", folded)
@@ -47,7 +50,7 @@ def key64(text: str) -> int:
 
 
 def hash_group(group: str) -> str:
-    """Return the key of a group: 16 hex digits of the SHA-256 of its folded text."""
+    """Return a group's key: the first 16 hex digits of the SHA-256 of `fold(group)`."""
     return hashlib.sha256(fold(group).encode()).hexdigest()[:16]
 
 
@@ -81,7 +84,7 @@ def mark_overlap(table: pa.Table, splits: Sequence[str]) -> dict[str, NDArray[np
 def count_overlap(
     table: pa.Table, marked: Mapping[str, NDArray[np.bool_]]
 ) -> dict[str, dict[str, dict[str, int]]]:
-    """Count rows that `mark_overlap` marks by language and split; omit splits without such rows."""
+    """Count the rows marked by `mark_overlap`, by language and split; omit splits without any."""
     langs, splits = (np.asarray(table[name]) for name in ("lang", "split"))
     overlap: dict[str, dict[str, dict[str, int]]] = {}
     shared = marked["rows"]

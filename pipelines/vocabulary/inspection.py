@@ -44,7 +44,7 @@ class TextCounts:
 
 
 def count_words(text: str) -> int:
-    """Count runs between spaces that have a letter or digit."""
+    """Count words: sequences of non-space characters with at least one letter or digit."""
     runs = text.replace(_ETHIOPIC_SPACE, " ").split()
     return sum(_NO_LETTER.fullmatch(run) is None for run in runs)
 

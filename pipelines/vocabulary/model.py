@@ -47,7 +47,7 @@ class VocabularyModel:
 
     @property
     def model_sha256(self) -> str:
-        """SHA-256 of the model with its sentinels, the `vocabulary_sha256` of examples and runs."""
+        """SHA-256 of the model with sentinels; it is `vocabulary_sha256` in examples and runs."""
         return hashlib.sha256(self.model).hexdigest()
 
 
@@ -73,7 +73,7 @@ def add_sentinels(model: bytes, count: int = SENTINELS) -> bytes:
 
 
 def remove_sentinels(model: bytes) -> bytes:
-    """Return a model without sentinels, to compare models that got them in different ways."""
+    """Return a SentencePiece model without sentinels, to compare models regardless of them."""
     proto = sentencepiece_model_pb2.ModelProto.FromString(model)  # pyright: ignore[reportAttributeAccessIssue]
     for token in sorted(find_sentinels(proto), reverse=True):
         del proto.pieces[token]
@@ -106,7 +106,7 @@ def _parse(model: bytes, path: str | Path) -> Any:
 
 
 def find_sentinels(proto: Any) -> dict[int, int]:
-    """Return the number of each sentinel piece by its id."""
+    """Return the number of each sentinel, such as 7 in <extra_id_7>, by token id."""
     matches = {token: _SENTINEL.fullmatch(piece.piece) for token, piece in enumerate(proto.pieces)}
     return {token: int(match[1]) for token, match in matches.items() if match}
 

@@ -1,6 +1,6 @@
-"""Properties of elements in the HTML standard that the bound on a page's cost needs.
+"""Properties of HTML elements that affect the upper bound on a page's parsing cost.
 
-Properties are bits of `KIND`, by the number of a name. See the standard, 13.2.4.2 and 13.2.6.
+Properties are bits of `KIND`, by the number of a name. See HTML's standard, 13.2.4.2 and 13.2.6.
 """
 
 from collections.abc import Iterable
@@ -58,7 +58,7 @@ FONT, FRAMESET, NOFRAMES, SCRIPT = map(_NAMES.index, ("font", "frameset", "nofra
 
 
 def _combine_by_name(values: Iterable[tuple[int, int]]) -> np.ndarray:
-    """Return, for each element's name, the bitwise OR of its kinds' values; 0 if unknown."""
+    """Return a bit mask for each element name: the OR of values of its kinds; 0 if unknown."""
     combined = np.zeros(UNKNOWN + 1, np.int64)
     for kind, value in values:
         for name in _KINDS[kind].split():

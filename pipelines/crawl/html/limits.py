@@ -118,7 +118,7 @@ _DEPTH, _FORMATTING_OPEN, _LINKS, _REMAKING_ALL, _ROOT = range(5)
 
 @compiled
 def _find_name(html, opened, number, start, stop, closed_with, most):
-    """Return the place of the element that an end tag surely closes, or else the stack's depth."""
+    """Return the stack index of the element that an end tag closes; the stack's size if unsure."""
     depth = opened.sums[_DEPTH]
     for place in range(depth - 1, max(-1, depth - 2 - most), -1):
         element = opened.elements[place]
@@ -149,7 +149,10 @@ def _cut(opened, place):
 
 @compiled
 def _close(opened, wanted, closed_with):
-    """Close the innermost element of the kinds `wanted` if a start tag surely closes it."""
+    """For a start tag, close the innermost element of the kinds `wanted`, if this is certain.
+
+    It is certain if only a few elements are inside, all of the kinds `closed_with`.
+    """
     depth = opened.sums[_DEPTH]
     for place in range(depth - 1, max(-1, depth - 2 - _MOST_IMPLIED), -1):
         kind = KIND[opened.elements[place, _NAME]]
@@ -195,8 +198,8 @@ def _open(html, opened, number, start, stop, tag_stop, attributes):
 
 @compiled
 def _measure(html, limit):  # noqa: PLR0912, PLR0915, one pass
-    # Each tag costs at least the number of open elements. So the page exceeds `limit` before more
-    # than `most` elements are open.
+    # A tag costs at least the number of open elements. So elements that are nested `most`
+    # deep cost more than `limit`.
     most = 4 + int(np.sqrt(2.0 * limit))
     opened = _Open(np.empty((most, 5), np.int64), np.array([0, 0, 0, 0, -1]))
     sums = opened.sums

@@ -47,7 +47,7 @@ def find_comment_end(html, start):
 
 @compiled
 def _is_tag(html, place, name, name_stop):
-    """Return whether the whole tag name at `place` equals the name at `name`, ignoring case."""
+    """Return whether the tag name at `place` equals html[name:name_stop], ignoring case."""
     size = name_stop - name
     end = place + size
     return end < len(html) and are_equal(html, place, name, size, True) and ENDS_NAME[html[end]]
@@ -123,7 +123,10 @@ def find_tag_end(html, place):
 
 @compiled
 def is_plain(html, start, stop):
-    """Return whether SVG and HTML read raw text alike: its only markup is whole CDATA sections."""
+    """Return whether `<` occurs in a raw element's text only in complete CDATA sections.
+
+    If so, SVG and HTML read the text alike.
+    """
     place, in_section = start, False
     while place < stop:
         if html[place] == LT and not in_section:

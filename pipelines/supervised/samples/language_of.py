@@ -30,7 +30,7 @@ def cut_windows(text: str) -> Iterator[str]:
 
 
 def write_language_of(corpus: str | Path, out: str | Path) -> dict[str, Any]:
-    """Write the task `language_of` of a corpus."""
+    """Write the task `language_of`: identify the language of text in a corpus."""
     source = open_corpus(corpus)
     config = {"sample": "language-of", "corpus": source.identity, "window": WINDOW_CHARACTERS}
     return write_sample(out, config, lambda directory: _write(source, directory))

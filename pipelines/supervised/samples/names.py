@@ -78,7 +78,10 @@ def _hash_order(text: str) -> str:
 
 
 def choose_facts(names: Iterable[Mapping[str, str]]) -> list[dict[str, str]]:
-    """Choose concepts and languages among the names of `read_names`; return facts by language."""
+    """Choose emoji and languages; return each emoji's English name with each translation.
+
+    `names` come from `read_names`; facts are sorted by language.
+    """
     names_of_lang: dict[str, dict[str, str]] = {}
     for row in names:
         names_of_lang.setdefault(row["lang"], {})[row["emoji"]] = row["name"]

@@ -43,7 +43,7 @@ def _json(value: Any) -> str:
 def write_sources(
     directory: Path, packages: Sequence[tuple[Download, Mapping[str, bytes]]], licence: str
 ) -> None:
-    """List in SOURCES.md the packages that the rows come from, and copy their licences.
+    """List in SOURCES.md the Debian packages that contain the data, and copy their licences.
 
     Each package comes with its file `copyright`; `licence` is the licence in a few words.
     """
