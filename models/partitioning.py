@@ -136,8 +136,8 @@ def shard_parameter(axes: Sequence[str], shape: Sequence[int], mesh: Mesh) -> Pa
     """Shard each dimension of a parameter over mesh axes in `RULES` that are free and divide it."""
     if int(np.prod(shape)) < MIN_SHARDED_VALUES:
         return PartitionSpec()
-    # Dimensions with few possible mesh axes choose first. Otherwise `embed` could take the mesh axis
-    # `expert`, the only mesh axis for the dimension of experts.
+    # Dimensions with few possible mesh axes choose first. Otherwise `embed` could take mesh axis
+    # `expert`, the only axis for the dimension of experts.
     order = sorted(range(len(axes)), key=lambda dimension: len(RULES[axes[dimension]]))
     taken: set[str] = set()
     chosen: list[tuple[str, ...] | None] = [None] * len(axes)
