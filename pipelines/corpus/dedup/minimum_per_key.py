@@ -54,7 +54,7 @@ class MinimumPerKey(Exchange):
             return {"rows": write_keys(path, candidates(), rows, self.bits)}
 
     def _candidates(self, group: Group, come: np.ndarray) -> Iterator[np.ndarray]:
-        """Yield a row for each page or line: key, ranks (smallest first), position in the group."""
+        """Yield a row for each page or line: key, ranks (smallest win), position in the group."""
         page = place = 0
         for table in self.read_tables(group, self.step.reads):
             come_in_table = come[page : page + len(table)]
