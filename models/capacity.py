@@ -29,7 +29,7 @@ class Groups(NamedTuple):
         return math.gcd(self.encoder, self.decoder)
 
     def divide(self, parts: int) -> "Groups":
-        """Return the number of routing groups, per stack, in each of `parts` equal batch parts.
+        """Return the number of routing groups in one of `parts` equal parts of a batch.
 
         `parts` must divide `separable`.
         """

@@ -136,8 +136,8 @@ def shard_parameter(axes: Sequence[str], shape: Sequence[int], mesh: Mesh) -> Pa
     """Shard each dimension of a parameter over mesh axes in `RULES` that are free and divide it."""
     if int(np.prod(shape)) < MIN_SHARDED_VALUES:
         return PartitionSpec()
-    # Dimensions with few possible mesh axes choose first. The dimension of experts can only use the
-    # mesh axis `expert`, which the dimension `embed` could otherwise take.
+    # Dimensions with few possible mesh axes choose first. Otherwise `embed` could take mesh axis
+    # `expert`, the only axis for the dimension of experts.
     order = sorted(range(len(axes)), key=lambda dimension: len(RULES[axes[dimension]]))
     taken: set[str] = set()
     chosen: list[tuple[str, ...] | None] = [None] * len(axes)

@@ -131,7 +131,7 @@ def _make_mswitch() -> dict[str, Preset]:
 def _make_switch() -> dict[str, Preset]:
     """Make presets for the English models in Table 9 of the Switch Transformers paper.
 
-    Switch-Base uses ReLU and a feed-forward width of 3072, as released.
+    Switch-Base has ReLU layers of width 3072, as released.
 
     Table 9 lists Switch-XXL with 64 experts and 395B parameters. With its other columns, 64 experts
     make 202B parameters; 128, as in the released configuration, make 395B. The preset has 64.

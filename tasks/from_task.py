@@ -215,7 +215,7 @@ class SourceShard:
 
     @property
     def size_bytes(self) -> int:
-        """Size of this shard for scheduling, 1 for every shard."""
+        """Nominal size for scheduling: 1, so that all shards count equally."""
         return 1
 
 
@@ -342,8 +342,8 @@ def _make_row(
     example: Mapping[str, Any], unit: SourceShard, number: int, lang: str, model: str
 ) -> dict[str, Any]:
     name = make_example_id(unit.split, unit.number, number)
-    # Each draw preprocesses every example with another seed. All examples of one draw precede all
-    # examples of the next draw. So two draws of one of N examples are about N records apart.
+    # Each draw preprocesses all N examples with another seed. The next draw's examples are stored
+    # after them. So two versions of an example are about N records apart.
     order = (ORDERS * unit.draw + key64(name)) // unit.draws
     if unit.draws > 1:
         name = make_example_id(unit.split, unit.number, number, unit.draw)
@@ -390,7 +390,10 @@ def write_ids(
 
 
 def draws_randomly(task: seqio.Task, split: str, lengths: Lengths) -> bool:
-    """Return whether the first `TRIED` examples depend on the seed of uncached preprocessing."""
+    """Return whether another seed changes the first `TRIED` preprocessed examples.
+
+    The seed is of the steps after the task's cache.
+    """
 
     def first(draw: int) -> list[list[list[int]]]:
         examples = preprocess(task, split, lengths, draw=draw, take=TRIED)

@@ -114,7 +114,7 @@ def _script_shares(rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, float]]
 def score_histogram(
     counts: Sequence[int], threshold: float | None, width: int, height: int, title: str
 ) -> Drawing:
-    """Draw documents in equal bins of language scores from 0 to 1, with the build's threshold."""
+    """Draw a histogram of documents by language score, 0 to 1, and mark the build's threshold."""
     top, bottom, left, right = 16, height - 20, 4, width - 4
     most, step = max(*counts, 1), (right - left) / len(counts)
     parts = [text(left, 10, f"{most:,} documents", "")]
@@ -152,7 +152,7 @@ def share_bars(rows: Sequence[tuple[str, float]], width: int, title: str) -> Dra
 
 
 def write_fit_page(fitted: Mapping[str, Any], html: str | Path) -> None:
-    """Write the page of `mswitch corpus fit`: drops of each rule and language, before and after.
+    """Write the page of `mswitch corpus fit`: drops by language and rule, by old and fitted limits.
 
     Args:
         fitted: the result of `fit_thresholds`.

@@ -69,7 +69,7 @@ def write_distillation(
     config: ReportConfig = DEFAULT_CONFIG,
     long_baseline: Sequence[str | Path] = (),
 ) -> dict[str, Any]:
-    """Compare dense students with their sparse teacher and its dense twin.
+    """Compare distilled dense models with their sparse teacher and with a dense baseline.
 
     Args:
         baseline: the dense run, or runs of several seeds.
@@ -186,7 +186,7 @@ def measure_share(
 def _measure(
     name: str, of_teacher: Pairs, of_student: Pairs, config: ReportConfig
 ) -> dict[str, Any]:
-    """Return the report's data of one student or of the long baseline.
+    """Return the report's data of one student, or of a dense baseline with longer training.
 
     Pooled figures are for the mean over trained languages, resampled as in `headline.pool`.
     """
@@ -281,7 +281,7 @@ def _data(
 
 
 def _seeds(data: Mapping[str, Any]) -> str:
-    """Return a note on the models' seeds, and on the variation that intervals leave out."""
+    """Return a note on the models' random seeds, and on seed variation outside the intervals."""
     teacher = data["runs"]["teacher"]["seeds"]
     models = [*data["students"], *filter(None, [data["long_baseline"]])]
     said = ""

@@ -132,7 +132,7 @@ def write_run_page(
 def _measure(
     models: Sequence[Sequence[TunedRun]], decodes: Sequence[str], *, paired: bool
 ) -> list[Result]:
-    """Measure each way of decoding and metric; results with a mean over languages come first."""
+    """Return a result for each decoding method and each metric, results with a mean first."""
     results = [
         rows.measure(metric, paired=paired)
         for rows in (Rows(models, decode) for decode in decodes)
@@ -154,7 +154,8 @@ def _speed_up(
     steps = [run.origin_step for run in baselines if run.origin_step is not None]
     alone = [[run] for run in (*baselines, *candidates)]
     average = Rows(alone, lead.data["decode"]).average(lead.data["metric"])
-    assert average is not None  # `lead.average` is over the same languages and is not None
+    # `lead.average` is not None, and both averages include the same languages.
+    assert average is not None
     scores = [each.as_json() for each in average.models]
     return {
         "steps": steps,
@@ -213,7 +214,7 @@ class Downstream:
         return f"downstream-{name}-{self.data['summary']['split']}"
 
     def began_with(self, pairs: Sequence[tuple[EvaluatedRun, EvaluatedRun]]) -> bool:
-        """Return whether the compared runs were fine-tuned from one of these pairs."""
+        """Return whether the compared runs were fine-tuned from a pretrained pair in `pairs`."""
         return any(None not in self._begun_at(pair) for pair in pairs)
 
     def _begun_at(self, pair: Sequence[EvaluatedRun]) -> list[int | None]:

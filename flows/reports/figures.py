@@ -15,8 +15,8 @@ from mswitch.flows.reports.svg import Drawing, line, nice_ticks, px, rect, text
 
 #: A panel of at most this width is one of many, so it has small dots and few labels.
 SMALL_PANEL = 200
-#: Histogram bins at an end for languages with only a bound of the speed-up. The first bin has their
-#: bar. The second bin is empty, so that axis labels do not touch.
+#: Number of histogram bins at an end for languages with only a bound of the speed-up. One bin has
+#: these languages' bar. The other bin is empty, so that axis labels do not touch.
 BOUND_BINS = 2
 
 
@@ -121,9 +121,10 @@ def _stack(
     bars: Sequence[Mapping[str, Any]],
     hatch: str = "",
 ) -> Iterable[str]:
-    """Draw a stacked histogram bar: languages in the headline are at the bottom.
+    """Draw one bar of a histogram of languages, stacked from two parts.
 
-    `hatch` is the id prefix of an SVG fill pattern, "" without a pattern.
+    The lower part has languages that count in headline figures. `hatch` is the id prefix of an SVG
+    fill pattern, "" without a pattern.
     """
     y, inside = floor, sum(bar["in_headline"] for bar in bars)
     for css, count in (("box" if hatch else "bar", inside), ("thin", len(bars) - inside)):
@@ -169,7 +170,7 @@ def step_panel(
     width: int,
     height: int,
 ) -> Drawing:
-    """Draw curves with their intervals over common steps; `label` names the axis of steps.
+    """Draw curves with confidence intervals over one axis of steps, which is named `label`.
 
     Values are scores, or with `ratios` speed-ups on a log scale. With `log`, steps have a log scale
     too. A point whose `mark` is a bound is an arrow head that points to the true speed-up.

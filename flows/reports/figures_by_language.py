@@ -37,7 +37,7 @@ def quality_panels(
 
 
 def _interval(row: Mapping[str, Any]) -> Sequence[float]:
-    """Return both ends of the quality difference's interval, plus the baseline's quality."""
+    """Add the baseline's quality to both ends of the quality difference's interval."""
     return [-row["baseline_nll"] - end for end in reversed(row["delta_ci"] or ())]
 
 

@@ -1,6 +1,6 @@
-"""Compute figures for each language, headline figures over all languages, and a pooled figure.
+"""Compute a report's statistics: by language, over languages, and of the mean loss (pooled).
 
-The pooled figure is for runs that are too small for a headline.
+Pooled statistics are for runs that are too small for statistics over languages.
 """
 
 import dataclasses
@@ -77,14 +77,17 @@ class LanguageResult:
 
     @property
     def in_headline(self) -> bool:
-        """Whether the language has enough documents, training text and a speed-up."""
+        """Whether headline figures include the language.
+
+        It needs enough documents, training text and a defined speed-up.
+        """
         return self.has_interval and self.trained and self.speed_up.value is not None
 
 
 def measure_language(
     seeds: Sequence[LanguageLosses], steps: np.ndarray, trained: bool, config: ReportConfig
 ) -> LanguageResult:
-    """Measure a language from its evaluations with each seed at `steps` [S]."""
+    """Compute one language's results from the losses of each random seed at `steps` [S]."""
     losses = mean_losses(seeds)
     curves, of_seeds = losses.curves(), np.array([each.curves() for each in seeds])
     drawn = resample_curves(losses, config.resamples, config.seed)
@@ -143,7 +146,7 @@ class Pooled:
 
 
 def _range(speed_up: SpeedUp) -> tuple[float, float, float]:
-    """Return a speed-up or its bound, and its smallest and largest possible true value."""
+    """Return a measured speed-up, and the smallest and largest possible true value."""
     assert speed_up.value is not None
     low = 0.0 if speed_up.censored == "upper" else speed_up.value
     high = float("inf") if speed_up.censored == "lower" else speed_up.value
@@ -159,7 +162,7 @@ def _figure(
     scale: tuple[Transform, Transform],
     confidence: float,
 ) -> dict[str, Any]:
-    """Return a statistic over languages, with its range and interval.
+    """Compute a statistic over languages, such as their median speed-up, with range and interval.
 
     The interval holds for all true values of languages at a bound. If these leave an end open, the
     end is itself a bound, and marked. Changes by drawn seeds are added to those by drawn languages,
@@ -244,8 +247,8 @@ def headline(results: Sequence[LanguageResult], config: ReportConfig) -> dict[st
             ranges, draws, other_seeds, of_seeds, statistic, RATIOS, config.confidence
         )
 
-    # A language counts if the smallest possible value of its speed-up is at least 4. For the upper
-    # end of the range, the largest possible value counts.
+    # The share is of languages whose smallest possible speed-up is at least 4. The upper end of the
+    # share's range is of languages whose largest possible speed-up is at least 4.
     def fours(of: np.ndarray) -> np.ndarray:
         return (of[[1, 1, 2]] >= FOURFOLD).astype(float)
 

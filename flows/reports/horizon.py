@@ -1,4 +1,4 @@
-"""Measure the speed-up by horizon: the report's figures if training had ended at an earlier step.
+"""Measure how the speed-up depends on the number of training steps, the horizon.
 
 With the schedule 1/sqrt(step) or a constant one, a run of T steps passes through the same states as
 a longer one, so each evaluation is the end of a shorter experiment. This does not hold for a
@@ -27,7 +27,7 @@ LEAST_EVALUATIONS = 4
 def measure_horizons(
     results: Sequence[LanguageResult], steps: np.ndarray, config: ReportConfig
 ) -> list[dict[str, Any]]:
-    """Measure figures at each evaluated step [S] after the first few, up to the report's step.
+    """Compute speed-ups as if training had ended at each evaluated step [S], except the first few.
 
     Returns:
         The data of each horizon in report.json. `baseline_last_doubling` is the gain of the average
@@ -55,7 +55,7 @@ def measure_horizons(
 
 
 def extrapolate_doubling(horizons: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
-    """Extrapolate the median speed-up to twice the steps by its growth in the last doubling.
+    """Extrapolate the median speed-up to 2 T steps by its growth factor from T / 2 to T steps.
 
     Returns:
         `step`, `since` and `median_step_speedup`; None if horizons begin later than at half of the
@@ -88,7 +88,6 @@ def last_doubling(curve: np.ndarray, steps: np.ndarray) -> float | None:
 def _until(
     result: LanguageResult, steps: np.ndarray, count: int, config: ReportConfig
 ) -> LanguageResult:
-    """Compute a language's result from its first `count` evaluations, without intervals."""
     of_seeds = result.of_seeds[..., :count]
     return dataclasses.replace(
         result,

@@ -73,7 +73,7 @@ def _rows(
     show: Callable[[Mapping[str, Any]], Markup],
     above: int = 0,
 ) -> list[tuple[dict[str, Any], Markup]]:
-    """Return the data and the index row of every file called `name`, newest first."""
+    """Return data and the index page's row of each file called `name`, newest first."""
     files = [
         file
         for file in storage.find(directory, name)

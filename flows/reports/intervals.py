@@ -25,9 +25,10 @@ WEIGHT_CELLS = 4_000_000
 TOLERANCE = 1e-12
 #: Family-wise error of Holm's method.
 LEVEL = 0.05
-#: Above these limits, `clear_after_holm` does not use Holm's method. They limit the effect of
-#: skewness on a tail probability, and the t that the method first requires.
+#: If skewness may change a tail probability by a higher factor, `clear_after_holm` does not use
+#: Holm's method.
 MOST_BY_SKEWNESS = 2.0
+#: If Holm's first test requires a higher t value, `clear_after_holm` does not use Holm's method.
 MOST_ERRORS = 10.0
 #: Factor on a skewness estimated from few documents (docs/decisions/0043).
 HIDDEN_SKEWNESS = 6.0
@@ -106,7 +107,7 @@ def document_weights(documents: int, resamples: int, generator: np.random.Genera
 def draw_languages(
     languages: int, resamples: int, generator: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Draw languages, and a resample of the documents of each; both [resamples, languages]."""
+    """Draw bootstrap indices of languages and document resamples, both [resamples, languages]."""
     shape = resamples, languages
     return generator.integers(0, languages, shape), generator.integers(0, resamples, shape)
 
@@ -114,7 +115,7 @@ def draw_languages(
 def spread_documents(
     drawn: np.ndarray, centre: np.ndarray, units: float, confidence: float
 ) -> np.ndarray:
-    """Spread resamples of few documents or languages so that percentiles follow Student's t.
+    """Widen the spread of bootstrap means over few documents or languages, as Student's t requires.
 
     Args:
         drawn: [R, ...] a mean over drawn units in each resample.
@@ -129,7 +130,7 @@ def spread_documents(
 
 
 def draw_seeds(of_seeds: np.ndarray, config: ReportConfig) -> np.ndarray:
-    """Draw random errors of a mean over seeds, from the spread between the seeds.
+    """Simulate how far a mean over random seeds may be from its true value.
 
     `of_seeds` [K, ...] has a figure or a curve of each seed. Draws are normal, with the standard
     error over seeds as standard deviation. If draws are multiplied by `widening(K - 1)`,
@@ -179,7 +180,9 @@ def margin(errors: Sequence[tuple[float, float]], tail: float) -> float:
 def t_test(
     value: float, errors: Sequence[tuple[float, float]], confidence: float, *, scale: float
 ) -> Estimate:
-    """Return a difference with p value and Student's interval (None if errors are only rounding).
+    """Return a difference with its confidence interval and p value by Student's t.
+
+    If all errors are only rounding, the interval is None and the p value is 1.
 
     `errors` are as in `margin`. `scale` is the size of the compared numbers.
     """
@@ -190,7 +193,7 @@ def t_test(
 
 
 def _p_value(value: float, errors: Sequence[tuple[float, float]]) -> float:
-    """Return the p value for which one end of the interval is zero."""
+    """Return the two-sided p value: 1 minus the confidence at which the interval ends at zero."""
     if len(errors) == 1:
         [(error, freedom)] = errors
         return float(2 * stdtr(freedom, -abs(value) / error))
@@ -239,10 +242,10 @@ def clear_after_holm(deltas: Sequence[Estimate], seeds: int = 1) -> tuple[int | 
 
 
 def _sample_skewness(deltas: Sequence[Estimate]) -> tuple[np.ndarray, float]:
-    """Return the skewness of loss differences in each language with a value, and its variance.
+    """Return each language's skewness of loss differences, and the sampling variance of skewness.
 
-    The variance for D normal differences is 6 D (D - 1) / ((D - 2) (D + 1) (D + 3)), over D for
-    their mean.
+    Languages without skewness are left out. The variance for D normal differences is
+    6 D (D - 1) / ((D - 2) (D + 1) (D + 3)), over D for their mean.
     """
     known = [each for each in deltas if each.skewness is not None]
     d = np.array([max(each.freedom or 0.0, 2.0) + 1 for each in known])
@@ -251,7 +254,10 @@ def _sample_skewness(deltas: Sequence[Estimate]) -> tuple[np.ndarray, float]:
 
 
 def shrunken_skewness(deltas: Sequence[Estimate]) -> np.ndarray:
-    """Estimate each language's skewness [L]; shrink it to the mean by the share of noise."""
+    """Estimate the skewness of each language's loss differences [L] by shrinkage to the mean.
+
+    Deviations from the mean shrink by the share of noise in their variance.
+    """
     skewness, noise = _sample_skewness(deltas)
     if not len(skewness):
         return np.zeros(len(deltas))

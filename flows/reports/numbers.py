@@ -108,7 +108,7 @@ def bounded(value: float | None, censored: Censoring = "none") -> str:
 def speed_up_interval(
     ci: Sequence[float] | None, marks: Sequence[Censoring] | None = None
 ) -> str | None:
-    """Format an interval of speed-ups; mark an end that is a bound."""
+    """Format an interval of speed-ups; mark ends that are only lower or upper bounds."""
     if ci is None:
         return None
     low, high = (

@@ -1,4 +1,4 @@
-"""Serve the pages below a storage: reports, indexes and corpora, and no other files.
+"""Serve pages of reports, indexes and corpora from a directory or bucket, and no other files.
 
 The server is read-only. A visitor from another machine needs the token once: a cookie keeps it.
 """
@@ -72,7 +72,7 @@ def page_app(place: str | Path, token: str = "") -> Starlette:
 
 
 def is_loopback(host: str) -> bool:
-    """Return whether `host` is this machine's loopback name or address, which no other site has."""
+    """Return whether `host` is `localhost` or a loopback address; remote websites have neither."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -96,7 +96,7 @@ def _refusal(request: Request, token: str) -> Response | None:
 
 
 def read_page(place: str | Path, path: str) -> bytes | None:
-    """Return a page, or its data; None if the file does not exist or is not a page.
+    """Return the bytes of an HTML page or its JSON data; None for a missing or other file.
 
     Args:
         place: see `page_app`.

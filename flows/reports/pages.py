@@ -47,7 +47,7 @@ def template_environment() -> jinja2.Environment:
 
 
 def render_page(template: str, data: Mapping[str, Any], **values: Any) -> str:
-    """Render a template with a page's data, its languages' rows sorted by name, and `values`."""
+    """Fill an HTML template with a page's data and `values`; sort the data's languages by name."""
     languages = data["languages"]
     shown = {
         **data,

@@ -170,7 +170,10 @@ def _language_json(
 def _sizes(
     results: Sequence[LanguageResult], run: EvaluatedRun, config: ReportConfig
 ) -> list[dict[str, Any]]:
-    """Return median speed-ups of thirds of headline languages, from least to most training text."""
+    """Return median speed-ups of languages with little, medium and much training text.
+
+    Each group is a third of headline languages.
+    """
 
     def tokens(result: LanguageResult) -> int:
         return int(run.config["languages"][result.losses.lang].get("train_tokens", 0))

@@ -99,7 +99,10 @@ def pair_up(
 def _group_by_model(
     runs: Sequence[EvaluatedRun], teachers: Sequence[str] = ()
 ) -> list[dict[Any, EvaluatedRun]]:
-    """Return the runs of each model by seed or, if `teachers` has hashes, by teacher and seed."""
+    """Return a dictionary of each model's runs by seed.
+
+    If `teachers` has hashes, the keys are pairs of a teacher's index and a seed.
+    """
     models: dict[str, dict[Any, EvaluatedRun]] = defaultdict(dict)
     for run in runs:
         settings = {key: value for key, value in run.settings.items() if key != "train.seed"}

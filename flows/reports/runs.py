@@ -47,7 +47,7 @@ ORDER = [("lang", "ascending"), ("document", "ascending")]
 ROUTING = ("lang", "layer", "expert", "tokens")
 #: Settings of a student's distillation, without seed and teacher.
 TEACHING = ("soft_weight", "temperature", "init", "gather")
-#: Path keys in `examples`, `origin` and `teacher` of config.json.
+#: Keys under which `examples`, `origin` and `teacher` of config.json store file paths.
 _PLACES = ("path", "paths", "cache")
 #: First steps, whose times do not show training speed.
 WARMUP_STEPS = 2
@@ -125,7 +125,10 @@ def check_alike(
     fix: str,
     free: Collection[str] = (),
 ) -> None:
-    """Check that runs agree in all settings with a prefix in `among`, except those in `free`."""
+    """Raise a UserError if two runs differ in settings that must be equal.
+
+    Their names begin with a prefix in `among`, and are not in `free`.
+    """
     changed = [
         f"{key} ({_shown(values[0])} and {_shown(values[1])})"
         for key, values in list_differences(one, other).items()
@@ -190,7 +193,7 @@ class EvaluatedRun(CompletedRun):
 
     @property
     def border_share(self) -> float | None:
-        """Share of sentinels and end tokens in the loss per byte at the last step."""
+        """Share of sentinel and end tokens in the total loss at the last step."""
         if BORDER_NATS not in self.documents.column_names:
             return None
         return float(self.documents[BORDER_NATS].to_numpy().sum() / self.nats[:, -1].sum())
@@ -215,7 +218,10 @@ def open_runs(places: str | Path | Sequence[str | Path]) -> Iterator[list[Path]]
 
 
 def find_common_steps(directories: Sequence[str | Path]) -> tuple[int, ...] | None:
-    """Return the planned steps at which all runs are evaluated; None if all runs are finished."""
+    """Return the planned steps at which all runs are evaluated so far.
+
+    It is None if all runs are finished.
+    """
     evaluated, finished = [], True
     for directory in map(Path, directories):
         planned = {int(step) for step in read_run(directory).get("eval_steps", ())}

@@ -226,9 +226,10 @@ class Rows:
         return np.concatenate(parts, axis=2).swapaxes(0, 1), common
 
     def worst(self, metric: str, count: int) -> dict[str, list[int]]:
-        """Return each language's worst rows, at most `count`, by the first seed of the first model.
+        """Return each language's rows with the worst predictions, at most `count`.
 
-        Of equally bad rows, rows with the highest score of the model come first.
+        Predictions are of the first model with its first seed. Of equally bad rows, rows with the
+        highest score of the model come first.
         """
         of_languages = self._metrics(metric)
         by_language = {}
@@ -246,9 +247,10 @@ class Rows:
     def _sums(
         self, rows: Sequence[int], metric: Metric
     ) -> tuple[list[str], list[Floats], float | None]:
-        """Return each row's group, the models' statistics, and the score of the commonest answer.
+        """Sum a metric's statistics over each group of rows, for each model.
 
-        Statistics of a model have the shape [seeds, groups, S].
+        Returns:
+            Rows' groups, models' sums [seeds, groups, S], and the commonest answer's score.
         """
         answers = [self.answers[row] for row in rows]
         groups = [self.groups[row] for row in rows]
@@ -335,12 +337,13 @@ def measure_difference(
 def _exchange_error(
     differ: Callable[[Floats, Floats], Floats], baseline: Floats, candidate: Floats
 ) -> float:
-    """Estimate a standard error by exchanging groups' statistics [G, S] randomly between models.
+    """Estimate the standard error of a score difference by a permutation test.
 
-    It is the deviation of the differences after exchanges. If more of these reach the measured
-    difference than with a normal variable of that deviation, it is the error for which the normal
-    test's p value is their share (Altman and Bland 2011, "How to obtain the confidence interval
-    from a P value").
+    A permutation exchanges statistics [G, S] of groups between the models. The error is the
+    deviation of the differences after exchanges. If more of these reach the measured difference
+    than with a normal variable of that deviation, it is the error for which the normal test's p
+    value is their share (Altman and Bland 2011, "How to obtain the confidence interval from a P
+    value").
     """
     middle, half = (baseline + candidate).sum(axis=0) / 2, (candidate - baseline) / 2
     half = half[half.any(axis=1)]
@@ -401,7 +404,7 @@ def _draw_average(values: Floats, common: np.ndarray, fewest_groups: int) -> Flo
 def _interval(
     value: float, drawn: Floats, of_seeds: Floats, least: float, most: float = 100
 ) -> tuple[float, float]:
-    """Return the percentile interval of resamples; if seeds differ, return `value` ± `margin`."""
+    """Return a bootstrap interval; if scores differ between seeds, return `value` ± `margin`."""
     ends = percentiles(drawn + value - drawn.mean(), CONFIDENCE)
     if seeds := measure_seed_errors(of_seeds):
         reach = margin([(float(drawn.std()), math.inf), *seeds], (1 - CONFIDENCE) / 2)

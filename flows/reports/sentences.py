@@ -22,7 +22,7 @@ SMALL_TOKENS = 1e9
 
 
 def same_steps(value: float, censored: Censoring = "none") -> bool:
-    """Return whether a step speed-up, rounded for display, is 1; False for a bound."""
+    """Return whether a step speed-up is displayed as 1, and not as a lower or upper bound."""
     return censored == "none" and ratio(value) == ratio(1)
 
 
@@ -40,7 +40,7 @@ def in_brackets(confidence: str, interval: str | None, seeds: Sequence[float | N
 
 
 def seeds_words(seeds: Sequence[float | None]) -> str:
-    """Format the figure of each seed, if there are several seeds."""
+    """Format a statistic's value for each random seed, if there are several seeds."""
     shown = (NOT_AVAILABLE if value is None else ratio(value) for value in seeds)
     return f"seeds {', '.join(shown)}" if seeds else ""
 
@@ -61,14 +61,14 @@ def figure_mark(figure: Mapping[str, Any]) -> Censoring:
 
 
 def figure_words(figure: Mapping[str, Any] | None) -> str:
-    """Format a median or mean speed-up of languages, or its bound."""
+    """Format the median or mean of languages' speed-ups, or its bound."""
     if figure is None:
         return NOT_AVAILABLE
     return speed_up_words(figure["value"], figure_mark(figure)).partition(",")[0]
 
 
 def figure_interval(figure: Mapping[str, Any]) -> str | None:
-    """Format the interval of a median or mean speed-up of languages.
+    """Format the confidence interval of the median or mean of languages' speed-ups.
 
     If the speed-up is a bound and both rounded ends are equal, mark both ends as bounds.
     """
@@ -142,7 +142,7 @@ def caution(summary: Mapping[str, Any], tokens: float) -> list[str]:
 
 
 def text_cautions(text: Mapping[str, Any] | None) -> list[str]:
-    """Return sentences about held-out text and sources of text; [] if nothing was measured."""
+    """Return a report's notes on held-out documents and text sources; [] if `text` is empty."""
     if not text:
         return []
     reasons = [

@@ -1,4 +1,4 @@
-"""Measure a candidate's step speed-up and final difference, per language, with uncertainty.
+"""Measure a model's step speed-up over a baseline and the final loss difference, per language.
 
 Step speed-up = (baseline's steps) / (candidate's steps) to reach the baseline's final quality
 (Switch Transformers, section 4.3 and figure 8). The paper describes no smoothing, interpolation or
@@ -53,7 +53,7 @@ Ranges = np.ndarray
 
 @dataclasses.dataclass(frozen=True)
 class LanguageLosses:
-    """Evaluations of one language by both models on the same D documents at the same S steps.
+    """Losses of both models on the same D documents of one language at the same S steps.
 
     Near-duplicate documents count as one of D, with their sums (`sum_clusters`).
 
@@ -180,7 +180,7 @@ def first_crossing(
 def log_speed_ups(
     log_steps: np.ndarray, baseline_fits: np.ndarray, candidate_fits: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Compute the logarithms of R step speed-ups from fitted curves [R, S].
+    """Compute the log step speed-up of each of R pairs of fitted loss curves [R, S].
 
     Returns:
         Log speed-ups or log bounds [R], codes [R], and the log steps [R] of both models.
@@ -188,9 +188,8 @@ def log_speed_ups(
     targets = baseline_fits[:, -1]
     baseline, _ = first_crossing(log_steps, baseline_fits, targets)
     candidate, codes = first_crossing(log_steps, candidate_fits, targets)
-    # If the candidate never meets the target, the upper bound of its speed-up is 1 (logarithm 0). A
-    # tighter bound could be wrong: the candidate may have reached its best loss long before its
-    # last evaluation, and stayed on a plateau.
+    # If the candidate never meets the target, its speed-up is at most 1 (logarithm 0). No smaller
+    # bound is sure: the candidate's loss may have stopped falling long before the last evaluation.
     values = np.where(codes == NEVER, 0.0, baseline - candidate)
     return values, codes, baseline, candidate
 
@@ -228,11 +227,11 @@ def measure_speed_up(
 def percentile_interval(
     values: np.ndarray, may_be_less: np.ndarray, may_be_more: np.ndarray, confidence: float
 ) -> tuple[tuple[float, float], tuple[Censoring, Censoring]]:
-    """Return the percentile interval of log speed-ups or bounds [R], and a mark for each end.
+    """Return the percentile interval of R speed-ups, some of which may be only bounds.
 
-    The true value of a bound may be anywhere beyond it. So each end is between two quantiles: of
-    the smallest possible values of the resamples, and of the largest. An end is the further
-    quantile, or, if that has no limit, the other one, marked as a bound.
+    `values` [R] are logarithms. The true value of a bound may be anywhere beyond it. So each end is
+    between two quantiles: of the smallest possible values of the resamples, and of the largest. An
+    end is the further quantile, or, if that has no limit, the other one, marked as a bound.
     """
     least = np.argsort(np.where(may_be_less, -np.inf, values), kind="stable")
     most = np.argsort(np.where(may_be_more, np.inf, values), kind="stable")
@@ -295,10 +294,10 @@ def mean_losses(seeds: Sequence[LanguageLosses]) -> LanguageLosses:
 
 
 def draw_ranges(steps: np.ndarray, of_seeds: np.ndarray, config: ReportConfig) -> Ranges | None:
-    """Simulate step speed-ups with other seeds; return None for one seed, which does not vary.
+    """Simulate the step speed-ups that other random seeds would show.
 
     Returns:
-        [3, R], see `Ranges`.
+        [3, R], see `Ranges`; None for one seed, because it shows no variation.
     """
     if len(of_seeds) == 1:
         return None
@@ -334,7 +333,7 @@ def speed_up_over_seeds(
 def measure_delta(
     losses: LanguageLosses, confidence: float | None, of_seeds: Sequence[float] | np.ndarray = ()
 ) -> Estimate:
-    """Compare both models at the last step. Clusters are documents; several seeds are clusters too.
+    """Compare both models at the last step; errors are clustered by document and random seed.
 
     The standard error is the delete-one jackknife's: the root of the sum of squares of the
     difference's changes when one document is left out (HC3 for a ratio; MacKinnon, Nielsen and
@@ -367,7 +366,10 @@ def measure_delta(
 
 
 def _skewness(moves: np.ndarray) -> float:
-    """Estimate the skewness of a sum of independent terms from `moves` [D], corrected for bias."""
+    """Estimate the skewness of a loss difference over D documents, corrected for bias.
+
+    `moves` [D] are the changes of the difference if one document is left out.
+    """
     count = len(moves)
     correction = math.sqrt(count * (count - 1)) / max(count - 2, 1)
     return float(correction * np.sum(moves**3) / np.sum(moves**2) ** 1.5)

@@ -69,7 +69,7 @@ def inline_svg(drawing: Drawing, name: str, css: str = "") -> Markup:
 def inline_svgs(
     drawings: Sequence[Drawing], name: str, classes: Sequence[str] = ()
 ) -> list[Markup]:
-    """Return drawings of figure `name` as elements, each with its class from `classes` if given."""
+    """Return the drawings of figure `name` as SVG elements with the CSS classes in `classes`."""
     return [
         inline_svg(drawing, f"{name}{index}", css)
         for index, (drawing, css) in enumerate(

@@ -61,12 +61,12 @@ class TunedRun(CompletedRun):
 
     @property
     def tasks(self) -> str:
-        """Hash of the predicted examples."""
+        """Config hash of the predicted examples directory."""
         return str(next(iter(self.predictions.values())).settings["tasks"])
 
     @property
     def trained_as(self) -> list[str]:
-        """List of the predicted task's name among the tasks of training; [] if it is not there.
+        """Name of the predicted task in training, as a list; [] if training lacked this task.
 
         The name is `ALONE` if training had a single task.
         """
@@ -76,7 +76,7 @@ class TunedRun(CompletedRun):
 
     @property
     def validation(self) -> Mapping[str, Any] | None:
-        """Contents of selected.json, if validation of the predicted task chose the step."""
+        """Contents of selected.json, if validation on the predicted task chose the checkpoint."""
         if self.selected is None or self.selected["tasks"] != self.tasks:
             return None
         return self.selected

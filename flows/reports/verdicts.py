@@ -40,7 +40,7 @@ def judge(
     mark: Censoring = "none",
     ends: Sequence[Censoring] = ("none", "none"),
 ) -> Verdict:
-    """Return the verdict that a figure's interval allows.
+    """Return the verdict of a statistic's interval: better, worse, unclear or too little.
 
     `even` is the figure without a difference; more is better. `mark` tells whether the figure is a
     bound, and `ends` whether the ends of the interval are bounds. A bound proves nothing on its

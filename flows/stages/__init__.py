@@ -1,1 +1,1 @@
-"""Stages: each is a command, a job and a form, declared once."""
+"""Pipeline stages: each is a command, a job and a Prefect form, declared once."""

@@ -122,7 +122,7 @@ def plan(
     prices: str = "",
     json: Json = False,
 ) -> int:
-    """Estimate the cost and the result of a build, from a list of its input and one built file.
+    """Estimate a corpus build's cost and result: list its input files, and build only one of them.
 
     It shows dropped and kept pages by language, shuffled fingerprints (at most), buckets, shards,
     temporary storage and CPU hours. For each job on Dataflow it shows hours of vCPUs, memory and
@@ -232,7 +232,7 @@ def remove(
     runner: RunnerName = "local",
     json: Json = False,
 ) -> int:
-    """Remove pages from a finished corpus, also from later additions to it.
+    """Remove pages from a finished corpus and from the parts that were added later.
 
     Shards, samples of dropped pages, statistics, manifest and card no longer have them; `removals/`
     has a record. Pages and lines that were dropped as duplicates of a removed page do not return.

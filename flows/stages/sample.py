@@ -109,7 +109,7 @@ def common_crawl(
 
 @stage(supervised, "sample supervised language-of", makes="rows", reads={"corpus": "corpora"})
 def language_of(*, corpus: str, out: Path) -> Summary:
-    """Write rows of a task that names the language of a text: 60 characters and the corpus' label.
+    """Write rows of a task: predict the corpus' language label from 60 characters of its text.
 
     Training documents give training rows; validation documents give validation and test rows, in
     turn. The command needs no network.
@@ -128,7 +128,7 @@ def language_of(*, corpus: str, out: Path) -> Summary:
 
 @stage(supervised, "sample supervised names", makes="rows")
 def names(*, out: Path) -> Summary:
-    """Download names of emoji with translations, as rows of a task, and the rows' vocabulary.
+    """Download names of emoji, and write a translation task and a vocabulary for it.
 
     They are 250 names of emoji in each of 30 languages, from Debian's packages unicode-cldr-core
     and unicode-data (25 MB). It uses `apt-get download`, so it needs Debian or Ubuntu. SOURCES.md

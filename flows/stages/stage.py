@@ -1,4 +1,4 @@
-"""Declare a stage once, as a function.
+"""Declare a pipeline stage once: its function also defines its command, job and Prefect form.
 
     @stage(app, "vocab train", makes="vocabularies", reads={"corpus": "corpora"})
     def train(*, corpus: str, out: str, config: VocabularyConfig = VocabularyConfig()) -> Summary:
@@ -191,7 +191,7 @@ def make_command_job(argv: Sequence[str], hosts: int = 1, record: Path | None = 
 
 
 def _find_stage(argv: Sequence[str]) -> Stage:
-    """Return a command line's stage; make one for a command that is not a stage."""
+    """Return a command line's stage, or a generic `Stage` for any other command."""
     name = argv[0] if argv else ""
     try:
         module = importlib.import_module(f"mswitch.flows.stages.{name.replace('-', '_')}")

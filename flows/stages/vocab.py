@@ -37,11 +37,13 @@ def inspect(
     max_bytes: int = 1_000_000,
     json: Json = False,
 ) -> int:
-    """Print tokens per word, character and byte, unknown and byte pieces, for each language.
+    """Print statistics of a vocabulary on text of each language.
+
+    They are tokens per word, character and byte, and shares of unknown and byte tokens.
 
     A word is between white space and has a letter or digit; Chinese, Japanese, Thai, Lao, Khmer and
-    Burmese have none to count. Shares are of tokens. A vocabulary is bad for a language with many
-    byte pieces or many tokens per byte.
+    Burmese have none to count. A vocabulary is bad for a language with many byte pieces or many
+    tokens per byte.
 
         mswitch vocab inspect vocabulary --corpus corpus --languages de,sw,th
 

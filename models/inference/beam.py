@@ -161,4 +161,5 @@ def make_beam_decoder(
 
 
 def _take(values: Array, index: Int[Array, "B N"]) -> Array:
+    """Return the N chosen outputs of each row: [B, N, T] out of [B, K, T]."""
     return jnp.take_along_axis(values, index[:, :, None], axis=1)

@@ -100,9 +100,7 @@ def answer(
     *,
     step: int | None = None,
 ) -> dict[str, Any]:
-    """Predict answers to texts, which must be formatted like the model's inputs in the task.
-
-    The task's template defines this format.
+    """Predict the answers to texts that are formatted with the task's template for inputs.
 
     Returns:
         Summary: stage, step, texts (a list of text, prediction, score).

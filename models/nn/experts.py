@@ -202,7 +202,7 @@ def compute_groups(
 def apply_gate(y: Float[Array, "G S D"], gate: Float[Array, "G S"]) -> Float[Array, "G S D"]:
     """Multiply each token's expert output by its gate, in float32.
 
-    Float32 is for the gate's gradient, which is a sum over the model's width.
+    The gate's gradient is a sum over the model's width.
     """
     return (y.astype(jnp.float32) * gate[..., None]).astype(y.dtype)
 

@@ -56,7 +56,7 @@ def choose_kernel(
 ) -> KernelOptions | Literal["cudnn"] | None:
     """Choose whether the TPU kernel, cuDNN or XLA computes attention on a kind of device.
 
-    Return the kernel's options, or `cudnn`, or None for XLA. `width` is a head's. `lengths` are
+    Return the kernel's options, `cudnn`, or None for XLA. `width` is a head's. `lengths` are
     positions of a row in encoder and decoder. `kind` is JAX's name for the device.
 
     Raises:

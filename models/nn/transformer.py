@@ -111,7 +111,7 @@ class Stack(nnx.Module):
     ) -> tuple[Array, RoutingStats | None]:
         """Apply a function to all groups of blocks in turn; stack the routing statistics.
 
-        The function is `apply(period, x, key)`; it returns x and statistics.
+        `apply(period, x, key)` returns x and statistics.
         """
 
         def apply_split(graph, x, inputs):

@@ -39,7 +39,7 @@ class Origin:
 
     @property
     def identity(self) -> dict[str, Any]:
-        """Properties of the initial checkpoint that the results of a run depend on."""
+        """Properties of the initial checkpoint that a run's results depend on."""
         return {
             "step": self.step,
             "keep_moments": self.keep_moments,

@@ -200,7 +200,7 @@ def _calibrate(
 def list_sparse_layers(model: ModelConfig) -> list[str]:
     """Return the prefix of each sparse layer's parameter names; encoder layers come first.
 
-    The names belong to the layout without `scan_layers`.
+    Names belong to the layout without `scan_layers`.
     """
     stacks = {"encoder": model.encoder_layers, "decoder": model.decoder_layers}
     last = model.period - 1

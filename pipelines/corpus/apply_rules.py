@@ -119,7 +119,7 @@ def make_edit(edit: Edit, page: Page, recipe: Recipe) -> None:
 
 
 def call_step(step: Step, method: str, *given: Any, recipe: Recipe, at: str) -> Any:
-    """Call a method of a recipe step; errors name `at`, the source of the step's input."""
+    """Call a method of a recipe step; error messages contain `at`, the name of the page or file."""
     kind = "edit" if isinstance(step, Edit) else "rule"
     note(f"{kind} {step.name} at {at}")
     try:

@@ -259,7 +259,7 @@ def _write_dropped(directory: str, dropped: Iterator[dict[str, Any]]) -> None:
 
 
 def _compute_statistics(ledger: Ledger, shards: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Return stats.json; check the accounts."""
+    """Return the content of stats.json; check that no record was lost or added."""
     languages: dict[str, dict[str, collections.Counter[str]]] = {}
     for shard in shards:
         lang, split = shard["manifest"]["lang"], shard["manifest"]["split"]
@@ -335,10 +335,10 @@ def _make_absolute(directory: str | Path) -> str:
 
 
 def _identify_input(file: CrawlFile, out: str | Path) -> dict[str, Any]:
-    """Return an input's entry, whose path is relative to `out` if both paths are local.
+    """Return the manifest entry of an input file: path, bytes and digest.
 
-    So input and output can move together. A URL with a new signature is the same input while its
-    content is the same (`digest`).
+    The path is relative to `out` if both are local, so both can move together. A URL with a new
+    signature is the same input while its content is the same (`digest`).
     """
     local = not storage.is_remote(file.path) and not storage.is_remote(out)
     path = os.path.relpath(file.path, out) if local else storage.hide_secrets(file.path)

@@ -23,14 +23,14 @@ from mswitch.pipelines.crawl.pages import read_field_kinds
 from mswitch.pipelines.errors import printable
 from mswitch.pipelines.progress import say
 
-#: For these reasons to drop a page, mswitch's message tells the user what to do.
+#: If pages are dropped for these reasons, mswitch's message tells the user what to do.
 _EXPLAINED = (RULE_ERROR, "no_text", "bad_json", *(UNREAD[format] for format in CONVERT))
 #: Maximum number of files to name in one line of output.
 _NAMED = 5
 
 
 def warn_of_drops(ledger: Ledger) -> None:
-    """Print a line for each reason whose drops an option or another input format would avoid."""
+    """Warn about dropped records that an option or another input format would keep, by reason."""
     for reason, count in sum_drops(ledger.stages()).items():
         if hint := _find_hint(ledger, reason):
             say("corpus", f"warning: {reason} {count:,}, such as {hint}")

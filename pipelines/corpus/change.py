@@ -60,7 +60,7 @@ class Base:
 
     @property
     def additions(self) -> list[dict[str, Any]]:
-        """Earlier additions, each with its `inputs_hash` and `inputs`."""
+        """Crawls added to the corpus earlier: manifest entries with `inputs_hash` and `inputs`."""
         return self.manifest.get("additions", [])
 
     @property
@@ -83,11 +83,11 @@ class Base:
 
     @property
     def suffix(self) -> str:
-        """End of the names of shards that the next removal writes."""
+        """Suffix in the names of shards that the next removal writes, such as `-removed-001`."""
         return f"-removed-{len(self.removals) + 1:03d}"
 
     def list_key_files(self, kind: str) -> tuple[str, ...]:
-        """Return the corpus's files of keys of a kind."""
+        """Return the paths of the corpus's deduplication key files of a kind, such as `urls`."""
         entries = self.manifest["fingerprints"]
         paths = [entry["path"] for entry in entries if entry["kind"] == kind]
         return tuple(storage.join(self.directory, path) for path in paths)
@@ -111,7 +111,7 @@ def name_addition(number: int) -> str:
 
 
 def list_entries(manifest: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """Return the entries of data, keys and records of removals: path, bytes, sha256.
+    """Return the manifest entries of shards, key files and removal records: path, bytes, sha256.
 
     A change never overwrites these files; it may overwrite those of `manifest["files"]`.
     """
@@ -303,7 +303,7 @@ def _render_card(manifest: Mapping[str, Any], stats: Mapping[str, Any], recipe: 
 
 
 def _apply_edits(text: str, before: str, after: str) -> str | None:
-    """Apply to `text` the changes from `before` to `after`; return None if `text` lacks a line."""
+    """Apply the diff from `before` to `after` to `text`; return None if the diff does not apply."""
     old, new, mine = (version.splitlines(keepends=True) for version in (before, after, text))
     match = partial(difflib.SequenceMatcher, None, old, autojunk=False)
     blocks = match(mine).get_matching_blocks()

@@ -247,7 +247,7 @@ def _split(entries: Iterable[str]) -> list[str]:
 
 
 def refuse_recipe_object(value: object) -> None:
-    """Refuse a `Recipe` object where settings or the name of its file are expected."""
+    """Raise UserError if a value is a `Recipe` object, not settings or a recipe's file name."""
     if isinstance(value, Recipe):
         raise UserError(
             f"{value.name} is a Recipe object, which workers cannot load: give "

@@ -334,7 +334,7 @@ def _read_texts(corpus: str | Path, min_documents: int) -> Iterator[tuple[str, l
 def read_columns(
     corpus: str | Path, more: Sequence[str] = ()
 ) -> tuple[GopherQuality, dict[str, Columns]]:
-    """Return the limits that a corpus (path or URL) was built with, and its columns by language.
+    """Read a corpus (path or URL): its quality limits, and its documents' columns by language.
 
     The columns are the quality columns, and those named in `more`.
     """
@@ -401,7 +401,7 @@ def _fit_on_reference(
 def _fit_on_crawl(
     own: Columns, english: Columns, limits: Mapping[str, tuple[float, float]]
 ) -> dict[str, tuple[float, float]]:
-    """Return limits as many standard deviations from the mean as the English limits.
+    """Return limits at the same distance from the mean, in standard deviations, as in English.
 
     No limit is stricter than the limit for all languages. Otherwise, if a crawl's English text
     repeats itself much, limits of languages whose text repeats itself less would be too strict.
@@ -418,7 +418,7 @@ def _fit_on_crawl(
 
 
 def _switch_off(name: str, low: float, high: float) -> tuple[float, float]:
-    """Return both limits; 0 or infinity replaces a limit that could drop no page."""
+    """Return the lower and upper limit; replace a limit that can drop no page by 0 or infinity."""
     largest = np.inf if name == "mean_word_length" else 1
     return max(0.0, low), (high if 0 < high < largest else np.inf)
 

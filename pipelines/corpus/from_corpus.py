@@ -104,7 +104,7 @@ class BuildFromCorpus(Build):
         return entries
 
     def merge_contamination(self, report: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Add matches of the source corpus to the report, for evaluation sets in the report."""
+        """Add the source corpus's contamination to a report, for the report's evaluation sets."""
         before = storage.join(self.source.directory, DECONTAMINATION)
         if not storage.exists(before):
             return report
@@ -180,7 +180,7 @@ def _find_changes(
 def _find_obstacle(
     step: Step, was: Mapping[str, Any], base: Base
 ) -> tuple[str, Mapping[str, Any]] | None:
-    """Return why a changed step cannot be applied to stored documents, and its old settings."""
+    """Return why a changed step cannot run on stored documents, and the step's old settings."""
     recipe, manifest = base.recipe, base.manifest
     if not isinstance(step, Rule) or step.defines("response_reason"):
         return "it runs only when a crawl is read", was
@@ -261,9 +261,9 @@ def list_shard_inputs(base: Base) -> list[dict[str, Any]]:
 def judge_shard(
     numbered: tuple[int, Mapping[str, Any]], job: Job, directory: str, changed: Changed
 ) -> dict[str, Any]:
-    """Judge the documents of a shard again; store those that stay, and return accounts.
+    """Apply changed rules to a shard's documents; store the kept documents and return counts.
 
-    The accounts are as in `finish_group`. Memory: a row group.
+    The counts are as in `finish_group`. Memory: a row group.
     """
     number, entry = numbered
     ledger = Ledger(job.config.rejected_per_reason, job.recipe.stages)

@@ -1,4 +1,7 @@
-"""Finds all outputs made from any state of a corpus, because these outputs contain its pages."""
+"""Finds datasets and training runs made from a corpus, in its present or an earlier state.
+
+These outputs contain pages of the corpus.
+"""
 
 import contextlib
 import dataclasses

@@ -16,7 +16,7 @@ from mswitch.pipelines.corpus.work_directory import WorkDirectory
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-    """Description of a build for every task; it stays small even if the recipe's lists are long.
+    """Description of a corpus build, sent to every task; it is small even if blocklists are long.
 
     Attributes:
         work: intermediate files, including the lists of rules.

@@ -138,7 +138,7 @@ class Ledger:
         return dict(smallest)
 
     def to_json(self) -> dict[str, Any]:
-        """Return everything as JSON; `merge` is the inverse."""
+        """Return all counts and samples as JSON, which `merge` reads."""
         return {
             "kept": dict(self.kept),
             "dropped": {stage: dict(reasons) for stage, reasons in self.dropped.items()},
@@ -195,7 +195,7 @@ class Ledger:
             write_atomically(path, self._format_samples([reason]))
 
     def write_all_samples(self, path: str) -> None:
-        """Write the samples of all reasons to one file."""
+        """Write the samples of dropped records, for all drop reasons, to one file."""
         write_atomically(path, self._format_samples(sorted(self._samples)))
 
     def _format_samples(self, reasons: Iterable[str]) -> str:

@@ -81,12 +81,12 @@ class Build:
 
     @property
     def statuses(self) -> list[dict[str, Any]]:
-        """Entries of the inputs in the manifest; see `Ingested`."""
+        """Status and counts of each input file, for the manifest; see `Ingested`."""
         return self.ingested.statuses
 
     @functools.cached_property
     def finished(self) -> Finished:
-        """Results of finish, once it has run."""
+        """Results of the finish phase, once the phase has run."""
         pieces = self.engine.runner == "local"
         return read_finished(self.finish_tasks.read(), self.job, pieces=pieces)
 
@@ -138,7 +138,7 @@ class Build:
         run_tasks([self.ingest_tasks], self.engine)
 
     def finish(self) -> None:
-        """Choose the pages and lines that stay, then finish all groups."""
+        """Deduplicate pages and lines, then write the sorted documents of each group of shards."""
         chosen = [tasks for exchange in self.exchanges for tasks in exchange.make_lists()]
         run_tasks([*chosen, self.finish_tasks], self.engine)
 
@@ -172,7 +172,7 @@ class Build:
         return {}
 
     def merge_contamination(self, report: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Return decontamination.json from the report of this build."""
+        """Return the content of decontamination.json: here, the unchanged report of this build."""
         return report
 
     def _shuffle(self, root: Any, tasks: Tasks) -> Any:

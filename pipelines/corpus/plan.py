@@ -218,11 +218,11 @@ def _count_requests(
     kinds = len(recipe.kinds) if config.keep_fingerprints else 0
     buckets, shards = estimated["buckets"], estimated["shards_at_least"]
     kept = sum(count for name, count in buckets.items() if name.startswith("kept_"))
-    # Each ingest or finish task writes a result file, which is read three times. Each file of
-    # stored pages is read twice: once for its number of lines, once for its pages.
+    # An ingest or finish task writes one result file, which the build reads three times. The build
+    # reads each Parquet file of pages twice: first the number of lines, then the pages.
     tasks, writes, opens, ranges = groups, (2 + kinds) * groups, 5 * files + 3 * groups, 0
-    # Each group of shards reads what earlier deduplications decided: `places` files and `choices`
-    # byte ranges.
+    # `places` counts the files, and `choices` the byte ranges, that each group of shards reads to
+    # learn the decisions of earlier deduplications.
     places = choices = 0
     for step in recipe.dedups:
         shared, near = buckets[step.name], isinstance(step, NearDedup)

@@ -152,11 +152,11 @@ class Recipe:
 
     @functools.cached_property
     def marks(self) -> tuple[Rule, ...]:
-        """Rules in `dedup`: ingest marks pages by these rules, and finish drops marked pages."""
+        """Rules in the list `dedup`: ingest tasks mark pages, and finish tasks drop these pages."""
         return tuple(step for step in self.dedup if isinstance(step, Rule))
 
     def count_marks_before(self, dedup: Dedup) -> int:
-        """Return how many rules come before a deduplication in the list `dedup`."""
+        """Count the rules that precede a deduplication step in the recipe's list `dedup`."""
         before = self.dedup[: self.dedup.index(dedup)]
         return sum(isinstance(step, Rule) for step in before)
 
@@ -194,7 +194,7 @@ class Recipe:
 
     @functools.cached_property
     def runs(self) -> pa.Schema:
-        """Columns of a group's sorted documents: like `documents`, but with the id as 16 bytes."""
+        """Schema of sorted intermediate files: the corpus schema, but with the id as 16 bytes."""
         return self.documents.set(0, pa.field("id", pa.binary(16), nullable=False))
 
     @property
@@ -208,7 +208,7 @@ class Recipe:
         return tuple(dict.fromkeys(module for step in self.steps for module in step.preload))
 
     def find_first(self, kind: type[S]) -> S | None:
-        """Return the first step of a class, or None."""
+        """Return the first recipe step that is an instance of `kind`, or None."""
         return next((step for step in self.steps if isinstance(step, kind)), None)
 
     def change(self, changes: Mapping[str, Mapping[str, Any]]) -> "Recipe":

@@ -14,8 +14,9 @@ from mswitch.pipelines.corpus.recipe import READ
 from mswitch.pipelines.crawl.files import UNREAD
 from mswitch.pipelines.records import SPLITS
 
-#: Facts to record about each input file. `form` names the published corpus whose field names the
-#: file uses. `lost_values` is the number of dropped values in each column of --keep.
+#: Facts about each input file, for the manifest. The first three are numbers of pages. `form` is
+#: the published corpus that has the file's field names. `lost_values` is the number of dropped
+#: values in each column of --keep.
 _NOTED = ("undated", "made_urls", "corrected_charsets", "form", "lost_values")
 
 
@@ -85,7 +86,7 @@ def read_ingested(notes: Iterable[Mapping[str, Any]], job: Job) -> Ingested:
 
 
 def read_finished(notes: Iterable[Mapping[str, Any]], job: Job, *, pieces: bool) -> Finished:
-    """Add up the results of finish tasks; include the documents' positions if `pieces` is true."""
+    """Add up the finish phase's task results; collect documents' positions if `pieces` is true."""
     languages: dict[str, LanguageIndex] = collections.defaultdict(LanguageIndex)
     keys: collections.Counter[str] = collections.Counter()
     ledger = make_ledger(job)

@@ -1,4 +1,4 @@
-"""The two tasks of every recipe on shards: ingest and finish. A shard is an input file."""
+"""Defines the two tasks of every corpus build on input files (shards): ingest and finish."""
 
 import collections
 from collections.abc import Iterable, Iterator, Sequence
@@ -151,8 +151,8 @@ def _make_rows(pages: Sequence[Page], recipe: Recipe) -> Iterator[dict[str, Any]
         if "characters" in names:
             row["characters"] = len(page.text)
         if row["marked_by"]:
-            # A later phase drops this page, so keep only the text of a sample. URL deduplication
-            # still needs the page's URL.
+            # A later phase drops this page. Until then, keep text for a sample, and the URL for
+            # URL deduplication.
             shown = page.columns.get(ERROR, "").encode(errors="replace") or page.utf8
             sample = shown[: 4 * DETAIL_CHARACTERS].decode(errors="ignore")[:DETAIL_CHARACTERS]
             row |= {"text": sample.encode(), "lines": 0, "line_hashes": b""}

@@ -23,7 +23,10 @@ def compute_modulo(halves: np.ndarray, divisor: int) -> np.ndarray:
 def say_without_validation(
     stage: str, languages: Mapping[str, Mapping[str, Mapping[str, Any]]]
 ) -> None:
-    """Print which languages have no validation text, given figures by split; say how to get it."""
+    """Print which languages have no validation documents, and which option would add some.
+
+    `languages` has counts by language and split.
+    """
     known = sorted(lang for lang in languages if lang != UNDETERMINED)
     without = [lang for lang in known if not languages[lang].get("validation", {}).get("documents")]
     if without:

@@ -1,7 +1,7 @@
-"""Compiles or loads functions for all pages, in the process that workers are forked from.
+"""Compiles functions that every page needs, or loads them from a cache, before workers fork.
 
-That process must end without a garbage collection, which takes a third of a second: a reader of the
-build's output through a pipe would wait for it.
+The parent process must end without a garbage collection, which takes a third of a second: a reader
+of the build's output through a pipe would wait for it.
 """
 
 from collections import Counter

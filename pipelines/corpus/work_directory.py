@@ -16,7 +16,7 @@ class WorkDirectory:
     root: str
 
     def directory(self, kind: str) -> str:
-        """Return the directory for files of a kind and for the notes on these files."""
+        """Return the directory of task results and of one kind of files, such as `pages`."""
         return storage.join(self.root, kind)
 
     def pages(self, shard: int) -> str:
@@ -28,5 +28,5 @@ class WorkDirectory:
         return storage.join(self.root, "finish", f"{group:06d}.arrow")
 
     def fingerprints(self, kind: str, group: int) -> str:
-        """Return the path of the file with a shard group's keys of one kind, such as `urls`."""
+        """Return the path of a shard group's deduplication key file of one kind, such as `urls`."""
         return storage.join(self.root, "finish", f"{group:06d}.{kind}")

@@ -30,7 +30,10 @@ class ByteCache:
         return key in self._kept
 
     def get(self, key: Hashable, load: Callable[[], tuple[Any, int]]) -> Any:
-        """Return the value of `key`; if it is missing, `load` returns value and size in bytes."""
+        """Return the cached value of `key`; load it if it is missing.
+
+        `load` returns the value and its size in bytes.
+        """
         with self._lock:
             kept = self._kept.get(key)
             if kept is None:

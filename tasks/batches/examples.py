@@ -141,7 +141,7 @@ def open_examples(directory: str | Path, cache: ByteCache | None = None) -> Exam
 
 
 def parse_lengths(manifest: Mapping[str, Any]) -> Lengths:
-    """Return the lengths of a manifest's examples, with noise parameters if there are any."""
+    """Return the sequence lengths in a manifest, with any parameters of span corruption."""
     kind: type[Lengths] = UL2 if manifest.get("objective") == "ul2" else SpanCorruption
     if manifest.get("kind") == "supervised":
         kind = Lengths
@@ -199,7 +199,7 @@ def _open_shard(
 
 
 def _check_ends(examples: Examples) -> None:
-    """Detect shards of another vocabulary or length, or of the other split."""
+    """Read first and last records to detect shards with a wrong vocabulary, length or split."""
     for split, sources in examples.sources.items():
         names = (
             ("targets",) if split == "train" and not examples.finished else ("inputs", "targets")

@@ -13,7 +13,7 @@ HARMLESS_EPOCHS = 4
 
 
 def describe_mixture(mixture: TaskMixture, steps: int, batch_size: int) -> dict[str, Any]:
-    """Compute each leaf's rate and epochs for `steps` batches of `batch_size` sequences.
+    """Compute each language's rate and epochs for `steps` batches of `batch_size` sequences.
 
     Returns:
         `sequences` (of the whole training). `languages`: a list of {leaf, lang, name, rate,

@@ -104,7 +104,7 @@ class Mixture:
             raise UserError(f"no language passes all filters of {self}: leave one out")
 
     def members(self, codes: Iterable[str] = ()) -> tuple[str, ...]:
-        """Return the sorted codes that pass all filters, among the known languages and `codes`."""
+        """Return the sorted language codes, known or in `codes`, that pass all filters."""
         known = {*languages(), *self.languages, *self.weights, *codes}
         return tuple(code for code in sorted(known) if self._admits(find_language(code)))
 
@@ -119,13 +119,13 @@ class Mixture:
         )
 
     def weight(self, lang: str, records: int) -> float:
-        """Return a language's weight, its rate before normalising and caps; 0 without records."""
+        """Return a language's sampling weight before normalising and caps; 0 without records."""
         if not records:
             return 0.0
         return float(self.weights[lang]) if self.weights else float(records) ** self.alpha
 
     def rates(self, records: Mapping[str, int], budget: float | None = None) -> dict[str, float]:
-        """Return the normalised rates of the languages that take part, sorted by code.
+        """Return the sampling rates (sum 1) of mixture languages with records, sorted by code.
 
         Args:
             records: training records by language.
@@ -165,7 +165,7 @@ class Mixture:
 
 @functools.cache
 def list_groups(kind: str) -> tuple[str, ...]:
-    """Return the allowed values of a field: all scripts, families (with branches) or tiers."""
+    """Return all values of a property of languages: scripts, families (with branches) or tiers."""
     values: set[str] = set()
     for language in languages().values():
         values |= {

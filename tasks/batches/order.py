@@ -39,7 +39,7 @@ class MixtureOrder:
     """
 
     def __init__(self, rates: Mapping[str, float], seed: int):
-        """Set up the order, with windows long enough for rare languages.
+        """Divide the stream into windows long enough to contain all but the rarest languages.
 
         `rates` are positive shares, in the order that numbers the languages.
         """
@@ -56,7 +56,7 @@ class MixtureOrder:
         self._laid_out = functools.lru_cache(maxsize=_CACHED_WINDOWS)(self._lay_out)
 
     def _bounds(self, window: int) -> list[int]:
-        """Return 0 and the running total, over languages, of records before `window`."""
+        """Count records of each language before `window`; return 0 and the cumulative sums."""
         positions = window * self.window
         return [positions * edge >> RATE_BITS for edge in self._edges]
 

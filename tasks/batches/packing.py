@@ -20,7 +20,7 @@ from mswitch.tasks.batches.record_blocks import RecordSource
 
 
 class PackedRows(Sequence[range]):
-    """The neighbouring records of each row."""
+    """Packed rows: each row is a range of neighbouring records."""
 
     def __init__(self, examples: Examples, source: RecordSource, room: Lengths):
         """Choose the records of each row; every record must fit into a row."""
@@ -44,7 +44,7 @@ class PackedRows(Sequence[range]):
         return range(*self._starts[row : row + 2].tolist())
 
     def suit(self, record: int, inputs: int, targets: int) -> bool:
-        """Return whether a record has the numbers of tokens for which rows were packed."""
+        """Return whether a record's inputs and targets have the lengths that packing assumed."""
         return self._lengths is None or self._lengths[record].tolist() == [inputs, targets]
 
 

@@ -66,7 +66,7 @@ class RecordSource:
         return self._decode(self.load(piece)[index - piece.first], index, names)
 
     def read_alone(self, index: int, names: Collection[str]) -> dict[str, Feature]:
-        """Return features of one record for a check; do not read its block."""
+        """Return features of one record; read only this record from storage, for checks."""
         piece = self.piece(index)
         return self._decode(piece.file[index - self._starts[piece.shard]], index, names)
 
@@ -89,7 +89,7 @@ class RecordSource:
         return list(itertools.pairwise(self._starts))
 
     def piece(self, index: int) -> Piece:
-        """Return the piece to read for a record: the part of its block in the record's shard."""
+        """Return the records to read together with a record: its block, cut at its shard's ends."""
         shard = bisect.bisect_right(self._starts, index) - 1
         block = index // self.block_records * self.block_records
         return Piece(

@@ -65,7 +65,7 @@ class Stream:
         self.order = RecordOrder(rows, seed, key, block)
 
     def records(self, row: int) -> Sequence[int]:
-        """Return the indices of the records that share a row."""
+        """Return the indices of the records that are packed into row number `row`."""
         assert self._rows is not None
         return self._rows[row]
 

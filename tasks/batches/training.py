@@ -147,7 +147,7 @@ class TaskBatches:
 
     @property
     def identity(self) -> dict[str, Any]:
-        """`config_hash` and `vocabulary_sha256` of the examples; `tasks` if tasks have names."""
+        """Hashes of examples: `config_hash`, `vocabulary_sha256` and, for named tasks, `tasks`."""
         hashes = {name: examples.manifest["config_hash"] for name, examples in self.opened.items()}
         vocabulary = next(iter(self.opened.values())).manifest["vocabulary_sha256"]
         if ALONE in hashes:

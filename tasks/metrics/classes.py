@@ -26,11 +26,12 @@ def _make_share_right(name: str, of_group: OfGroup = "sum") -> Maker:
 
 
 def _count_classes(labels: list[str], answers: Answers, predictions: Sequence[str]) -> Floats:
-    """Count each row's hits, answers and predictions by class, then hits and rows of all classes.
+    """Count correct predictions, true answers and all predictions of each row, by class.
 
-    The result is [N, 3 K + 2] for N rows and K classes. The answer of a row is the predicted one if
-    that is right, else its first. A prediction that is not a label counts for no class. A row whose
-    answer is not a label, as in a test split with unpublished labels, does not count at all.
+    The result is [N, 3 K + 2] for N rows and K classes. The last columns count correct predictions
+    and rows of all classes. The answer of a row is the predicted one if that is right, else its
+    first. A prediction that is not a label counts for no class. A row whose answer is not a label,
+    as in a test split with unpublished labels, does not count at all.
     """
     classes = {label: index for index, label in enumerate(labels)}
     counts = np.zeros((len(predictions), 3 * len(labels) + 2))
@@ -71,7 +72,10 @@ def _make_mean_multiclass_f1(labels: list[str], language: str) -> Metric:
 
 
 def _make_f1(labels: list[str], language: str) -> Metric:
-    """Make T5's F1 of the second of two classes; any other prediction counts as the wrong class."""
+    """Make T5's binary F1 metric, of the second of two labels.
+
+    A prediction that is not a label counts as the wrong label.
+    """
 
     def statistics(answers: Answers, predictions: Sequence[str]) -> Floats:
         wrong = {labels[0]: labels[1], labels[1]: labels[0]}

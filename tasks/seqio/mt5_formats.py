@@ -125,9 +125,9 @@ def wikiann(example: Example) -> Iterator[Row]:
 
 
 def squad(example: Example, prefix: str = "") -> Iterator[Row]:
-    """Yield a row of SQuAD, XQuAD, MLQA or TyDiQA if it has answers and its `id` has the prefix.
+    """Yield the row of a SQuAD, XQuAD, MLQA or TyDiQA example that has answers.
 
-    Its group is its article.
+    Yield nothing if its `id` does not begin with `prefix`. The row's group is its article.
     """
     if example["id"].startswith(prefix) and example["answers"]["text"]:
         context = pad_punctuation(example["context"])

@@ -19,7 +19,7 @@ from mswitch.tasks.seqio.registered import Registered, preprocess
 
 
 def make_example_id(split: str, shard: int, row: int, draw: int | None = None) -> str:
-    """Return an example's id: its split, shard, row in the shard and, if not None, its draw."""
+    """Return an example's id: split, shard, row in the shard and preprocessing seed if not None."""
     return f"{split}-{shard:05}:{row}" + ("" if draw is None else f"#{draw}")
 
 

@@ -23,7 +23,10 @@ def _draw_order(items: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
 
 
 def _compose(total: tf.Tensor, parts: tf.Tensor, order: tf.Tensor) -> tf.Tensor:
-    """Cut `total` items into `parts` positive lengths; `order` ranks the gaps between items."""
+    """Cut `total` items at random into `parts` non-empty runs; return the runs' lengths.
+
+    `order` ranks the gaps between items; the first `parts` - 1 are cut.
+    """
     starts = tf.concat([[0], tf.cast(order < parts - 1, tf.int32)], axis=0)
     return tf.math.segment_sum(tf.ones([total], tf.int32), tf.cumsum(starts))
 
@@ -101,11 +104,11 @@ def corrupt_spans(
     output_features: Mapping[str, Any],
     sequence_length: Mapping[str, int] | None = None,
 ) -> tf.data.Dataset:
-    """Corrupt raw segments in a new way at each reading; do not change frozen examples.
+    """Apply random span corruption to raw segments; leave corrupted examples unchanged.
 
-    Segments too long for `sequence_length` are cut first, so that nothing is lost. An EOS ends
-    inputs and targets; frozen (validation) examples already have one. For UL2, each segment gets
-    one of its denoisers, drawn by a third seed.
+    Each reading draws new spans. Segments too long for `sequence_length` are cut first, so that
+    nothing is lost. An EOS ends inputs and targets; corrupted (validation) examples already have
+    one. For UL2, each segment gets one of its denoisers, drawn by a third seed.
     """
     if "inputs" in dataset.element_spec:  # pyright: ignore[reportOperatorIssue]
         return dataset

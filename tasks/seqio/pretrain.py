@@ -43,7 +43,7 @@ FEATURES = {
 
 
 class ExamplesSource(seqio.DataSource):
-    """A source that knows the splits of the examples directory; the cache holds the examples."""
+    """A seqio data source that only lists splits; seqio reads the examples from its cache."""
 
     def __init__(self, task: str):
         super().__init__(splits=())
@@ -68,7 +68,7 @@ class ExamplesSource(seqio.DataSource):
         raise self._make_error(split)
 
     def get_dataset(self, split: str = "train", *_: object, **__: object) -> tf.data.Dataset:
-        """Raise a UserError, because only the cache has examples."""
+        """Raise a UserError, because seqio reads these examples only with `use_cached=True`."""
         raise self._make_error(split)
 
     def _make_error(self, split: str) -> UserError:

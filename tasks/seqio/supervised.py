@@ -98,7 +98,7 @@ def _cast(dataset: tf.data.Dataset) -> tf.data.Dataset:
 
 
 def replace_target(text: str, example: Mapping[str, Any], is_target: bool = False) -> Any:
-    """Replace a target by its group of rows and all correct answers.
+    """Return all correct answers and the row's group in place of a target's text.
 
     Return a prediction unchanged.
     """

@@ -62,7 +62,7 @@ def group_shards(
 
 
 def write_groups(work: WorkDirectory, groups: Sequence[Group], known: Mapping[str, Any]) -> str:
-    """Write groups of shards and lists of known key files for workers; return the path.
+    """Write a JSON file of shard groups and key file paths for workers; return the file's path.
 
     Workers read this file, because the groups could be too large for the job sent to them.
     `known` has the files with keys of the corpus to add to, by `Dedup.kind`; these keys always win.
@@ -147,11 +147,11 @@ class Exchange:
         return Tasks(f"{self.name} {title}", function, range(count), self.directory(title))
 
     def notes(self, title: str, name: str, count: int) -> int:
-        """Return the sum of entry `name` over the results of all tasks in list `title`."""
+        """Add up the number `name` in the results of all tasks of the task list `title`."""
         return sum(note[name] for note in self.tasks(title, None, count).read())
 
     def find_pages_before(self, group: Group) -> np.ndarray:
-        """Return which pages all earlier deduplications keep: bool [pages]."""
+        """Return whether each page passed all deduplications before this one: bool [pages]."""
         come = np.ones(group.pages, bool)
         for other in self.before:
             come &= other.read_stays(group)
@@ -165,7 +165,7 @@ class Exchange:
                     yield file.read_row_group(number, columns=list(columns))
 
     def read_bucket(self, number: int) -> tuple[list[np.ndarray], list[np.ndarray]]:
-        """Return a bucket's keys: from the existing corpus, and from each group of shards.
+        """Return keys in a range of the key space: of the existing corpus, and of each shard group.
 
         Ranks and page of a key of the existing corpus are zeros, so that this key wins.
         """

@@ -1,4 +1,4 @@
-"""Files of sorted 128-bit keys, which deduplications exchange and corpora keep.
+"""Files of sorted 128-bit keys for deduplication, within a build and against an existing corpus.
 
 A corpus keeps the keys of all documents, so that later crawls can be added:
 `fingerprints/urls-*.keys`, `lines-*.keys` and `bands-*.keys` (of near-duplicates).
@@ -30,8 +30,8 @@ _ROWS_PER_RANGE = 4096
 SORTING_BYTES = 100
 MOST_SORTING_BYTES = 256 << 20
 
-#: Data of up to this size, in bytes, is not split for parallel tasks. Data at least
-#: `_SHARED_BUCKETS` times as large is split into at least `_SHARED_BUCKETS` buckets.
+#: Data of at most `_SHARED_BUCKET_BYTES` bytes is not split for parallel tasks. Data of at least
+#: `_SHARED_BUCKETS * _SHARED_BUCKET_BYTES` bytes is split into at least `_SHARED_BUCKETS` buckets.
 _SHARED_BUCKET_BYTES = 4 << 20
 _SHARED_BUCKETS = 8
 
@@ -45,7 +45,7 @@ def choose_bits(size_bytes: int, bucket_bytes: int) -> int:
 
 
 def choose_shared_bits(size_bytes: int, bucket_bytes: int) -> int:
-    """Call `choose_bits`, with buckets so small that workers can share large data."""
+    """Call `choose_bits`; limit the bucket size, so that several workers can share large data."""
     shared = max(_SHARED_BUCKET_BYTES, size_bytes // _SHARED_BUCKETS)
     return choose_bits(size_bytes, min(bucket_bytes, shared))
 
@@ -177,7 +177,7 @@ def gather_keys(
     prefix: str,
     bits: int,
 ) -> dict[str, Any]:
-    """Write the keys of all groups' documents in one of 2**bits buckets; return the manifest entry.
+    """Write a file of all documents' keys in one of 2**bits ranges; return its manifest entry.
 
     The file is below `directory`, and its name begins with `prefix`.
     """

@@ -69,7 +69,7 @@ class LineDedup(Dedup):
     def reasons(
         self, pages: Sequence[Page], chosen: Sequence[Any], lines: collections.Counter[str]
     ) -> list[str | None]:
-        """Remove lines whose kept copy is on another page; return `no_own_lines` if none stays."""
+        """Remove duplicate lines; return `no_own_lines` for pages that become empty, else None."""
         reasons: list[str | None] = []
         for page, kept in zip(pages, chosen, strict=True):
             hashes = unpack(page.columns["line_hashes"])
@@ -89,7 +89,7 @@ class LineDedup(Dedup):
     def candidates_in(
         self, table: pa.Table, come: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray, int]:
-        """Return keys and ranks of lines to deduplicate, their positions, and the count of lines.
+        """Return keys and ranking values of lines, their positions, and the table's line count.
 
         The smallest upper 64 bits of the md5 of the raw URL win. Two pages with a common line
         almost never agree in these bits; if they do, the first wins. Pages without paragraphs have
@@ -106,12 +106,12 @@ class LineDedup(Dedup):
 def own_lines(
     utf8: bytes, hashes: np.ndarray, kept: np.ndarray, lines: collections.Counter[str]
 ) -> bytes:
-    """Return the lines that a page owns, without repeats (c4_utils._remove_lines_from_text).
+    """Remove duplicate lines from a page's text (c4_utils._remove_lines_from_text).
 
     Args:
         utf8: text of the page.
         hashes: uint64 [lines, 2], fingerprints of its lines.
-        kept: bool [lines], whether the page owns the line.
+        kept: bool [lines], whether the line stays.
         lines: as for `Dedup.reasons`.
     """
     lines["out"] += int(kept.sum())

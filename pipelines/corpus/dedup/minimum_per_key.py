@@ -26,7 +26,7 @@ from mswitch.pipelines.file_tasks import Tasks
 
 @dataclasses.dataclass(frozen=True)
 class MinimumPerKey(Exchange):
-    """Keeps, of equal URLs or lines, the one with the smallest ranks."""
+    """Exact deduplication: keeps the first-ranked page of each URL, or copy of each line."""
 
     def make_lists(self) -> list[Tasks]:
         return [
@@ -54,7 +54,7 @@ class MinimumPerKey(Exchange):
             return {"rows": write_keys(path, candidates(), rows, self.bits)}
 
     def _candidates(self, group: Group, come: np.ndarray) -> Iterator[np.ndarray]:
-        """Yield keys with their ranks, and the position of the key's page or line in the group."""
+        """Yield a row for each page or line: key, ranks (smallest win), position in the group."""
         page = place = 0
         for table in self.read_tables(group, self.step.reads):
             come_in_table = come[page : page + len(table)]
@@ -64,7 +64,7 @@ class MinimumPerKey(Exchange):
             place += places
 
     def choose(self, number: int) -> dict[str, Any]:
-        """Write whether each page or line in a bucket of keys has the smallest ranks of its key.
+        """For a range of keys, write a bit for each page or line: whether deduplication keeps it.
 
         The file has the bounds of each group's bits, int64 [groups + 1], then the bits.
         """

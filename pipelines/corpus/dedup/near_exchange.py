@@ -70,7 +70,7 @@ class NearDuplicates(Stars):
         return {"rows": write_keys(self.file("keys", number, "keys"), ordered, rows, self.bits)}
 
     def _candidates(self, group: Group, come: np.ndarray) -> Iterator[np.ndarray]:
-        """Yield band keys of a group of shards with page numbers, one table of pages at a time."""
+        """Yield rows for each table of pages: a band key, and the number of its page."""
         start = 0
         for table in self.read_tables(group, ["lang", "band_keys", "marked_by"]):
             marked = table["marked_by"].to_numpy()
@@ -99,7 +99,7 @@ class NearDuplicates(Stars):
         }
 
     def cluster(self, part: int) -> dict[str, int]:
-        """For a part of the languages, write the matching pages and the sizes of their clusters.
+        """Cluster near-duplicates in some languages; write each page and the size of its cluster.
 
         The size is 0 if another page represents the cluster. Memory: about 100 bytes per match of
         the largest language that `near_stars` does not handle, and the ranks of one group.
@@ -166,7 +166,7 @@ def _numbers() -> dict[str, int]:
 
 
 def _number(lang: str) -> int:
-    """Return a language's number; codes that mswitch lacks may have the same number.
+    """Return a language code's number; two codes that mswitch lacks may share a number.
 
     Pages in different languages still share no key.
     """

@@ -1,10 +1,10 @@
-"""Clusters languages with too many matches for one worker, by rounds of file tasks.
+"""Clusters near-duplicate pages in languages with too many matching pairs for one worker.
 
-Matches are edges between pages. A round is two lists of tasks, small-star and large-star (Kiveris
-et al., "Connected Components in MapReduce and Beyond", 2014). Rounds turn edges into stars: every
-page of a component is joined to the smallest one. A task has the pages of one part in memory, and
-reads their edges piece by piece. Then the best page of each star is chosen, first in each group of
-shards, then among the groups.
+Matches are edges between pages. A round is two lists of file tasks, small-star and large-star
+(Kiveris et al., "Connected Components in MapReduce and Beyond", 2014). Rounds turn edges into
+stars: every page of a component is joined to the smallest one. A task has the pages of one part in
+memory, and reads their edges piece by piece. Then the best page of each star is chosen, first in
+each group of shards, then among the groups.
 """
 
 import collections
@@ -53,7 +53,7 @@ class Stars(Exchange):
     large_pairs: int = dataclasses.field(default_factory=lambda: LARGE_PAIRS)
 
     def make_star_lists(self) -> list[Tasks]:
-        """Return the task lists that cluster pages of large languages.
+        """Return lists of tasks to cluster near-duplicate pages in languages with many matches.
 
         The result is [] if no language can have more than `large_pairs` pairs.
         """
@@ -87,7 +87,7 @@ class Stars(Exchange):
         return 1 << self._part_bits
 
     def find_large(self) -> list[int]:
-        """Return the numbers of languages with more than `large_pairs` matches."""
+        """Return numeric codes of languages with more than `large_pairs` pairs of similar pages."""
         if not self._may_be_large:
             return []
         return next(self.tasks("languages", None, 1).read())["large"]
@@ -100,14 +100,14 @@ class Stars(Exchange):
         return {"large": [int(lang) for lang in pairs if pairs[lang] > self.large_pairs]}
 
     def spread(self, bucket: int) -> dict[str, int]:
-        """Write the matches in a bucket as edges: the larger page, then the smaller page."""
+        """Write pairs of matching pages in a key range as edges, the larger page number first."""
         path = self.file("matches", bucket, "pairs")
         parts = [read_keys(path, 2, LANGUAGE_BITS, lang) for lang in self.find_large()]
         edges = np.concatenate([np.zeros((0, 2), np.uint64), *parts]) * _SPREAD
         return {"rows": self._write("edges", bucket, lambda: [np.sort(edges)[:, ::-1]], len(edges))}
 
     def star(self, step: int, part: int) -> dict[str, int]:
-        """Do a star step on part of the pages, unless the previous round changed nothing."""
+        """Run a connected-components step on some pages, unless the last round changed nothing."""
         last = (step - 1) // 2 * 2
         if not self.find_large():
             return {"changed": 0}
@@ -179,7 +179,7 @@ class Stars(Exchange):
         return {"step": next(n for n in rounds if not changed[n - 1] and not changed[n])}
 
     def label(self, part: int) -> dict[str, int]:
-        """Write each page's label (the smallest page of its component), sorted by group."""
+        """Write each page and the smallest page number in its component, sorted by shard group."""
         rows = np.zeros((0, 2), np.uint64)
         if self.find_large():
             least, _ = self._least(next(self.tasks("rest", None, 1).read())["step"], part)
@@ -218,7 +218,7 @@ class Stars(Exchange):
             sizes[(keys & PLACE).astype(np.int64)] = cluster_sizes
 
     def read_group(self, title: str, group: int) -> np.ndarray:
-        """Return rows of the files `title` for a group of shards: a page's key and its value."""
+        """Read the rows (page key, value) of a shard group from the files of task list `title`."""
         files = [self.file(title, part, "keys") for part in range(self._parts)]
         return np.concatenate([read_keys(path, 2, self.bits_of_group, group) for path in files])
 
@@ -228,11 +228,11 @@ class Stars(Exchange):
 
     @property
     def bits_of_group(self) -> int:
-        """Number of upper bits of a page's key that hold its group; each group is a bucket."""
+        """Number of upper bits for the shard group in a page's key; a group is a range of keys."""
         return max(1, (len(self.groups) - 1).bit_length())
 
     def keys_in_groups(self, pages: np.ndarray) -> np.ndarray:
-        """Return keys of pages, with the group in the upper bits and the place in lower bits."""
+        """Convert page numbers to keys: shard group in upper bits, position in the group below."""
         groups = (pages >> np.uint64(PAGE_BITS)) & np.uint64((1 << GROUP_BITS) - 1)
         return ((groups - np.uint64(1)) << np.uint64(64 - self.bits_of_group)) | (pages & PLACE)
 
@@ -261,7 +261,7 @@ def _find_least_neighbours(edges: np.ndarray) -> np.ndarray:
 
 
 def _choose_best_rows(rows: np.ndarray) -> np.ndarray:
-    """Return the smallest row of each key; its last column becomes the sum over the key's rows."""
+    """For each key, return the smallest row, with the last column summed over the key's rows."""
     rows = rows[np.lexsort(rows.T[-2::-1])]
     starts = _find_starts(rows[:, 0])
     best = rows[starts]

@@ -65,7 +65,7 @@ class UrlDedup(Dedup):
     def candidates_in(
         self, table: pa.Table, come: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray, int]:
-        """Return keys and ranks of pages to deduplicate, their positions, and the count of pages.
+        """Return keys and ranking values of pages, the pages' positions, and the table's row count.
 
         Ranks are the newest timestamp and the largest md5 of the text, `url_winner` first, then the
         smallest md5 of the raw URL. Only the upper 64 bits of each hash are compared. Pages with

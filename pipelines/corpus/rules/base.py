@@ -27,8 +27,8 @@ from mswitch.pipelines.records import Page
 #: Lowest and highest allowed values, by name; None if there is no limit.
 Limits = Mapping[str, tuple[float | None, float | None]]
 
-#: Names of changes that a rule's settings do not show. `ITS_CODE`: a user's rule may have new code.
-#: `THE_LANGUAGE`: an earlier rule may label pages with other languages.
+#: Names of changes other than a rule's settings. `ITS_CODE`: the code of a user's rule may differ.
+#: `THE_LANGUAGE`: an earlier rule may have changed the language labels of pages.
 ITS_CODE, THE_LANGUAGE = "its code", "the language"
 
 _NO_COLUMNS: Mapping[str, str] = MappingProxyType({})
@@ -92,7 +92,7 @@ class Step:
         return changed
 
     def detail(self, page: Page) -> str:
-        """Return the text that samples show of a dropped page."""
+        """Return the text to show in a sample of a dropped page."""
         return page.text
 
     def prepare(self, directory: str) -> dict[str, Any]:
@@ -144,7 +144,7 @@ class Rule(Step):
         raise NotImplementedError(f"{type(self).__name__} defines neither reason nor reasons")
 
     def reasons(self, pages: Sequence[Page]) -> Sequence[str | None]:
-        """Return, for each page, the reason to drop it, or None; by default call `reason`."""
+        """Return the reason to drop each page, or None. By default, call `reason` for each page."""
 
         def reason(page: Page) -> str | None:
             note(f"rule {self.name} at {page.source}")
@@ -196,7 +196,7 @@ class Rule(Step):
         return {value: _is_within(*pair) for value, pair in pairs.items() if pair[0] != pair[1]}
 
     def find_settings(self, reason: str) -> Sequence[str]:
-        """Return the settings that a reason to drop a page depends on, if known."""
+        """Return the names of the settings that decide drops for `reason`, if known."""
         return ()
 
     def notes(self, page: Page) -> Iterable[Mapping[str, Any]]:
@@ -248,7 +248,7 @@ class ListRule(Rule):
 
     @functools.cached_property
     def loaded(self) -> Any:
-        """Result of `load`: saved when the build started, or loaded by this process."""
+        """Result of `load`, read from the file `saved`; without such a file, `load` is called."""
         return _read_saved(self.saved) if self.saved else self.load()
 
 
@@ -281,6 +281,6 @@ def _is_within(inner: tuple[float | None, float | None], outer: Any) -> bool:
 
 
 def file_digest(path: str, title: str) -> str:
-    """Return the SHA-256 of a file, by path or URL; errors call the file `title`."""
+    """Return the SHA-256 of the file at a path or URL; error messages name the file `title`."""
     with open_list(path, title) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -25,7 +25,7 @@ _SCHEME = re.compile(r"^https?://")
 
 @dataclasses.dataclass(frozen=True)
 class BlockedUrls:
-    """Blocked domains, URL prefixes and URLs with a query. Memory: 9 bytes per entry.
+    """Set of blocked domains, URL prefixes and exact URLs (with a query): 9 bytes per entry.
 
     Attributes:
         names: names of the lists, for the report.
@@ -111,7 +111,7 @@ def _list_files(paths: Sequence[str | Path]) -> Iterator[tuple[str, str, bool]]:
 
 
 def _find_lists(path: str | Path) -> list[str] | None:
-    """Return the lists below a directory, in the same order for paths and URLs; None for a file."""
+    """Return the blocklist files below a directory (path or URL) in path order; None for a file."""
     kinds = (_DOMAINS, _URLS)
     if not storage.is_remote(path):
         if not Path(path).is_dir():
@@ -178,7 +178,7 @@ def _make_blocking_keys(url: str) -> list[str]:
 
 @dataclasses.dataclass(frozen=True)
 class Blocklist(ListRule):
-    """Drops pages of blocked domains, URL prefixes and URLs, without reading records of archives.
+    """Drops pages by domain, URL prefix or URL; archive records of blocked pages are not read.
 
     Attributes:
         blocklists: files of domains, or directories with a directory for each category, by path or

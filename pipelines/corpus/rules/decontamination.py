@@ -113,7 +113,7 @@ def _list_strings(value: Any) -> Iterator[str]:
 
 @dataclasses.dataclass(frozen=True)
 class _Table:
-    """N-grams of one length: hashes (increasing), the item of each hash, and a quick filter."""
+    """Sorted hashes of n-grams of one length, the evaluation item of each, and a quick filter."""
 
     hashes: np.ndarray
     items: np.ndarray
@@ -232,7 +232,7 @@ class Decontaminate(ListRule):
         }
 
     def find_looser(self, was: Mapping[str, Any]) -> list[str]:
-        """Name `contamination_share` if it was raised, and `evaluation_sets` if a set is gone."""
+        """Return the settings that may now drop fewer pages: a higher share, or a removed set."""
         now, looser = self.settings(), {*was} - {THE_LANGUAGE}
         if now["contamination_share"] <= was.get("contamination_share", 1):
             looser.discard("contamination_share")
@@ -294,7 +294,7 @@ def merge_reports(report: Mapping[str, Any], other: Mapping[str, Any]) -> dict[s
 
 
 def _hash_item(text: str) -> tuple[int, np.ndarray]:
-    """Return units per n-gram (0 if the item is too short), and hashes of its distinct n-grams."""
+    """Return n-gram length in words or letters (0: item too short), and distinct n-gram hashes."""
     words = cut([text])
     units = len(words.starts)
     if units < words.units(MIN_ITEM_WORDS)[0]:

@@ -201,9 +201,10 @@ class TwoIdentifiers:
     def _decide(
         self, cld2: Guess, seen: str, script: str, text: str
     ) -> tuple[Guess, Guess, Reason]:
-        """Return the best guess, CLD3's (or `NO_GUESS`), and why to refuse the best guess (or "").
+        """Return the best guess, CLD3's guess, and the reason to refuse the best guess ("": none).
 
         CLD3 takes five times as long as CLD2, so it is asked only if CLD2 leaves a doubt.
+        Otherwise, CLD3's guess is `NO_GUESS`.
         """
         group = cld2.lang in south_slavic.LANGUAGES
         whole = cld2.reliable and cld2.share * 100 >= MIN_CLD2_PERCENT
@@ -246,7 +247,7 @@ class TwoIdentifiers:
         return "" if guess.lang in self._policies else "other_language"
 
     def _score(self, guess: Guess) -> float:
-        """Return CLD2's points of the text, divided by its usual points for text in the language.
+        """Return CLD2's points for the text, divided by the usual points in the guessed language.
 
         Without points, return the guess's share of the text.
         """
@@ -261,7 +262,7 @@ class TwoIdentifiers:
         return guess.points >= MIN_POINTS_SHARE * usual
 
     def _by_cues(self, cld3: Guess, cld2: Guess, text: str) -> Guess:
-        """Choose Croatian, Bosnian or Serbian (Latin) by cues; guesses have a small weight."""
+        """Choose Croatian, Bosnian or Latin Serbian by words; CLD2 and CLD3 have a small weight."""
         odds = south_slavic.probabilities(text[: 3 * MAX_CHARACTERS])
         for guess in (cld3, cld2):
             if guess.lang in odds:
@@ -271,7 +272,7 @@ class TwoIdentifiers:
 
 
 def _find_code(code: str, latin: bool) -> str:
-    """Map an identifier's code to languages.csv; identifiers know only one code for Serbian."""
+    """Convert a language code of CLD2 or CLD3 to mswitch's; both have one code for Serbian."""
     code = _CLD2_CODES.get(code, code)
     return "sr-Latn" if code == "sr" and latin else code
 

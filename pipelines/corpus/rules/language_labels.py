@@ -61,6 +61,6 @@ def _list_labels() -> Mapping[str, str]:
 
 @functools.cache
 def _list_first_parts() -> Mapping[str, str]:
-    """Return the code for the first part of each label (`deu`); leave out romanised text."""
+    """Map the first part of labels (`deu` in `deu_Latn`) to language codes; skip romanised text."""
     labels = _list_labels().items()
     return {label.partition("_")[0]: code for label, code in labels if "-" not in code}

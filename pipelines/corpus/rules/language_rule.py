@@ -50,7 +50,7 @@ class LanguageRule(Rule):
 
     @functools.cached_property
     def kept(self) -> frozenset[str]:
-        """Labels of kept pages."""
+        """Language codes of the pages that the rule keeps."""
         kept = self.known() if self.languages is None else self.languages
         keep_und = self.languages is None if self.keep_und is None else self.keep_und
         return frozenset(kept) | ({UNDETERMINED} if keep_und else set())
@@ -88,12 +88,12 @@ class LanguageRule(Rule):
     def known_reasons(
         self, pages: Sequence[Page], changed: Collection[str]
     ) -> Sequence[str | None] | None:
-        """Judge pages by their stored label if only the settings of kept languages changed."""
+        """Judge pages by stored language if only `languages` or `keep_und` changed; else None."""
         labelled = {*changed} <= {"languages", "keep_und"}
         return [self._by_label(page) for page in pages] if labelled else None
 
     def find_looser(self, was: Mapping[str, Any]) -> list[str]:
-        """Name changed settings that may keep a page that was dropped before.
+        """Return the names of changed settings that may make the rule keep more pages.
 
         A looser setting keeps more languages, or may change the page's label to a kept language.
         """

@@ -86,17 +86,17 @@ class Paragraphs(Rule):
         return {"lines": page.utf8.count(b"\n") + 1, "third_longest_line": longest}
 
     def limits(self, page: Page | None = None) -> Limits:
-        """Return the limits on lines; in dense scripts, the third-longest line may be shorter."""
+        """Return limits on line count and length; dense scripts may have a lower length limit."""
         least = self.min_long_line_characters
         return {"lines": (self.min_lines, None), "third_longest_line": (least, None)}
 
 
 @dataclasses.dataclass(frozen=True)
 class ParagraphsByScript(Paragraphs):
-    """Drops pages without paragraphs; lines in dense scripts may be shorter."""
+    """Drops pages without paragraphs; the limit on line length is lower in dense scripts."""
 
     def is_short(self, page: Page, longest: int) -> bool:
-        """Identify the page's script only if it decides whether the line is too short."""
+        """Return whether the third-longest line is too short; identify the script if necessary."""
         limit = self.min_long_line_characters
         if longest < round(limit * LEAST_LENGTH_FACTOR):
             return True

@@ -111,7 +111,10 @@ def _mask(
 
 
 def mask_sample(beginning: str) -> str:
-    """Mask a text's beginning; if it is cut, drop the last word, which may be half an address."""
+    """Mask personal data in a sample of text; drop the last word of a sample that was cut off.
+
+    That word may be half an address.
+    """
     if len(beginning) >= DETAIL_CHARACTERS:
         beginning = beginning[: max(map(beginning.rfind, " \n"))]
     return mask_personal_data(beginning).text
@@ -214,7 +217,7 @@ def _has_area_code(written: str, groups: list[str], sizes: list[int]) -> bool:
 
 
 def _has_trunk_zero(written: str, sizes: list[int], total: int) -> bool:
-    """Return whether a number is like 020 7946 0958, 030/1234567, 01 23 45 67 89.
+    """Return whether a phone number looks like 020 7946 0958, 030/1234567 or 01 23 45 67 89.
 
     Dots may only separate groups of two digits.
     """

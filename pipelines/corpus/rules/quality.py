@@ -1,4 +1,4 @@
-"""Quality and repetition of pages: signals as columns, and limits that only read the columns.
+"""Measures quality and repetition of pages in columns, and drops pages by limits on the columns.
 
 The signals are Gopher's (Rae et al. 2021, appendix A.1.1), adapted to scripts without spaces and to
 other punctuation; `words` defines a word. The corpus contains the columns, so stricter limits can
@@ -32,10 +32,10 @@ from mswitch.pipelines.records import Page, list_columns
 TOP_NGRAMS = (2, 3, 4)
 DUPLICATE_NGRAMS = (5, 6, 7, 8, 9, 10)
 
-#: Types of the quality columns; columns.csv has their meanings. All shares are between 0 and 1. A
-#: letter of a script without spaces counts as one word. On a page mostly in such a script, the
-#: letter counts as a fraction of a word. Pages have no blank lines, so each line is a paragraph.
-#: Shares of n-grams count only characters in words. N-grams in `top_` columns occur at least twice.
+#: Types of the quality columns; columns.csv explains the columns. Shares are between 0 and 1. Pages
+#: have no blank lines, so each line is a paragraph. In a script without spaces, a letter counts as
+#: one word, or as a fraction of a word if most of the page is in this script. N-gram shares count
+#: only characters in words. `top_` columns count only n-grams that occur at least twice.
 COLUMNS: Mapping[str, type] = {
     column.removeprefix("q_"): np.dtype(kind).type
     for column, kind in list_columns("quality").items()
@@ -274,7 +274,7 @@ class GopherQuality(ListRule):
         return settings
 
     def find_locales(self, langs: Sequence[str]) -> list[str]:
-        """Return the locale to segment pages of each language in, or ""."""
+        """Return each language's locale for the word segmenter, or "" to use no segmenter."""
         return [find_locale(lang) if self.segmenter else "" for lang in langs]
 
     def each_limit(self) -> Iterator[tuple[str, str, float, float]]:
@@ -300,7 +300,7 @@ class GopherQuality(ListRule):
             yield "repeated_ngrams", f"duplicate_{n}gram_share", 0, most
 
     def find_settings(self, reason: str) -> Sequence[str]:
-        """Return the settings that may drop a page for `reason`, with `thresholds` if it is set."""
+        """Return settings that may drop pages for `reason`, and `thresholds` if it is set."""
         columns = sorted(
             {
                 _NGRAM_SHARE.sub("ngram_shares", name)
@@ -330,7 +330,7 @@ class GopherQuality(ListRule):
     def known_reasons(
         self, pages: Sequence[Page], changed: Collection[str]
     ) -> Sequence[str | None] | None:
-        """Judge pages by stored columns; return None if `stop_words` or `segmenter` changed."""
+        """Judge pages by stored columns, or return None if `stop_words` or `segmenter` changed."""
         own = {field.name for field in dataclasses.fields(GopherQuality)}
         own -= {"stop_words", "segmenter"}
         measured = all(CORPUS_COLUMNS.keys() <= page.columns.keys() for page in pages)
@@ -351,7 +351,7 @@ class GopherQuality(ListRule):
         return self.judge({**columns, LANG_SCORE: scores}, [page.lang for page in pages])
 
     def load(self) -> tuple[Mapping[str, str], ByLanguage]:
-        """Read stop words by language, separated by spaces; read limits by language and column."""
+        """Return each language's stop words (separated by spaces), and its limits by column."""
         own = read_stop_words(self.stop_words) if self.stop_words else {}
         for lang, words in own.items():
             if words and len(hash_stop_words(words)) < self.min_stop_words:

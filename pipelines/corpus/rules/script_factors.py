@@ -52,12 +52,12 @@ _SAME = MappingProxyType(
 
 
 def find_length_factor(script: str) -> float:
-    """Return the factor for limits on characters in `script` (ISO 15924)."""
+    """Return the factor that multiplies limits on text length in a script (ISO 15924 code)."""
     return LENGTH_FACTORS.get(_SAME.get(script, script), 1.0)
 
 
 def map_unspaced_blocks(code_points: int) -> np.ndarray:
-    """Return, for each code point, 0 or (in an unspaced script) 1 plus its index in `UNSPACED`."""
+    """Return each code point's script number: 1 plus the script's index in `UNSPACED`, else 0."""
     table = np.zeros(code_points, np.uint8)
     for number, script in enumerate(UNSPACED, 1):
         for block in list_code_points(script, "units"):

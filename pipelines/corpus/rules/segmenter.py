@@ -17,7 +17,7 @@ Units = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
 def find_locale(lang: str) -> str:
-    """Return the language to segment text of `lang` in, or ""; romanised text has spaces."""
+    """Return the ICU locale to find words in text of `lang`, or "" if spaces separate words."""
     base, _, script = lang.partition("-")
     return base if base in LANGUAGES and script != "Latn" else ""
 
@@ -42,7 +42,7 @@ def segment(
     texts: Sequence[str], locales: Sequence[str], page_starts: np.ndarray, letters: np.ndarray,
     units: Units,
 ) -> Units:  # fmt: skip
-    """Split pages that have a locale into words by ICU; other pages keep their `units`.
+    """Split pages with a locale into words by ICU; keep the given words or letters of other pages.
 
     Args:
         texts: the pages.

@@ -23,7 +23,7 @@ STOP_WORDS = MappingProxyType(
 
 @functools.cache
 def hash_stop_words(words: str, *, whole: bool = False) -> np.ndarray:
-    """Return sorted hashes of words, cut by `words.cut`, or only at spaces if `whole` is true."""
+    """Split stop words by `words.cut`, or only at spaces if `whole`; return sorted hashes."""
     found = cut([words])
     if not whole:
         return np.unique(found.hashes)

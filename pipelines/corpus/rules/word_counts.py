@@ -78,7 +78,7 @@ def _count(codes, properties, page_starts, starts, ends, first, unspaced, letter
 
 @compiled
 def count_distinct(hashes, first, listed, bounds, lists):
-    """Count each page's distinct hashes that are on the page's list of hashes.
+    """Count, for each page, how many of the listed word hashes occur on the page.
 
     Args:
         hashes: uint64 [units].

@@ -47,7 +47,7 @@ _MIX_1, _MIX_2 = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
 
 @functools.cache
 def _make_tables() -> tuple[np.ndarray, np.ndarray]:
-    """Return the properties and the unspaced script of each code point, both uint8."""
+    """Return uint8 tables by code point: property bits, and numbers of scripts without spaces."""
     by_category = {
         **dict.fromkeys(("Lu", "Ll", "Lt", "Lm", "Lo"), WORD | LETTER),
         # Joiners (Cf) shape letters and do not separate words.
@@ -72,7 +72,7 @@ def _mix_codes() -> np.ndarray:
 
 
 def list_powers(values: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return more than `values` powers of an odd number, and of its inverse modulo 2**64."""
+    """Return `values` + 1 or more powers of an odd number and of its inverse, modulo 2**64."""
     return _compute_powers(max(10, values.bit_length()))
 
 
@@ -161,7 +161,7 @@ class Words:
         return SpanHashes.over(self.hashes)
 
     def units(self, words: int) -> np.ndarray:
-        """Return the number of units that `words` words have on each page: int64 [pages]."""
+        """Convert a number of words to units (words or letters) of each page: int64 [pages]."""
         return np.maximum(1, np.rint(words * self.letters_per_word)).astype(np.int64)
 
     def ngrams(
@@ -227,7 +227,7 @@ def cut(texts: Sequence[str], locales: Sequence[str] = ()) -> Words:
 
 @compiled
 def _find_units(codes, properties_of, block_of, mixed_of, powers):
-    """Hash characters; split text into words, and scripts without spaces into letters.
+    """Split text into words, or letters in scripts without spaces; compute sums for hashes.
 
     The last character must not be part of a unit.
 
