@@ -213,10 +213,7 @@ def finish_interrupted(out: str | Path) -> None:
 
 
 def begin_change(base: Base, staging: str, claim: Mapping[str, Any]) -> None:
-    """Make the staging directory of a change, or continue with the existing one.
-
-    `claim` is for people who look into it.
-    """
+    """Make or continue a change's staging directory; `claim` is for people who look into it."""
     path = storage.join(staging, _CLAIM)
     if storage.exists(path):
         return

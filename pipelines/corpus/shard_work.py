@@ -250,10 +250,7 @@ def finish_group(number: int, job: Job, exchanges: Sequence[Exchange]) -> dict[s
 def write_run(
     number: int, kept: Iterable[Sequence[Page]], job: Job
 ) -> dict[str, dict[str, list[Any]]]:
-    """Store a group's documents in batches sorted by language and id; return an index by language.
-
-    `finish_group` describes the index.
-    """
+    """Store documents in batches sorted by language and id; return an index (`finish_group`)."""
     recipe = job.recipe
     index: dict[str, dict[str, Any]] = collections.defaultdict(
         lambda: {"pieces": [], "smallest": [], **{split: [0, 0, 0] for split in SPLITS}}

@@ -37,10 +37,7 @@ _SHARED_BUCKETS = 8
 
 
 def choose_bits(size_bytes: int, bucket_bytes: int) -> int:
-    """Return the smallest `bits` such that 2**bits buckets of `bucket_bytes` hold the data.
-
-    The result is at most `MOST_BITS`.
-    """
+    """Return the smallest `bits` (at most `MOST_BITS`) for which 2**bits buckets hold the data."""
     return min(MOST_BITS, max(0, math.ceil(math.log2(max(size_bytes / bucket_bytes, 1)))))
 
 

@@ -135,10 +135,7 @@ def compile_word_patterns(lists: WordLists, release: Mc4Release) -> dict[str, re
 
 
 def has_bad_words(patterns: Mapping[str, re.Pattern[str]], lang: str, text: str) -> bool:
-    """Return whether a text has a word of its language's list.
-
-    Lists have codes without subtags: a text in `hi-Latn` is compared with the list of `hi`.
-    """
+    """Return whether a text has a word of its language's list; `hi-Latn` has the list of `hi`."""
     pattern = patterns.get(lang.partition("-")[0])
     return pattern is not None and pattern.search(text.lower()) is not None
 

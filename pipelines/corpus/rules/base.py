@@ -137,10 +137,7 @@ class Rule(Step):
         return None
 
     def reason(self, page: Page) -> str | None:
-        """Return the reason to drop a page, or None.
-
-        A reason has lower-case letters, digits and underscores.
-        """
+        """Return the reason to drop a page (lower-case letters, digits, underscores), or None."""
         raise NotImplementedError(f"{type(self).__name__} defines neither reason nor reasons")
 
     def reasons(self, pages: Sequence[Page]) -> Sequence[str | None]:

@@ -111,10 +111,7 @@ def _mask(
 
 
 def mask_sample(beginning: str) -> str:
-    """Mask personal data in a sample of text; drop the last word of a sample that was cut off.
-
-    That word may be half an address.
-    """
+    """Mask a sample of text; drop a cut-off sample's last word, which may be half an address."""
     if len(beginning) >= DETAIL_CHARACTERS:
         beginning = beginning[: max(map(beginning.rfind, " \n"))]
     return mask_personal_data(beginning).text

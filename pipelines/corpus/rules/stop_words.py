@@ -33,10 +33,7 @@ def hash_stop_words(words: str, *, whole: bool = False) -> np.ndarray:
 
 
 def read_stop_words(path: str) -> dict[str, str]:
-    """Read stop words by language from a CSV (path or URL) with lang and words.
-
-    Spaces separate the words.
-    """
+    """Read stop words from a CSV (path or URL) with lang and words (separated by spaces)."""
     lists: dict[str, str] = {}
 
     def take(lang: str, row: Mapping[str, str]) -> None:

@@ -56,9 +56,6 @@ def find_writing_system(text: str) -> str:
 
 
 def measure_script_share(counts: dict[str, int], language: Language) -> float:
-    """Return the share of a text's letters in a language's script.
-
-    Japanese has three scripts, Korean has two, and all of them count.
-    """
+    """Return the share of a text's letters in a language's scripts (Japanese three, Korean two)."""
     expected = _COMPOUND.get(language.script, (language.script,))
     return sum(counts.get(script, 0) for script in expected) / max(1, sum(counts.values()))

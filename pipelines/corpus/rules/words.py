@@ -229,11 +229,8 @@ def cut(texts: Sequence[str], locales: Sequence[str] = ()) -> Words:
 def _find_units(codes, properties_of, block_of, mixed_of, powers):
     """Split text into words, or letters in scripts without spaces; compute sums for hashes.
 
-    The last character must not be part of a unit.
-
-    Returns:
-        Properties (uint8 [characters]), sums for `SpanHashes`, starts and ends of units, and the
-        unspaced script at the start of each unit (uint8).
+    The last character must not be part of a unit. Return properties (uint8 [characters]), sums for
+    `SpanHashes`, starts and ends of units, and the unspaced script at each unit's start (uint8).
     """
     properties = np.empty(len(codes), np.uint8)
     sums = np.zeros(len(codes) + 1, np.uint64)
