@@ -256,7 +256,7 @@ def refuse_recipe_object(value: object) -> None:
 
 
 def parse_config(text: str) -> CorpusConfig:
-    """Parse settings and fields of rules, such as `min_lines=1;quality.min_words=40`."""
+    """Parse settings and rules' fields, split at semicolons: `min_lines=1;quality.min_words=40`."""
     hints = get_type_hints(CorpusConfig, include_extras=True)
     entries = [entry for entry in text.split(";") if entry]
     pairs = [entry.split("=", 1) for entry in entries if "." not in entry.partition("=")[0]]

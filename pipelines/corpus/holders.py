@@ -1,4 +1,4 @@
-"""Finds datasets and training runs with pages of a corpus, in its present or an earlier state."""
+"""Finds datasets and training runs made from a corpus, in its present or an earlier state."""
 
 import contextlib
 import dataclasses

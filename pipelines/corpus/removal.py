@@ -406,7 +406,7 @@ def _split(shard: pq.ParquetFile, gone: pa.Array, counts: dict[str, int]) -> Ite
 
 
 def _clean_samples(source: str, directory: str, staging: str, removed: Removed) -> dict[str, Any]:
-    """Delete removed pages' samples; return their `count`, and `files` (manifest entries)."""
+    """Delete removed pages from `rejected/`; return sample `count`, `files` (manifest entries)."""
     cleaned, count = dict[str, bytes](), 0
     for path in storage.file_sizes(source):
         if path.startswith("rejected/") and path.endswith(".jsonl"):

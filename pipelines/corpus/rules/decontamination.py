@@ -244,7 +244,10 @@ class Decontaminate(ListRule):
         return EvaluationIndex(read_evaluation_sets(self.evaluation_sets), self.contamination_share)
 
     def reasons(self, pages: Sequence[Page]) -> list[str | None]:
-        """Return `evaluation_item` for pages with items, else None; note these in `_items`."""
+        """Return `evaluation_item` for each page that contains evaluation items, else None.
+
+        Also store these items in the page's column `_items`.
+        """
         reasons: list[str | None] = [None] * len(pages)
         for match in self.loaded.check([page.text for page in pages]):
             page, reasons[match.page] = pages[match.page], "evaluation_item"

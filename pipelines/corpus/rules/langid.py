@@ -247,7 +247,10 @@ class TwoIdentifiers:
         return "" if guess.lang in self._policies else "other_language"
 
     def _score(self, guess: Guess) -> float:
-        """Return points divided by the language's usual points, or (without) the guess's share."""
+        """Return CLD2's points for the text, divided by the usual points in the guessed language.
+
+        Without points, return the guess's share of the text.
+        """
         policy = self._policies.get(guess.lang)
         if guess.points and policy and policy.cld2_points:
             return min(1.0, guess.points / policy.cld2_points)

@@ -33,7 +33,7 @@ def hash_stop_words(words: str, *, whole: bool = False) -> np.ndarray:
 
 
 def read_stop_words(path: str) -> dict[str, str]:
-    """Read stop words from a CSV (path or URL) with lang and words (separated by spaces)."""
+    """Read stop words by language from a CSV (path or URL): lang, words (separated by spaces)."""
     lists: dict[str, str] = {}
 
     def take(lang: str, row: Mapping[str, str]) -> None:
