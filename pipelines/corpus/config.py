@@ -256,7 +256,10 @@ def refuse_recipe_object(value: object) -> None:
 
 
 def parse_config(text: str) -> CorpusConfig:
-    """Parse settings and rules' fields, split at semicolons: `min_lines=1;quality.min_words=40`."""
+    """Parse settings such as `min_lines=1;quality.min_words=40`, separated by semicolons.
+
+    A name is a setting, or a rule and its field.
+    """
     hints = get_type_hints(CorpusConfig, include_extras=True)
     entries = [entry for entry in text.split(";") if entry]
     pairs = [entry.split("=", 1) for entry in entries if "." not in entry.partition("=")[0]]

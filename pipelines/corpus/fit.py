@@ -334,7 +334,10 @@ def _read_texts(corpus: str | Path, min_documents: int) -> Iterator[tuple[str, l
 def read_columns(
     corpus: str | Path, more: Sequence[str] = ()
 ) -> tuple[GopherQuality, dict[str, Columns]]:
-    """Read a corpus (path or URL): its quality limits; by language, quality columns and `more`."""
+    """Read a corpus (path or URL): its quality limits, and its documents' columns by language.
+
+    The columns are the quality columns, and those named in `more`.
+    """
     settings = read_manifest(corpus, "corpus")["config"]
     own = settings.get("steps", {}).get("quality", {})
     if own.get("drop", True):

@@ -261,7 +261,10 @@ def list_shard_inputs(base: Base) -> list[dict[str, Any]]:
 def judge_shard(
     numbered: tuple[int, Mapping[str, Any]], job: Job, directory: str, changed: Changed
 ) -> dict[str, Any]:
-    """Store documents that changed rules keep; count as in `finish_group`. Memory: a row group."""
+    """Apply changed rules to a shard's documents; store the kept documents and return counts.
+
+    The counts are as in `finish_group`. Memory: a row group.
+    """
     number, entry = numbered
     ledger = Ledger(job.config.rejected_per_reason, job.recipe.stages)
     with open_shard(storage.join(directory, entry["path"]), entry["sha256"]) as shard:

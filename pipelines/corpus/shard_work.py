@@ -250,7 +250,10 @@ def finish_group(number: int, job: Job, exchanges: Sequence[Exchange]) -> dict[s
 def write_run(
     number: int, kept: Iterable[Sequence[Page]], job: Job
 ) -> dict[str, dict[str, list[Any]]]:
-    """Store documents in batches sorted by language and id; return an index (`finish_group`)."""
+    """Store a group's documents in batches sorted by language and id; return an index by language.
+
+    `finish_group` describes the index.
+    """
     recipe = job.recipe
     index: dict[str, dict[str, Any]] = collections.defaultdict(
         lambda: {"pieces": [], "smallest": [], **{split: [0, 0, 0] for split in SPLITS}}

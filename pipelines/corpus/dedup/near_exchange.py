@@ -110,7 +110,10 @@ class NearDuplicates(Stars):
         return {"pages": write_keys(self.file("clusters", part, "sizes"), [rows], len(rows))}
 
     def _cluster(self, lang: int) -> np.ndarray:
-        """Return matching pages (`keys_in_groups`) with their clusters' sizes: uint64 [n, 2]."""
+        """Return a language's matching pages with the sizes of their clusters: uint64 [n, 2].
+
+        Pages are keys, as in `keys_in_groups`.
+        """
         buckets = [self.file("matches", bucket, "pairs") for bucket in range(1 << self.bits)]
         edges = np.concatenate([read_keys(path, 2, LANGUAGE_BITS, lang) for path in buckets])
         pages = np.setdiff1d(edges, np.uint64(0))
@@ -132,7 +135,10 @@ class NearDuplicates(Stars):
         return np.column_stack([keys, sizes.astype(np.uint64)])
 
     def sizes(self, group: Group) -> np.ndarray:
-        """Return each page's cluster size (1: alone), 0 if another represents it: int64 [pages]."""
+        """Return, for each page, the size of the cluster that the page represents: int64 [pages].
+
+        The size is 1 for a page without near-duplicates, and 0 if another page represents it.
+        """
         sizes = np.ones(group.pages, np.int64)
         for part in range(_PARTS):
             path = self.file("clusters", part, "sizes")

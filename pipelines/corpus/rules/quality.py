@@ -405,7 +405,10 @@ class GopherQuality(ListRule):
         } | ({LANG_SCORE: page.lang_score} if self.thresholds else {})
 
     def limits(self, page: Page | None = None) -> Limits:
-        """Return limits on columns; those on stop words and word length ignore unknown values."""
+        """Return the limits on quality columns.
+
+        Limits on stop words and word length ignore pages without these values.
+        """
         allowed: dict[str, tuple[float | None, float | None]] = {}
         own = self.loaded[1].get(page.lang, {}) if page else {}
         for _, column, *limits in self.each_limit():
