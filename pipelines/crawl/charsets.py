@@ -34,8 +34,7 @@ _MOST_IN_A_ROW = 2
 _MIN_OTHER_LETTERS = 0.6
 #: Maximum bytes of a sample of text with bytes beyond ASCII, and of the window to take it from.
 _SAMPLE_BYTES, _WINDOW_BYTES = 2000, 1 << 14
-#: Bytes of the sample that CLD2 reads, and of the smallest sample that can refute a declared
-#: encoding.
+#: Bytes of the sample that CLD2 reads, and of the smallest sample that can refute a declaration.
 _READ_BYTES, _MIN_READ_BYTES = 1000, 300
 
 _DEFAULT = "cp1252"
@@ -97,8 +96,7 @@ class Decoded(NamedTuple):
     Attributes:
         text: the HTML.
         charset: Python's name of the encoding that decoded it.
-        declared: the encoding declared by the HTTP header, else by the meta tag; "" if neither
-            names one.
+        declared: the encoding declared by the HTTP header, else by the meta tag, else "".
     """
 
     text: str
@@ -203,8 +201,7 @@ def _look_up_label(label: str) -> str | None:
 
 
 def _find_meta_charset(html: bytes) -> str | None:
-    # Remove non-ASCII bytes and bytes that begin escape sequences, so that `detect_encoding` can
-    # use only the meta tag.
+    # Without non-ASCII bytes and starts of escape sequences, only the meta tag can be detected.
     head = html[:_HEAD_BYTES].translate(None, _BEYOND_ASCII + b"\x1b~")
     charset = detect_encoding(head, html5_compatible=False, from_html_meta=True)
     if charset is None or charset == "ascii":

@@ -26,8 +26,7 @@ _MOST_HEADER_BYTES = 256 << 10
 _CHARSET = re.compile(r"charset\s*=\s*[\"']?([\w.:-]+)")
 #: Beginning of a chunk; an extension may follow the size.
 _CHUNK_SIZE = re.compile(rb"(?:\r?\n)?([0-9A-Fa-f]{1,16})[ \t]*(?:;[^\r\n]*)?\r?\n")
-#: Bytes that occur at the beginning of compressed data, but not of text (WHATWG: MIME Sniffing,
-#: "binary data byte").
+#: Bytes early in compressed data, but not early in text (WHATWG MIME Sniffing, "binary data byte").
 _BINARY = re.compile(rb"[\x00-\x08\x0b\x0e-\x1a\x1c-\x1f]")
 _SNIFFED_BYTES = 1445
 #: Largest zstd window that HTTP allows (RFC 9659).
@@ -56,8 +55,7 @@ def extract_html(response: bytes, max_bytes: int, reserved: Reserved | None) -> 
     fields = [line.partition(":") for line in head.decode("latin-1").lower().split("\n")[1:]]
     pairs = [(name.strip(), value.strip()) for name, _, value in fields]
     headers = dict(reversed(pairs))  # if a header is repeated, its first value counts
-    # Of several types, separated by commas, the last counts, as in browsers. Text without a slash
-    # is not a type.
+    # Of several types, separated by commas, the last with a slash counts, as in browsers.
     stated = headers.get("content-type", "text/html")
     types = [part.partition(";")[0].strip(" \t\"'") for part in stated.split(",")]
     media_type = next((t for t in reversed(types) if "/" in t and t != "*/*"), types[0])
