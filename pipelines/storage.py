@@ -155,7 +155,7 @@ def head_and_tail(path: str | Path, count: int) -> tuple[int, bytes, bytes]:
 def publish(path: str | Path, *, sync: bool = False) -> Iterator[Path]:
     """Yield a local path to write to. If the body succeeds, the complete file becomes `path`.
 
-    A local file's directory must exist; `sync` forces the file to disk before it gets its name.
+    A local file's directory must exist; `sync` forces a local file to disk before its name exists.
     """
     if is_remote(path):
         with tempfile.TemporaryDirectory(prefix="mswitch-") as directory:

@@ -201,7 +201,8 @@ def _look_up_label(label: str) -> str | None:
 
 
 def _find_meta_charset(html: bytes) -> str | None:
-    # Without non-ASCII bytes and starts of escape sequences, only the meta tag can be detected.
+    # Remove non-ASCII bytes and bytes that begin escape sequences, so that `detect_encoding` can
+    # use only the meta tag.
     head = html[:_HEAD_BYTES].translate(None, _BEYOND_ASCII + b"\x1b~")
     charset = detect_encoding(head, html5_compatible=False, from_html_meta=True)
     if charset is None or charset == "ascii":

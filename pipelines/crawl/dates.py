@@ -18,8 +18,9 @@ _LONGEST_CHARACTERS = 64
 _DUMP = re.compile(r"CC-MAIN-(\d{4})-(\d{2})", re.ASCII)
 _YEAR_DIGITS, _DAY_DIGITS, _SECOND_DIGITS = 4, 8, 14
 _MONTH_CHARACTERS = len("YYYY-MM")
-#: Smallest number that is read as seconds (March 1973). Numbers from 10**11 (in seconds: year 5138)
-#: are milliseconds, from 10**14 microseconds, from 10**17 nanoseconds.
+#: Smallest number that is read as seconds; it means March 1973. Numbers from 10**11 are
+#: milliseconds, from 10**14 microseconds, from 10**17 nanoseconds. So dates until the year 5138 are
+#: unambiguous.
 _LEAST_SECONDS = 10**8
 _UNITS_PER_SECOND = (1, 10**3, 10**6, 10**9)
 

@@ -323,8 +323,11 @@ class Members:
 def find_members(file: BinaryIO, start: int) -> Iterator[tuple[int, bytes]]:
     """Yield each possible start of a gzip member, at or after the file offset `start`.
 
-    The bytes there decompress. The content's first bytes, without leading white space, come too.
-    Members without content do not count. The caller may change the file's position meanwhile.
+    The bytes there decompress. Members without content do not count. The caller may change the
+    file's position meanwhile.
+
+    Yields:
+        The offset, and the first bytes of the content without leading white space.
     """
     while True:
         file.seek(start)

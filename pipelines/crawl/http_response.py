@@ -26,7 +26,8 @@ _MOST_HEADER_BYTES = 256 << 10
 _CHARSET = re.compile(r"charset\s*=\s*[\"']?([\w.:-]+)")
 #: Beginning of a chunk; an extension may follow the size.
 _CHUNK_SIZE = re.compile(rb"(?:\r?\n)?([0-9A-Fa-f]{1,16})[ \t]*(?:;[^\r\n]*)?\r?\n")
-#: Bytes early in compressed data, but not early in text (WHATWG MIME Sniffing, "binary data byte").
+#: Bytes that occur at the beginning of compressed data, but not of text (WHATWG: MIME Sniffing,
+#: "binary data byte").
 _BINARY = re.compile(rb"[\x00-\x08\x0b\x0e-\x1a\x1c-\x1f]")
 _SNIFFED_BYTES = 1445
 #: Largest zstd window that HTTP allows (RFC 9659).

@@ -206,7 +206,7 @@ def _choose_batch_rows(
     No value is larger than the dictionary of its column. With an encoding that shares beginnings of
     values, no value is larger than its decompressed column.
     """
-    # Damaged metadata of a column raises an error here; access below would abort the process.
+    # Damaged metadata of a column raises an error here; access to it below would abort the process.
     first = pq.ParquetFile(raw, metadata=file.metadata, pre_buffer=False, buffer_size=_LOOK_BYTES)
     next(first.iter_batches(1, row_groups=[number], columns=list(wanted)), None)
     group, largest = file.metadata.row_group(number), 1

@@ -40,7 +40,8 @@ def is_source(utf8: bytes) -> bool:
     least, count = max(_MIN_SIGNS, _SCRIPT_SHARE * len(utf8)), utf8.count
     if len(utf8) - len(utf8.translate(None, _SIGNS)) < least:  # true for nearly every text
         return False
-    # Count "<" and ">" in pairs: quoted mail has single ">". Ignore "=" that underlines headings.
+    # Count "<" and ">" in pairs, since quoted mail has single ">". Ignore repeated "=", which
+    # underlines headings.
     signs = 2 * min(count(b"<"), count(b">")) + count(b"{") + count(b"}") + count(b";")
     signs += count(b"=") - 2 * count(b"==")
     if signs < least:

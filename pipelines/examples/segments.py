@@ -66,7 +66,8 @@ def join_lossless(
 def t5(documents: Iterable[Document], length: int, *, seed: int) -> Iterator[Segment]:
     """Make an epoch's segments like T5, from one random chunk of each document.
 
-    The id and seed determine a document's chunk. `length` counts tokens; no document may be empty.
+    The document's id and the seed determine the chunk.
+    `length` counts tokens of a segment; no document may be empty.
     """
     chunks = (
         select_random_chunk(

@@ -118,7 +118,7 @@ def span_corruption(
     """Check the noise parameters and derive the lengths for a full segment.
 
     The lengths equal those of `random_spans_helper`, unless t5 would cut the end of some segments.
-    It does so because very short segments still get a span, or the helper rounds in float64,
+    It does so because very short segments still get a span, or the helper rounds in float64 and
     the mask in float32 (390 tokens for 352 inputs). Then targets are longer, or segments shorter.
     """
     if inputs_length < 8:
@@ -147,7 +147,8 @@ def span_corruption(
 def count_noise(length: int, noise_density: float, mean_span: float) -> tuple[int, int]:
     """Return the numbers of noise tokens and spans for `length` >= 2 (in float32, like TensorFlow).
 
-    There are fewer spans if too few other tokens separate them (t5's mask is malformed then).
+    If the density leaves too few other tokens to separate the spans (t5's mask is malformed then),
+    there are fewer spans.
     """
     density, mean = np.float32(noise_density), np.float32(mean_span)
     noise = int(np.round(np.float32(length) * density))

@@ -28,7 +28,8 @@ from mswitch.pipelines.supervised.squad_and_wikiann import Numbered, read_squad,
 #: Maximum bytes of a row; the longest row in tasks of mT5 and T5 has less than a tenth of this.
 MAX_ROW_BYTES = 4 << 20
 _BATCH_ROWS = 1_000
-#: Errors from damage, and from values that Python lacks: dates after 9999, nanoseconds, time zones.
+#: Errors from damaged files, and from values that Python cannot represent: dates after 9999,
+#: nanoseconds, time zones.
 _UNREADABLE = (
     pa.ArrowException,
     ArithmeticError,
