@@ -1,7 +1,5 @@
 """Divides a budget of text among languages, with a cap for each language.
 
-Vocabularies' samples and mixtures (`tasks.batches.mixtures`) use it.
-
 mT5 (Xue et al. 2020, section 3.2) has rates proportional to n ** 0.3, where 0.3 is alpha and n
 counts pages. UniMax (Chung et al. 2023, "UniMax: Fairer and more effective language sampling for
 large-scale multilingual pretraining") spreads a budget evenly, but repeats the text of a language
@@ -30,10 +28,7 @@ def capped_budget(
     order is by size over weight, and shares follow the weights. If the budget exceeds the sum of
     all caps, some budget remains.
 
-    `weights` are positive; sizes in `records` have the unit of `budget`.
-
-    Returns:
-        The share of each language, sorted by code.
+    `weights` are positive. `records` and `budget` have the same unit. Shares are sorted by code.
     """
     order = sorted(weights, key=lambda lang: (records[lang] / weights[lang], lang))
     weights_left = list(itertools.accumulate(weights[lang] for lang in reversed(order)))

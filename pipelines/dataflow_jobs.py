@@ -3,8 +3,7 @@
 Dataflow runs only one job of a name at a time. A job's name has a hash of the directory that it
 writes to. Its label has this hash and a hash of the build, so that only its own build waits for it.
 
-What Dataflow meters is noted among the working files of a build, so that a continued build knows
-its whole cost.
+A build's working files note what Dataflow meters, so that a continued build knows its whole cost.
 """
 
 import contextlib
@@ -24,8 +23,7 @@ if TYPE_CHECKING:
     from apache_beam.runners.runner import PipelineResult
 
 _LABEL = "mswitch-build"
-#: For each metric of Dataflow's resource use: the price's name, and how many units of the metric
-#: equal one unit of the price (3600 seconds equal one hour).
+#: For each metric of Dataflow: the price's name, and units of the metric per unit of the price.
 _METERS = {
     "TotalVcpuTime": ("vcpu_hours", 3600),
     "TotalMemoryUsage": ("memory_gb_hours", 3600 * 1000),
@@ -49,8 +47,7 @@ def job_name(title: str, directory: str) -> str:
 def make_job_label(title: str, directory: str, identity: str) -> str:
     """Return the label of a job, for Beam's option --labels.
 
-    `title` is the job's name within its build, `directory` where it writes; `identity` identifies
-    the build.
+    `title` names the job within its build, `identity` the build; the job writes to `directory`.
     """
     return f"{_LABEL}={_hash(directory)}-{_hash(f'{title} {identity}')}"
 
@@ -118,8 +115,7 @@ def run_job(
 def cancel_jobs(directory: str, options: "PipelineOptions") -> list[str]:
     """Cancel the jobs that write to a directory, without waiting for their end; return their names.
 
-    `directory` is the URL of a corpus or of examples; `options` have the project and region of the
-    build.
+    `directory` is the URL of a corpus or examples; `options` have the build's project and region.
     """
     service = _Service(options)
     cancelled = []

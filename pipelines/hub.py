@@ -44,8 +44,7 @@ def open_hub() -> Any:
 def find_files(given: str) -> list[HubFile]:
     """Return the files of a configuration and split, as the data set's card or folders say.
 
-    Args:
-        given: hf://datasets/OWNER/NAME/CONFIG/SPLIT, or NAME@REVISION (a branch, tag or commit).
+    `given` is hf://datasets/OWNER/NAME/CONFIG/SPLIT, or NAME@REVISION (a branch, tag or commit).
     """
     parts = _SPLIT.fullmatch(given)
     if not parts:

@@ -91,8 +91,7 @@ def mc4_codes() -> tuple[str, ...]:
 def name_task(lang: str) -> str:
     """Return the seqio task of a language, which also names its folder in an examples directory.
 
-    Languages of mC4 have mT5's names (`mc4.de`); others are like `mswitch.hr` or
-    `mswitch.ast_Latn`.
+    Languages of mC4 have mT5's names (`mc4.de`); others are like `mswitch.hr`, `mswitch.ast_Latn`.
     """
     language = find_language(lang)
     return f"{'mc4' if language.mc4 else 'mswitch'}.{language.registry_name}"

@@ -182,8 +182,7 @@ def hold_lease(directory: str, stage: str) -> AbstractContextManager[Lease]:
 
     `directory` is a gs:// or s3:// URL; messages name the waiting `stage`.
 
-    Returns:
-        A context manager that yields the lease: `check` it before each write.
+    Return a context manager that yields the lease: `check` it before each write.
     """
     lease = Lease(directory)
     lease.take(stage)

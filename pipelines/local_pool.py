@@ -88,10 +88,8 @@ def available_cores() -> int:
 def start_server(modules: Sequence[str] = ()) -> None:
     """Start the server that workers are forked from, in the background.
 
-    Server and workers ignore Ctrl-C, which a terminal sends to all: they end with their parent.
-
-    Args:
-        modules: modules that it imports besides `PRELOAD`.
+    It imports `PRELOAD` and `modules`. Server and workers ignore Ctrl-C, which a terminal sends to
+    all: they end with their parent.
     """
     multiprocessing.get_context("forkserver").set_forkserver_preload([*PRELOAD, *modules])
     # Start the resource tracker before SIGINT is blocked, because its start unblocks SIGINT.

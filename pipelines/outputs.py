@@ -37,8 +37,7 @@ _DIRECTORIES = {
 }
 #: File with the settings of an unfinished output.
 CLAIM = "_BUILDING.json"
-#: Maximum number of changed settings of a table that an error names; with more changes, the error
-#: names only the table.
+#: If more settings of a table changed than this, an error names only the table.
 _MOST_NAMED = 3
 #: Glob that matches a result of `config_hash`.
 _ANY_HASH = "[0-9a-f]" * 16
@@ -81,8 +80,7 @@ def write_atomically(path: str | Path, data: bytes | str) -> None:
 def check_output_files(**files: str | Path | None) -> None:
     """Refuse files that cannot be written, before work begins; make their directories.
 
-    Args:
-        files: paths or URLs by the names of their options; None if not given.
+    `files` are paths or URLs by the names of their options; None if not given.
     """
     places: dict[str, str] = {}
     for name, file in files.items():
@@ -174,10 +172,7 @@ def full_manifest(
 
 
 def is_output(out: str | Path, names: Set[str], stage: str, config: Mapping[str, Any]) -> bool:
-    """Return whether the directory `out` is the finished output of these settings.
-
-    `names` are the names of its files.
-    """
+    """Return whether `out` is the finished output of these settings; its files are `names`."""
     if not names:
         return False
     if MARKER not in names or MANIFEST not in names:
@@ -313,16 +308,14 @@ class RemoteOutput:
         self.stage = stage
         self.config = dict(config)
         self.hash = config_hash(stage, config)
-        # Look only for these three files, because a listing would return all files of an unfinished
-        # build.
+        # Look only for these three files: a listing would return all files of an unfinished build.
         names = {
             name
             for name in (MARKER, MANIFEST, CLAIM)
             if storage.exists(storage.join(self.out, name))
         }
         if not names:
-            # Look for two files, because the first may be the lease of a writer that ended and left
-            # nothing else.
+            # Look for two files: the first may be the lease of a writer that left nothing else.
             anything = storage.match(storage.join(self.out, "**"), limit=2)
             names.update(file.path for file in anything if storage.get_name(file.path) != LEASE)
         self._claim = storage.join(self.out, CLAIM)

@@ -97,8 +97,7 @@ def pipeline_options(
 def use_runner(runner: str, beam_options: Sequence[str] = (), cost: Cost = UNLIMITED) -> None:
     """Check a runner's options before work begins; let `storage` access remote files with them.
 
-    For `runner` and `beam_options` see `pipeline_options`. Only Dataflow meters the cost that
-    `cost` limits.
+    `pipeline_options` explains the options. Only Dataflow meters the cost that `cost` limits.
     """
     if cost.max_cost_usd is not None and runner != "dataflow":
         raise UserError(f"--max-cost-usd: runner {runner} meters no cost: leave it out")

@@ -155,8 +155,7 @@ def head_and_tail(path: str | Path, count: int) -> tuple[int, bytes, bytes]:
 def publish(path: str | Path, *, sync: bool = False) -> Iterator[Path]:
     """Yield a local path to write to. If the body succeeds, the complete file becomes `path`.
 
-    The directory of a local file must exist. `sync` forces a local file to disk before it gets its
-    name.
+    A local file's directory must exist; `sync` forces a local file to disk before its name exists.
     """
     if is_remote(path):
         with tempfile.TemporaryDirectory(prefix="mswitch-") as directory:
@@ -271,8 +270,7 @@ def read_json_files(paths: Sequence[str]) -> Iterator[Any]:
 def write_json(path: str | Path, value: Any, *, scratch: bool = False) -> None:
     """Write a JSON file that appears only when complete; equal values have equal bytes.
 
-    A `scratch` file is a working file, which is compact; other files are readable and forced to
-    disk.
+    A `scratch` file is a compact working file; other files are readable and forced to disk.
     """
     text = json.dumps(value, sort_keys=True) if scratch else json_text(value)
     with publish(path, sync=not scratch) as temporary:
@@ -388,8 +386,7 @@ def _create_remote(path: str) -> Any:
 def use_options(options: Mapping[str, Any]) -> None:
     """Access remote files with these Beam options, such as those for a service account.
 
-    Args:
-        options: a result of `PipelineOptions.get_all_options`.
+    `options` is a result of `PipelineOptions.get_all_options`.
     """
     _options.update(options)
     _apply_options.cache_clear()

@@ -34,8 +34,7 @@ _MOST_IN_A_ROW = 2
 _MIN_OTHER_LETTERS = 0.6
 #: Maximum bytes of a sample of text with bytes beyond ASCII, and of the window to take it from.
 _SAMPLE_BYTES, _WINDOW_BYTES = 2000, 1 << 14
-#: Bytes of the sample that CLD2 reads, and of the smallest sample that can refute a declared
-#: encoding.
+#: Bytes of the sample that CLD2 reads, and of the smallest sample that can refute a declaration.
 _READ_BYTES, _MIN_READ_BYTES = 1000, 300
 
 _DEFAULT = "cp1252"
@@ -97,8 +96,7 @@ class Decoded(NamedTuple):
     Attributes:
         text: the HTML.
         charset: Python's name of the encoding that decoded it.
-        declared: the encoding declared by the HTTP header, else by the meta tag; "" if neither
-            names one.
+        declared: the encoding declared by the HTTP header, else by the meta tag, else "".
     """
 
     text: str

@@ -10,8 +10,7 @@ from mswitch.pipelines.records import COLUMN_MEANINGS
 
 #: Arrow types of kept columns. Lists, objects, dates and others become text.
 KINDS = ("bool", "int64", "float64", "string")
-#: Kind of lists and maps of Parquet, which are not read: a few bytes can expand to any number of
-#: values.
+#: Kind of Parquet's lists and maps, not read because few bytes can expand to any number of values.
 LIST = "list"
 #: Entry of --keep that keeps all columns.
 ALL = "all"

@@ -29,8 +29,7 @@ _READ_BYTES = 64 << 10
 _OUTPUT_BYTES = 1 << 20
 #: Bytes of gzip output per call: few, because a call that meets damage returns nothing.
 _GZIP_OUTPUT_BYTES = 64 << 10
-#: Bytes of zstd input per call. A zstd block of 4 bytes can become 128 KiB, so this much input
-#: becomes at most 64 MiB.
+#: Bytes of zstd input per call: at most 64 MiB of output, since 4 bytes can become 128 KiB.
 _ZSTD_INPUT_BYTES = 2 << 10
 #: Highest ratio of decompressed to compressed bytes. Text stays below gzip's limit (1032 to 1);
 #: data above this ratio is a bomb.
@@ -42,8 +41,7 @@ _FIRST_BYTES = 32
 #: contain good members. For a large file, the maximum is 4 times the file's size. Beyond the
 #: maximum, good members within damaged members are lost.
 _RETRY_BYTES = 1 << 30
-#: Bytes that each attempt to decompress adds to the count of `_RETRY_BYTES`, even if the attempt
-#: fails at once.
+#: Bytes that each attempt to decompress, even a failed one, adds to the count of `_RETRY_BYTES`.
 _RETRY_COST_BYTES = 16 << 10
 #: Padding that may occur between compressed members.
 _PADDING = b"\0\r\n"
@@ -109,12 +107,10 @@ def read_zstd_dictionary(file: BinaryIO) -> zstandard.ZstdCompressionDict | None
 class DecompressedStream(io.RawIOBase):
     """Reads a file from an offset on, decompressed, and records where its members begin.
 
-    A member is a gzip member or a zstd frame.
-
     Args:
         file: the file; only the stream may move its position from now on.
         compression: compression of the file.
-        start: offset of the first member to read.
+        start: offset of the first member (a gzip member or a zstd frame) to read.
         dictionary: the result of `read_zstd_dictionary`.
         one_member: end after the first member.
         damage: the reason if nothing can be read.
@@ -147,8 +143,7 @@ class DecompressedStream(io.RawIOBase):
         self._decoded = 0
         self._one_member = one_member
         self._damage = damage
-        # For each compressed member: where its content begins in the stream, and where the
-        # member begins in the file.
+        # Where each member's content begins in the stream, and where the member begins in the file.
         self._contents = [0]
         self._members = [start]
         #: Whether a record is being read. Its stated length may be wrong. So the stream ends before
@@ -287,11 +282,7 @@ class DecompressedStream(io.RawIOBase):
 
 
 class Members:
-    """An input file that may be compressed; finds the place to continue after damage.
-
-    After damage, reading of a gzip file continues at the next member that begins well; the rest of
-    the damaged member is lost. The rest of a damaged zstd file is not read.
-    """
+    """An input file that may be compressed; finds the place to continue after damage."""
 
     def __init__(self, file: BinaryIO):
         self._file = file

@@ -33,9 +33,8 @@ def record_to_page(
 ) -> Page | Rejected:
     """Return the page in a record as plain text, or a rejection.
 
-    `file_name` is the archive's base name. The limit of `reading` also applies to an HTTP body
-    after decoding. `reserved` returns the reason to drop an HTTP response by headers and HTML, or
-    None.
+    `file_name` is the archive's base name. `reading` also limits an HTTP body after decoding.
+    `reserved` returns the reason to drop an HTTP response by headers and HTML, or None.
     """
     source, max_bytes = f"{file_name}@{record.offset}", reading.max_record_bytes
     if isinstance(record, Damage):

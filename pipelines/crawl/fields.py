@@ -137,11 +137,8 @@ def list_field_names(row: Mapping[str, Any]) -> list[str]:
 def describe_missing(part: str, paths: Sequence[str], names: Sequence[str], wrong: str = "") -> str:
     """Return the error message for a row that lacks a usable URL, text or other part.
 
-    Args:
-        part: a key of `STANDARD_FIELDS`.
-        paths: fields that were searched.
-        names: fields of the row.
-        wrong: the problem with a field that exists, or "".
+    `part` is a key of `STANDARD_FIELDS`. The fields `paths` were searched; `names` are the row's
+    fields; `wrong` is the problem with a field that exists, or "".
     """
     fields = ", ".join(names) or "none"
     problem = wrong or f"no {' or '.join(paths)}"

@@ -56,8 +56,7 @@ def extract_html(response: bytes, max_bytes: int, reserved: Reserved | None) -> 
     fields = [line.partition(":") for line in head.decode("latin-1").lower().split("\n")[1:]]
     pairs = [(name.strip(), value.strip()) for name, _, value in fields]
     headers = dict(reversed(pairs))  # if a header is repeated, its first value counts
-    # Of several types, separated by commas, the last counts, as in browsers. Text without a slash
-    # is not a type.
+    # Of several types, separated by commas, the last with a slash counts, as in browsers.
     stated = headers.get("content-type", "text/html")
     types = [part.partition(";")[0].strip(" \t\"'") for part in stated.split(",")]
     media_type = next((t for t in reversed(types) if "/" in t and t != "*/*"), types[0])

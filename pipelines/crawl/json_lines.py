@@ -18,8 +18,7 @@ from mswitch.pipelines.crawl.rows import make_page_from_fields
 from mswitch.pipelines.records import Page, Rejected, reject_record
 
 _SKIP_BYTES = 1 << 20
-#: Maximum lists and objects in a line, because each takes up to 30 times its bytes in Python's
-#: memory.
+#: Maximum lists and objects in a line, because each takes up to 30 times its bytes in memory.
 _MOST_VALUES = 1 << 20
 _ONE_A_LINE = "each line must be one JSON object"
 
@@ -27,8 +26,7 @@ _ONE_A_LINE = "each line must be one JSON object"
 def read_json_lines(path: str, name: str, reading: Reading) -> Iterator[Page | Rejected]:
     """Yield a page or a rejection for every line that is not blank.
 
-    Damaged compressed data, with the line that it cuts off, yields one last rejection: nothing is
-    read after it.
+    Damaged compressed data, with the line that it cuts off, yields one rejection, the last result.
 
     `name` is the file's base name; a page's `source` adds the offset of its line. A line longer
     than `reading.max_record_bytes` is never in memory as a whole.

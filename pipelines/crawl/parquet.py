@@ -21,14 +21,12 @@ BATCH_ROWS = 100
 BATCH_BYTES = 64 << 20
 #: Bytes to read at a time to look at a row group's first pages.
 _LOOK_BYTES = 64 << 10
-#: Beginning of a page's header, in Thrift's compact form: type (4 for a dictionary), and
-#: decompressed size.
+#: Start of a page's header in Thrift's compact form: type (4: dictionary), decompressed size.
 _PAGE_HEADER = re.compile(rb"\x15([\x00-\x7f])\x15([\x80-\xff]{0,4}[\x00-\x7f])")
 _DICTIONARY_PAGE = b"\x04"
 #: Text rarely has a higher compression ratio.
 _ORDINARY = 100
-#: If a decompressed column of a row group is larger, the rows of this group are rejected unread,
-#: because Arrow is limited to 2 GiB per page.
+#: Row groups with a larger decompressed column are rejected unread: Arrow allows 2 GiB per page.
 MAX_COLUMN_BYTES = 2 << 30
 
 #: Minimum bytes of a row. It limits how many unreadable rows a file can claim.
@@ -208,8 +206,7 @@ def _choose_batch_rows(
     No value is larger than the dictionary of its column. With an encoding that shares beginnings of
     values, no value is larger than its decompressed column.
     """
-    # A column with damaged metadata raises an error here; access to it below would abort the
-    # process.
+    # Damaged metadata of a column raises an error here; access to it below would abort the process.
     first = pq.ParquetFile(raw, metadata=file.metadata, pre_buffer=False, buffer_size=_LOOK_BYTES)
     next(first.iter_batches(1, row_groups=[number], columns=list(wanted)), None)
     group, largest = file.metadata.row_group(number), 1

@@ -217,8 +217,7 @@ def _read(archive: _Archive, max_bytes: int) -> Iterator[Record | Damage]:
             break
         nothing_found = False
         if came_far:
-            # The damage is somewhere after `after`. If the next member cannot be read, report that
-            # member instead.
+            # The damage is after `after`. If the next member is unreadable, report it instead.
             unreported = Damage(after, f"after the record at {after}: {error}")
         else:
             unreported = None

@@ -16,11 +16,9 @@ from mswitch.pipelines.exit_codes import USER_ERROR
 
 #: Parameters of the template; metadata.json describes them.
 PARAMETERS = ("input", "out", "append", "badwords", "set")
-#: Options from the launcher for the job that conducts the build. The other jobs must not get
-#: them.
+#: The launcher's options for the job that conducts the build; the other jobs must not get them.
 _OWN_OPTIONS = ("runner", "job_name", "template_location", "staging_location", "dataflow_job_file")
-#: Options of the conductor, a job that mostly waits; they override the options for the build's
-#: jobs.
+#: Options of the conductor, which mostly waits; they override the options for the build's jobs.
 _CONDUCTOR = (
     "--num_workers=1",
     "--max_num_workers=1",

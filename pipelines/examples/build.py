@@ -1,8 +1,7 @@
 """Builds an examples directory from corpus and vocabulary: a seqio cache with access by index.
 
 Each corpus shard becomes one shard, so the number of shards follows from bytes, and nothing is
-shuffled between workers. After a kill, only unfinished shards are written again, with the same
-bytes.
+shuffled between workers. After a kill, only unfinished shards are rewritten, with the same bytes.
 """
 
 import dataclasses

@@ -1,8 +1,7 @@
 """Writes an examples directory: its shards and seqio's cache metadata.
 
 The layout is seqio's cache: a folder for each seqio task, with an index beside each shard. A
-finished shard has a description beside the output. After a kill, only shards without one are
-written again.
+finished shard has a description beside the output; after a kill, other shards are written again.
 """
 
 import functools
@@ -36,8 +35,7 @@ class Shard(Protocol):
     def size_bytes(self) -> int: ...  # noqa: D102
 
 
-#: Function that writes a shard below `directory` and returns the shard's description, with
-#: `records` and `size_bytes`.
+#: Writes a shard below `directory`; returns its description, with `records` and `size_bytes`.
 Write = Callable[..., dict[str, Any]]
 
 
@@ -89,10 +87,7 @@ def publish(
     """Write the files that seqio's own cache has beside its shards; publish the directory.
 
     `finished` has the descriptions of all shards. `features` has, by split, the features that seqio
-    reads, with shape and type. `said` has further entries of the manifest.
-
-    Returns:
-        `languages` of the manifest.
+    reads, with shape and type. `said` has further entries of the manifest. Return its `languages`.
     """
     directory = str(staged.directory)
     languages = _describe(finished, directory, features)

@@ -83,9 +83,7 @@ def _decode_integers(packed: bytes) -> NDArray[np.int64]:
 
 
 def decode_example(data: bytes, names: Collection[str] | None = None) -> dict[str, Feature]:
-    """Parse an Example of integer and bytes features.
-
-    `names` are features to decode; default: all.
+    """Parse an Example of integer and bytes features: those in `names`, by default all.
 
     Raises:
         ValueError: the bytes are not such an Example.

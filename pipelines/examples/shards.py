@@ -275,11 +275,8 @@ def write_shard(
 ) -> dict[str, Any]:
     """Write a shard with its index; repeated writing yields the same bytes.
 
-    `directory` is the examples directory, `model` the vocabulary's model file. If
-    `rehydration` is None, no training document is repeated.
-
-    Returns:
-        The result of `write_records`.
+    `directory` is the examples directory, `model` the vocabulary's model file. If `rehydration` is
+    None, no training document is repeated. Return the result of `write_records`.
     """
     counts, vocabulary, lang = ShardCounts(), load_cached_vocabulary(model), shard.corpus_shard.lang
     if shard.corpus_shard.split == "train":
@@ -295,8 +292,7 @@ def write_records(
 ) -> dict[str, Any]:
     """Write a shard's records and index; the iterator `records` also updates `counts`.
 
-    Returns:
-        The shard's description: lang, split, path, records, size_bytes, sha256, counts.
+    Return the shard's description: lang, split, path, records, size_bytes, sha256, counts.
     """
     whole = storage.join(directory, path)
     storage.make_directory(os.path.dirname(whole))

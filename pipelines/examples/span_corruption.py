@@ -99,8 +99,7 @@ def random_spans_helper(
 ) -> tuple[int, int]:
     """Find the longest segment whose corrupted inputs fit `inputs_length` (t5, same name).
 
-    Returns:
-        (tokens of a segment, length of its targets).
+    Return (tokens of a segment, length of its targets).
     """
     raw_length = inputs_length - 1
     while (
@@ -119,9 +118,8 @@ def span_corruption(
     """Check the noise parameters and derive the lengths for a full segment.
 
     The lengths equal those of `random_spans_helper`, unless t5 would cut the end of some segments.
-    It does so because very short segments still get a span, or because the helper rounds in float64
-    and the mask in float32 (390 tokens for 352 inputs). Then targets are longer, or segments
-    shorter.
+    It does so because very short segments still get a span, or the helper rounds in float64 and
+    the mask in float32 (390 tokens for 352 inputs). Then targets are longer, or segments shorter.
     """
     if inputs_length < 8:
         raise UserError(f"inputs_length is {inputs_length}: give at least 8")
@@ -197,8 +195,6 @@ def random_spans_noise_mask(
     other_draws: Draws,
 ) -> Mask:
     """Return noise masks for random draws, like t5's `random_spans_noise_mask`.
-
-    `count_draws` returns the number of draws.
 
     Args:
         length: tokens of a segment, >= 1.

@@ -21,8 +21,7 @@ from mswitch.pipelines.special_tokens import SENTINELS
 #: tokens) and sequential denoising (one span, at the end).
 MODES = {"R": SENTINELS - 3, "X": SENTINELS - 2, "S": SENTINELS - 1}
 MOST_SPANS = min(MODES.values())
-#: All denoisers, equally likely: mode, mean length of spans (0 for a single span), share of masked
-#: tokens.
+#: All denoisers, equally likely: mode, mean span length (0: a single span), share of masked tokens.
 DENOISERS = (
     ("R", 3.0, 0.15),
     ("R", 8.0, 0.15),

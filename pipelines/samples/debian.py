@@ -36,8 +36,7 @@ from mswitch.pipelines.samples.documents import (
 from mswitch.pipelines.samples.gflanguages import STAGE, read_summary
 
 FILES_PER_FORMAT = 4
-#: Maximum bytes of text per language and package. Pages are taken in the order of their paths'
-#: hashes.
+#: Maximum bytes of text per language and package; pages are taken in order of their paths' hashes.
 MAX_TEXT_BYTES = 500_000
 MAX_FILE_BYTES = 8_000_000
 DOCUMENTS = re.compile(r".*\.(?:html|htm|page|json)")
@@ -48,8 +47,7 @@ MESSAGE_DOCUMENTATION = "qqq"
 PACKAGE_NAME = re.compile(r"[a-z0-9][a-z0-9+.-]+")
 URI_LINE = re.compile(r"'(?P<uri>[^']+)' (?P<name>[^ /]+) (?P<size>\d+) SHA256:(?P<sha256>\w+)")
 
-#: Packages in the order in which they are read. English comes first, so that untranslated text can
-#: be left out of other languages.
+#: Packages in reading order: English first, so that other languages can omit untranslated text.
 _PACKAGES = read_own_table("debian_packages.csv")
 DEFAULT_PACKAGES = tuple(row["package"] for row in _PACKAGES if row["debian"] == "true")
 #: Help, handbooks and manual pages: prose without interface messages, in about 50 languages.
@@ -168,8 +166,7 @@ def open_packages(
 ) -> Iterator[tuple[Download, dict[str, bytes]]]:
     """Fetch packages one by one and yield their files; keep downloads until the end.
 
-    `directory` has the downloads of an earlier, killed run; `wanted` matches the paths of the files
-    to read.
+    `directory` has the downloads of an earlier, killed run; `wanted` matches the paths to read.
     """
     work = directory / ".downloads"
     work.mkdir(exist_ok=True)

@@ -238,8 +238,7 @@ def _describe_overlap(
 def _leave_out(keys: pa.Table, rows: dict[str, Any], parts: str) -> tuple[pa.Table, str]:
     """Drop rows whose inputs or group also occur in a later split; count the dropped rows.
 
-    Returns:
-        The other rows, and a file that lists those left out.
+    Return the other rows, and a file that lists those left out.
     """
     marked = mark_overlap(keys, SPLITS[::-1])
     shared = marked["rows"]

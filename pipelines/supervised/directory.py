@@ -163,8 +163,7 @@ def plan_shards(
 ) -> list[SupervisedShard]:
     """Divide the rows of a task's intermediate files (parts) among output shards.
 
-    `described` has descriptions of the parts, with `rows` by language and split; `parts` is their
-    directory.
+    `described` describes the parts, with `rows` by language and split; `parts` is their directory.
     """
     rows: Counter[tuple[str, str]] = Counter()
     where: dict[tuple[str, str], list[str]] = {}

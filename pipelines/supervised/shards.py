@@ -86,10 +86,7 @@ def read_file(
 ) -> dict[str, Any]:
     """Read an input file, and write its rendered rows to a part.
 
-    If there are bad rows, an error names the first of them.
-
-    Returns:
-        The result of `write_part`.
+    If there are bad rows, an error names the first of them. Return the result of `write_part`.
     """
     name, renderer = storage.get_name(file.source), Renderer(task)
     named = {"lang": file.lang, "split": file.split}
@@ -147,8 +144,7 @@ def write_part(
     `rows` have the columns of `schema`: `ROW_SCHEMA` and further columns of the source. `path` is
     below `directory`, the directory of parts.
 
-    Returns:
-        The part's description: path, records, size_bytes, and `rows` by language and split.
+    Return the part's description: path, records, size_bytes, and `rows` by language and split.
     """
     storage.make_directory(directory)
     counts: Counter[tuple[str, str]] = Counter()
@@ -203,8 +199,7 @@ class SupervisedShard:
     def read(self, left_out: str = "") -> pa.Table:
         """Read the shard's rows, sorted by hash; rows with equal hash stay in the files' order.
 
-        Args:
-            left_out: a Parquet file of rows to leave out, by `part` and `number`.
+        `left_out` is a Parquet file of rows to leave out, by `part` and `number`.
         """
         low, high = (ORDERS * edge // self.of for edge in (self.number, self.number + 1))
         wanted = (
@@ -268,8 +263,7 @@ def write_shard(
 def write_rows(shard: SupervisedShard, directory: str, rows: Iterable[Tokenised]) -> dict[str, Any]:
     """Write a shard of rows in the layout of `mswitch.tasks.batches.examples`.
 
-    Returns:
-        The result of `mswitch.pipelines.examples.shards.write_records`.
+    Return the result of `mswitch.pipelines.examples.shards.write_records`.
     """
     counts = ShardCounts()
     lengths: list[tuple[int, int]] = []

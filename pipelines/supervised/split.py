@@ -17,8 +17,7 @@ from numpy.typing import NDArray
 
 #: Percentage of groups in each split.
 SHARES = {"train": 80, "validation": 10, "test": 10}
-#: Code points from here on are not checked for punctuation. Only private or ancient scripts have
-#: punctuation there.
+#: Code points from here on are not checked: only private or ancient scripts have punctuation there.
 _LAST_MARK = 0x11000
 
 

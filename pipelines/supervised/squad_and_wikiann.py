@@ -19,8 +19,7 @@ _KEPT = "\t\n\f\r _"
 #: Prefix of a token in WikiANN, as in `de:Berlin`.
 _PREFIX = re.compile(r"[a-z]{2,3}(-[a-z]+)*:(?=.)")
 _TAG = re.compile(r"O|[BI]-.+")
-#: Maximum bytes of a JSON file, because it is read whole. XQuAD's largest file has 1 MB, SQuAD's
-#: training file 30 MB.
+#: Maximum bytes of a JSON file, because it is read whole. SQuAD's training file has 30 MB.
 MAX_JSON_BYTES = 512 << 20
 
 #: A word of a line; spaces beyond ASCII, such as U+3000, are part of words.

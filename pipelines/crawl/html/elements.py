@@ -24,8 +24,7 @@ _KINDS = {
     ROWS: "tbody thead tfoot caption colgroup",
     HEADING: "h1 h2 h3 h4 h5 h6",
     LINK: "a",
-    # Elements that have no content or occur once. Elements of `VOID_IN_HTML` may have content
-    # within SVG.
+    # Elements that have no content (`VOID_IN_HTML`: within SVG, they may) or occur once.
     VOID: "br embed hr img meta head body",
     VOID_IN_HTML: "area base basefont bgsound col frame input keygen link param source track wbr"
     " html",
@@ -76,8 +75,7 @@ STARTS_CLOSE = _combine_by_name(
         (GROUP, OPTION),
     ]
 )
-# If a start tag closes an open element, it also closes open elements of these kinds inside that
-# element.
+# A start tag that closes an element also closes open elements of these kinds inside that element.
 STARTS_CLOSE_WITH = _combine_by_name(
     [
         (ITEM, PARAGRAPH),

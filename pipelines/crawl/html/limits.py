@@ -50,15 +50,13 @@ from mswitch.pipelines.crawl.html.tokens import (
     is_plain,
 )
 
-#: Maximum cost of a page, in units of 20 ns. At this limit, parsing and extraction take about half
-#: a second.
+#: Maximum cost of a page, in units of 20 ns: about half a second for parsing and extraction.
 MAX_COST = 25_000_000
 
 # Costs in units of 20 ns: of a token, of reconstructing a formatting element, and of each attribute
 # of the reconstructed element.
 _TOKEN_COST, _FORMATTING_COST, _ATTRIBUTE_COST = 50, 90, 10
-# Comparisons of two attributes per unit of cost. The parser compares each attribute of a tag with
-# all earlier attributes.
+# Comparisons per unit of cost. The parser compares each attribute of a tag with all earlier ones.
 _COMPARISONS = 16
 # An end tag may also close inner elements: </ul> closes an open <li>. If there are more inner
 # elements than this, assume that the outer element stays open.
@@ -67,8 +65,7 @@ _MOST_IMPLIED = 4
 _MOST_EQUAL = 3
 # Maximum bytes of names and tags to compare; longer ones count as different.
 _MOST_COMPARED = 256
-# Stands for all kinds of elements: within SVG, an end tag closes its element and every element
-# inside that element.
+# All kinds of elements: within SVG, an end tag closes its element and every element inside.
 _ANY = -1
 
 
@@ -198,8 +195,7 @@ def _open(html, opened, number, start, stop, tag_stop, attributes):
 
 @compiled
 def _measure(html, limit):  # noqa: PLR0912, PLR0915, one pass
-    # A tag costs at least the number of open elements. So elements that are nested `most`
-    # deep cost more than `limit`.
+    # A tag costs at least the number of open elements, so nesting `most` deep exceeds `limit`.
     most = 4 + int(np.sqrt(2.0 * limit))
     opened = _Open(np.empty((most, 5), np.int64), np.array([0, 0, 0, 0, -1]))
     sums = opened.sums
