@@ -179,7 +179,7 @@ _OF_MESSAGES = {
     # The next two models equal `sparse`: the first in FLOPs per step, the second in parameters.
     "dense-equal-flops": _DENSE.changed(d_ff=69),
     "dense-equal-parameters": _DENSE.changed(d_ff=1024),
-    # `hash` has as many experts as `sparse`; `hash-32` has twice as many, for equal FLOPs.
+    # `hash` has the number of experts of `sparse`. `hash-32` has twice this number at equal FLOPs.
     "hash": _TIGHT.changed(routing="hash"),
     "hash-32": _TIGHT.changed(routing="hash", experts=32),
 }

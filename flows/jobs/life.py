@@ -14,7 +14,7 @@ from mswitch.pipelines.exit_codes import RESUME
 
 #: States in which nothing more happens until somebody requests it.
 FINAL = ("done", "refused", "failed", "paused", "cancelled")
-#: Words of Slurm, Kubernetes and Cloud TPU for an end that the command did not cause.
+#: Words of Slurm, Kubernetes and Cloud TPU for an interruption from outside the command.
 INTERRUPTED = re.compile(
     r"PREEMPTED|NODE_FAIL|BOOT_FAIL|TIMEOUT|DEADLINE|REVOKED|SUSPENDED|DisruptionTarget|Preempted"
     r"|Evicted|NodeLost|Shutdown"

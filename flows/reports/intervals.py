@@ -107,7 +107,7 @@ def document_weights(documents: int, resamples: int, generator: np.random.Genera
 def draw_languages(
     languages: int, resamples: int, generator: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Draw bootstrap indices of languages and document resamples, both [resamples, languages]."""
+    """Draw languages, and a resample of documents for each: two arrays [resamples, languages]."""
     shape = resamples, languages
     return generator.integers(0, languages, shape), generator.integers(0, resamples, shape)
 

@@ -72,7 +72,7 @@ def page_app(place: str | Path, token: str = "") -> Starlette:
 
 
 def is_loopback(host: str) -> bool:
-    """Return whether `host` is `localhost` or a loopback address; remote websites have neither."""
+    """Return whether `host` is this machine: `localhost` or a loopback address."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:

@@ -118,8 +118,8 @@ def write_config(model: ModelConfig, original: Mapping[str, Any] | None = None) 
         "router_dtype": "float32",
     }
     usual = {
-        # SwitchTransformers counts slots per sequence. With this number, a sequence no longer than
-        # a group drops no token.
+        # This number is an expert's slots for a sequence. A sequence that is not longer than a
+        # group then drops no token.
         "expert_capacity": model.group_size,
         # SwitchTransformers' jitter also changes the experts' input (issue 33969 of transformers).
         "router_jitter_noise": 0.0,

@@ -17,8 +17,8 @@ from mswitch.pipelines.vocabulary.model import find_sentinels
 
 MODEL, CONFIG, TOKENIZER = "spiece.model", "tokenizer_config.json", "tokenizer.json"
 _SPACE = "\N{LOWER ONE EIGHTH BLOCK}"
-#: Matches `<` if the text spells a special piece, such as `<unk>`. SentencePiece encodes this text
-#: as ordinary pieces. To do the same, the tokenizer splits the text after `<`.
+#: Matches the `<` of text such as `<unk>`, which looks like a special piece. SentencePiece encodes
+#: such text as ordinary pieces. The tokenizer does so too, because it splits the text after `<`.
 _SPELT = r"<(?=(0x[0-9A-F]{2}|extra_id_[0-9]+|/s|unk|pad)>)"
 
 

@@ -101,8 +101,8 @@ class LanguageRule(Rule):
         before = self.change({name: was[name] for name in labels})
         wider = [] if self.kept <= before.kept else labels
         others = {name: value for name, value in was.items() if name not in labels}
-        # Any changed setting may give a dropped page the label `und`. If the rule keeps `und`, the
-        # changed setting may therefore keep more pages.
+        # If the rule keeps `und`, any changed setting may keep more pages, because it may give
+        # the label `und` to a page that was dropped.
         return wider + ([*others] if UNDETERMINED in self.kept else super().find_looser(others))
 
     def _by_label(self, page: Page) -> str | None:
