@@ -61,7 +61,7 @@ class TunedRun(CompletedRun):
 
     @property
     def tasks(self) -> str:
-        """Config hash of the predicted examples directory."""
+        """Hash of the configuration that the predicted examples were made with."""
         return str(next(iter(self.predictions.values())).settings["tasks"])
 
     @property

@@ -138,7 +138,7 @@ def find_previous_pair(storage: Path, template: str, name: str) -> str:
 
 
 def run_to_end(deployment: str, parameters: Mapping[str, Any]) -> FlowRun:
-    """Run a deployment once for this flow run, also after restarts, and wait until it completes.
+    """Run a deployment and wait for its end; a restarted flow run does not run it again.
 
     Raises:
         UserError: it failed or was deleted.
