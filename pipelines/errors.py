@@ -8,7 +8,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-#: Last line of a traceback that Beam passes on as text, for a UserError or one of these subclasses.
+#: Last line of a traceback that Beam passes on as text, for a UserError or a listed subclass.
 _FLATTENED = re.compile(
     r"^mswitch\.pipelines\.\w+\.(?:User|WorkerDied|Missing|Bucket|OverLimit)Error: (.+)$", re.M
 )

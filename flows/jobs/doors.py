@@ -104,7 +104,8 @@ def leave(
         if record.job.key != job.key:
             return False
         if since is not None and record.wants > since:
-            # Each later request moved its owner to the end of `wanted_by`: keep these owners.
+            # Keep the owners who requested the job since then: each request moved its owner to the
+            # end of `wanted_by`.
             gone -= {*record.wanted_by[since - record.wants :]}
         others = [owner for owner in record.wanted_by if owner not in gone]
         if others and since is not None:

@@ -115,8 +115,8 @@ class Follower:
             self.ask_to_run()
             # With retries Prefect's client could block for a minute, while nobody polls the job.
             quick = temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 0})
-            # While no process followed this job, somebody may have requested another job for the
-            # output (BusyError). Then request this job again.
+            # If somebody requested another job for the same output, `follow` raises BusyError. The
+            # loop then requests this job again.
             with contextlib.suppress(BusyError), quick:
                 state = doors.follow(
                     self.job, self.launcher, on_lines=pass_on, on_poll=self.poll, sleep=self.sleep

@@ -13,7 +13,8 @@ from mswitch.flows.reports.sentences import figure_words
 from mswitch.flows.reports.speedup import isotonic_fit
 from mswitch.flows.reports.svg import Drawing, line, nice_ticks, px, rect, text
 
-#: A panel of at most this width is one of many, so it has small dots and few labels.
+#: A figure of many panels has panels of at most this width. These panels have small dots and few
+#: labels.
 SMALL_PANEL = 200
 #: Number of histogram bins at an end for languages with only a bound of the speed-up. One bin has
 #: these languages' bar. The other bin is empty, so that axis labels do not touch.

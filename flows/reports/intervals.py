@@ -25,8 +25,8 @@ WEIGHT_CELLS = 4_000_000
 TOLERANCE = 1e-12
 #: Family-wise error of Holm's method.
 LEVEL = 0.05
-#: If skewness may change a tail probability by a higher factor, `clear_after_holm` does not use
-#: Holm's method.
+#: If skewness may change a tail probability by more than this factor, `clear_after_holm` does not
+#: use Holm's method.
 MOST_BY_SKEWNESS = 2.0
 #: If Holm's first test requires a higher t value, `clear_after_holm` does not use Holm's method.
 MOST_ERRORS = 10.0

@@ -23,8 +23,8 @@ FEED_FORWARD_KEPT = {"geglu": 3, "relu": 2}
 #: Number of bfloat16 arrays of width d_model that a block keeps. Each layer of a block keeps the
 #: residual stream and its normalised values.
 ENCODER_KEPT, DECODER_KEPT = 2 * 2, 3 * 2
-#: Number of bfloat16 arrays as wide as all heads that a block keeps: queries, keys, values, outputs
-#: of attention. The keys and values of cross-attention are counted separately.
+#: Number of bfloat16 arrays, as wide as all heads together, that a block keeps: queries, keys,
+#: values and outputs of attention. Keys and values of cross-attention are counted elsewhere.
 ENCODER_PROJECTIONS, DECODER_PROJECTIONS = 4, 6
 #: Bytes kept per attention weight: probabilities in float32 and, for the product with values, in
 #: bfloat16.

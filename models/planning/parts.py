@@ -40,8 +40,9 @@ def name_parts(module: Module, computation: Computation) -> dict[str, str]:
     for instruction in computation.values():
         for operand in operands[instruction.name]:
             users[operand.name].append(instruction)
-    # A program computes operands before their users. So a pass in program order copies the name of
-    # a part from operands to their users. A pass in reverse order copies it from users to operands.
+    # A program computes operands before their users. So a pass in program order copies the names of
+    # model parts from operands to their users. A pass in reverse order copies these names from
+    # users to operands.
     for order, others in ((list, operands), (reversed, users)):
         for instruction in order(computation.values()):
             named = [other for other in others[instruction.name] if other.name in parts]

@@ -66,7 +66,7 @@ def find_page(
 
     files = find_crawl_files(inputs)
     if place:
-        # Samples contain names of files without folders.
+        # A sample names its files without their folders.
         files = [file for file in files if file.name == storage.get_name(place[1])]
     config = resolve_columns(config, files)
     for file in files:

@@ -26,7 +26,7 @@ _LONGEST_LINE_BYTES = 64 << 10
 _MOST_BLANK_LINES = 1000
 _READ_BYTES = 64 << 10
 _SKIP_BYTES = 1 << 20
-#: Maximum bytes of an uncompressed file to read again after damaged records, which may contain good
+#: Maximum bytes of an uncompressed file to read again in search of good records within damaged
 #: records. Beyond the maximum, the reader skips as many bytes as a damaged record's header states.
 _RETRY_BYTES = 4 << 30
 

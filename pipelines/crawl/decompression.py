@@ -41,7 +41,7 @@ _FIRST_BYTES = 32
 #: contain good members. For a large file, the maximum is 4 times the file's size. Beyond the
 #: maximum, good members within damaged members are lost.
 _RETRY_BYTES = 1 << 30
-#: Bytes that each attempt to decompress, even a failed one, adds to the count of `_RETRY_BYTES`.
+#: Bytes added to the count of `_RETRY_BYTES` for each attempt to decompress, even a failed one.
 _RETRY_COST_BYTES = 16 << 10
 #: Padding that may occur between compressed members.
 _PADDING = b"\0\r\n"
@@ -146,8 +146,8 @@ class DecompressedStream(io.RawIOBase):
         # Where each member's content begins in the stream, and where the member begins in the file.
         self._contents = [0]
         self._members = [start]
-        #: Whether a record is being read. Its stated length may be wrong. So the stream ends before
-        #: the next compressed member that begins with a record.
+        #: Whether a record is being read. Its stated length may be too large. So the stream ends
+        #: before the next compressed member that begins with a record.
         self.in_record = False
         self._ended = False
 

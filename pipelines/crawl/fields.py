@@ -88,7 +88,7 @@ class Reading(NamedTuple):
         for form in PUBLISHED:
             if form.marks <= present and not (form.only and present - form.marks):
                 own = {part for part in form.fields if self.fields[part] == STANDARD_FIELDS[part]}
-                # Rows may differ: search the fields of this corpus, then `STANDARD_FIELDS`.
+                # Not all rows may have this corpus's fields. So also search `STANDARD_FIELDS`.
                 paths = {
                     part: tuple(dict.fromkeys((*form.fields[part], *STANDARD_FIELDS[part])))
                     for part in own

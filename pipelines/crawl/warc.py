@@ -74,7 +74,8 @@ class _Archive:
         file.seek(0)
         plain = self.members.compression == "none" and not _VERSION_LINE.match(file.read(64))
         if plain and find_gzip_record(file, 0) is not None:
-            # A later member is a gzip record, so the first bytes of this gzip file are damaged.
+            # The file contains a record compressed by gzip. So it is a gzip file whose first bytes
+            # are damaged.
             self.members.compression = "gzip"
 
     def read_single_records(self, max_bytes: int) -> Iterator[Record]:

@@ -29,7 +29,7 @@ from mswitch.pipelines.corpus.fingerprints import order_keys, unpack_column
 from mswitch.pipelines.file_tasks import Tasks
 from mswitch.pipelines.languages import UNDETERMINED, languages
 
-#: Number of tasks that share the languages.
+#: Number of Beam tasks among which languages are divided.
 _PARTS = 16
 #: Languages that are not in `mswitch.pipelines.languages` share this many numbers; a hash of the
 #: language chooses its number.

@@ -27,8 +27,8 @@ from mswitch.pipelines.records import Page
 #: Lowest and highest allowed values, by name; None if there is no limit.
 Limits = Mapping[str, tuple[float | None, float | None]]
 
-#: Names of changes other than a rule's settings. `ITS_CODE`: the code of a user's rule may differ.
-#: `THE_LANGUAGE`: an earlier rule may have changed the language labels of pages.
+#: Names of changes, besides settings, that may change a rule's results: the code of a user's rule,
+#: and language labels that an earlier rule changed.
 ITS_CODE, THE_LANGUAGE = "its code", "the language"
 
 _NO_COLUMNS: Mapping[str, str] = MappingProxyType({})

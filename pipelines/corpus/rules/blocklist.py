@@ -161,7 +161,7 @@ def list_hosts(url: str) -> list[str]:
     except ValueError:
         return []
     labels = host.split(".")
-    # Return at most ten hosts, because no domain has more labels.
+    # Use only the last ten labels, because no listed domain has more.
     return [".".join(labels[start:]) for start in range(max(0, len(labels) - 10), len(labels))]
 
 

@@ -195,7 +195,8 @@ def _open(html, opened, number, start, stop, tag_stop, attributes):
 
 @compiled
 def _measure(html, limit):  # noqa: PLR0912, PLR0915, one pass
-    # A tag costs at least the number of open elements, so nesting `most` deep exceeds `limit`.
+    # Each tag costs at least the number of elements that are open. So the tags of `most` nested
+    # elements together cost more than `limit`.
     most = 4 + int(np.sqrt(2.0 * limit))
     opened = _Open(np.empty((most, 5), np.int64), np.array([0, 0, 0, 0, -1]))
     sums = opened.sums
