@@ -63,7 +63,8 @@ class Chip:
     hbm_bytes_per_sec: float
     link_bytes_per_sec: float
     network_bytes_per_sec: float | None = None
-    # A TPU multiplies float32 values as bfloat16 parts, and adds up the products.
+    # Passes of a product by precision: a TPU splits float32 values into bfloat16 parts, multiplies
+    # the parts, and adds up the products.
     passes: Mapping[str, int] = dataclasses.field(
         default_factory=lambda: {"default": 1, "high": 3, "highest": 6}
     )

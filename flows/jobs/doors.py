@@ -321,7 +321,8 @@ class _Steps:
         attempt = Attempt(number, self.clock(), before, had_marker=marker)
         fault_point("launch.before_submit")
         try:
-            # Prefer the caller's launcher: a profile omits the limit on simultaneous trainings.
+            # Prefer the caller's launcher: the record's profile lacks the limit on simultaneous
+            # trainings.
             same = self.wanted.profile == record.launcher
             (self.wanted if same else make_launcher(record.launcher)).submit(self.job, number)
         except NoPlace as reason:

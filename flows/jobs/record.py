@@ -222,7 +222,7 @@ def _write(directory: Path, text: str, minor: bool) -> None:
     except OSError as error:
         if not is_disk_full(error):
             raise
-        if not minor:  # reserved disk space is for the last records of a job
+        if not minor:  # minor changes must not use up the reserved disk space
             write_reserved(directory / RECORD, text)
     else:
         keep_room(directory)

@@ -28,7 +28,7 @@ def run_tied(job: Job, who: str) -> None:
     launcher, signals, tell_news = Local(tied=True), list[int](), say_news(job.argv[0])
 
     def tell(text: str) -> None:
-        if not text.startswith("running"):  # a running job's log says more than `text`
+        if not text.startswith("running"):  # while the job runs, its log says more than `text`
             tell_news(text)
 
     def sleep(secs: float) -> None:

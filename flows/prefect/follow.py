@@ -144,7 +144,7 @@ class Follower:
 
     def poll(self, text: str) -> None:
         """Log the job's state if it is new; every few seconds read the flow run's state."""
-        pass_on([])  # pass on lines that still wait
+        pass_on([])  # upload log lines that still wait
         self._tell(text)
         if time.monotonic() < self._next:
             return

@@ -117,7 +117,7 @@ class Trainings:
                     self._report_so_far()
                 self._done = wait(list(self.trainings.values()), timeout=LOOK_SECS).done
                 for future in self._done:
-                    future.wait()  # reading its state later needs no request to the server
+                    future.wait()  # so its state is known later without a request to the server
             for future in self.trainings.values():
                 future.result()
         except OverBudgetError:

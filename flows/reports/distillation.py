@@ -144,7 +144,8 @@ def _check_long(of_teacher: Pairs, of_long: Pairs) -> None:
         )
     for baseline, run in of_long:
         check_alike(baseline, run, ("model.",), "give the same model, trained for longer")
-        steps = 2 * baseline.steps[-1] # teacher and student each have as many steps as the baseline
+        # Teacher and student each have as many steps as the baseline.
+        steps = 2 * baseline.steps[-1]
         if run.steps[-1] != steps:
             raise UserError(
                 f"{run.option} was trained for {run.steps[-1]:,} steps, but teacher and student "

@@ -154,7 +154,7 @@ def _speed_up(
     steps = [run.origin_step for run in baselines if run.origin_step is not None]
     alone = [[run] for run in (*baselines, *candidates)]
     average = Rows(alone, lead.data["decode"]).average(lead.data["metric"])
-    # `lead.average` is not None, and both averages include the same languages.
+    # It is not None, because `lead.average` is not, and both include the same languages.
     assert average is not None
     scores = [each.as_json() for each in average.models]
     return {

@@ -39,7 +39,7 @@ from mswitch.flows.reports.speedup import (
 FOURFOLD = 4.0
 
 Transform = Callable[[np.ndarray], np.ndarray]
-#: Functions to and from the scale on which variation between seeds is measured.
+#: Functions that convert to the scale on which variation between seeds is measured, and back.
 RATIOS: tuple[Transform, Transform] = (np.log, np.exp)
 SHARES: tuple[Transform, Transform] = (np.asarray, lambda shares: np.clip(shares, 0, 1))
 
@@ -247,8 +247,8 @@ def headline(results: Sequence[LanguageResult], config: ReportConfig) -> dict[st
             ranges, draws, other_seeds, of_seeds, statistic, RATIOS, config.confidence
         )
 
-    # The share is of languages whose smallest possible speed-up is at least 4. The upper end of the
-    # share's range is of languages whose largest possible speed-up is at least 4.
+    # The share counts languages whose smallest possible speed-up is at least 4. The upper end of
+    # its range counts languages whose largest possible speed-up is at least 4.
     def fours(of: np.ndarray) -> np.ndarray:
         return (of[[1, 1, 2]] >= FOURFOLD).astype(float)
 
@@ -285,7 +285,7 @@ def _improved(
     ]
     mean = functools.partial(np.mean, axis=-1)
     return {
-        # Each language's own interval already includes the variation between seeds.
+        # Pass no seeds: each language's own interval already includes the variation between seeds.
         **_figure(np.stack([better] * 3), draws, None, (), mean, SHARES, config.confidence),
         "languages": int(better.sum()),
         "languages_worse": int(sum(worse)),

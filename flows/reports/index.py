@@ -87,7 +87,7 @@ def _rows(
         if not any(storage.exists(storage.join(place, MARKER)) for place in places):
             return None
         try:
-            # For deep nesting, `from_json` raises a ValueError; the json module does not.
+            # Unlike the json module, `from_json` raises a ValueError for deep nesting.
             content = from_json(storage.read_bytes(file.path), allow_inf_nan=False)
             if "candidates" in content:
                 # A comparison of several candidates gets no row; each candidate's report does.

@@ -49,7 +49,7 @@ ROUTING = ("lang", "layer", "expert", "tokens")
 TEACHING = ("soft_weight", "temperature", "init", "gather")
 #: Keys under which `examples`, `origin` and `teacher` of config.json store file paths.
 _PLACES = ("path", "paths", "cache")
-#: First steps, whose times do not show training speed.
+#: Number of first steps whose times are ignored, because they do not show training speed.
 WARMUP_STEPS = 2
 FEWEST_EVALUATIONS = 3
 

@@ -131,7 +131,8 @@ def supervised(
                     f"metric {metric} is for free text, but the task has labels: leave one out"
                 )
             if not definition.answers:
-                made([["1"]], ["1"])  # wsc_accuracy raises an error: it needs two answers per row
+                # This raises an error for wsc_accuracy, which needs two answers per row.
+                made([["1"]], ["1"])
         except UserError as error:
             raise UserError(f"{task}: {error}") from error
     return build_supervised(task, vocab, out, config, runner=runner, beam_options=beam_options)

@@ -72,7 +72,7 @@ def evaluate(
     Returns:
         Summary: stage, out, reused, steps (evaluated in all), documents.
     """
-    # SIGTERM may end all processes at once, because a finished step is not evaluated again.
+    # SIGTERM may end all processes at once: the same command later skips evaluated steps.
     with (
         membership(job, saves_on_sigterm=False),
         open_files(run, EVALUATION, shared=job.shared) as files,

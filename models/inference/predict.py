@@ -138,7 +138,7 @@ class Predictor:
         self.task = manifest["task"]
         labels = self.task["labels"]
         for name in self.task["metrics"]:
-            make_metric(name, labels or ())  # an error here comes before any work is done
+            make_metric(name, labels or ())  # check the name before any work is done
         decode = config.decode or ("labels" if labels else "greedy")
         if decode == "labels" and not labels:
             raise UserError(f"--decode labels: {self.task['name']} has no labels; use beam")

@@ -183,7 +183,7 @@ def look_up(
     looks up its columns for the tokens of all devices along `expert`. Then `all_to_all` brings
     every token its whole row. The table itself is never gathered along that axis.
     """
-    # The mesh axis `expert` need not divide a distillation teacher's number of experts.
+    # In distillation, a teacher's number of experts may not be divisible by the mesh axis `expert`.
     if mesh is None or table.shape[1] % mesh.shape["expert"]:
         return table[ids]
 

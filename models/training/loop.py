@@ -107,7 +107,7 @@ def _find_resume_step(plan: RunPlan, out: Path, checkpoints: Checkpoints) -> int
     if not start and (out / METRICS).is_file():
         with open(out / METRICS, "rb") as file:
             last = sum(1 for _ in file)
-        # A checkpoint is complete before the next begins, so a run that is past its second
+        # No checkpoint begins before the previous one is complete. So a run that is past its second
         # checkpoint has a complete one.
         if last > min(plan.evaluation_steps[1:], default=math.inf):
             raise UserError(

@@ -226,7 +226,7 @@ def show_statistics(job: Job) -> None:
     """Write and show the page of a corpus; for a corpus in a bucket, show only its languages."""
     key, title = make_key("corpus", job.path.name), f"Statistics of {job.path.name}"
     if isinstance(job.out, str):
-        # `write_page` would read every shard of the corpus from the bucket.
+        # Do not call `write_page`: it would read every shard of the corpus from the bucket.
         rows = sum_languages(load_stats(job.out))
         rows = [{name: row[name] for name in row if name != "dropped"} for row in rows]
         show_table(key, rows, f"{title} in {job.out}")
