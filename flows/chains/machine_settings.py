@@ -25,7 +25,7 @@ SMALL_MODELS_UTILIZATION = 0.2
 SampleName = Literal["gflanguages", "debian", "documentation"]
 NOT_MEASURED = "not measured: no accelerator has run it yet"
 
-#: Manuals have shorter paragraphs than web pages, for which mC4 requires 200 characters.
+#: Manuals have shorter paragraphs than web pages. mC4 requires lines of 200 characters.
 DEBIAN_PAGES = CorpusConfig(
     min_lines=3,
     min_long_line_characters=40,

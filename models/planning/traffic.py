@@ -99,7 +99,7 @@ def _count_bytes_read(module: Module, inside: Computation, value: Instruction) -
         elif user.opcode == "dynamic-update-slice" and user.operands[0] == value.name:
             continue  # the update overwrites a part of this array, and reads nothing from the array
         elif user.opcode == "tuple" or (_is_collective(user) and not user.is_root):
-            continue  # a tuple reads nothing; a collective counts only in its last fusion
+            continue  # tuples read no data; a collective is counted once, in its last fusion
         elif user.opcode == "bitcast":
             total += _count_bytes_read(module, inside, user)
         elif user.opcode == "fusion":

@@ -34,7 +34,8 @@ _MOST_IN_A_ROW = 2
 _MIN_OTHER_LETTERS = 0.6
 #: Maximum bytes of a sample of text with bytes beyond ASCII, and of the window to take it from.
 _SAMPLE_BYTES, _WINDOW_BYTES = 2000, 1 << 14
-#: Bytes of the sample that CLD2 reads, and of the smallest sample that can refute a declaration.
+#: Bytes of the sample that CLD2 reads, and of the smallest sample that can refute a declared
+#: encoding.
 _READ_BYTES, _MIN_READ_BYTES = 1000, 300
 
 _DEFAULT = "cp1252"
