@@ -258,7 +258,7 @@ class Operators(_Table):
         return self.prices.get(name)
 
     def find_price(self, record: Record) -> Price | None:
-        """Return the price of the launcher that runs a job, if it has one."""
+        """Return the price of the launcher that runs a job; None if the launcher has no price."""
         names = (
             name for name in self.prices if self.find_launcher(name).profile == record.launcher
         )

@@ -16,8 +16,8 @@ from mswitch.flows.reports.svg import Drawing, line, nice_ticks, px, rect, text
 #: A figure of many panels has panels of at most this width. These panels have small dots and few
 #: labels.
 SMALL_PANEL = 200
-#: Number of histogram bins at an end for languages with only a bound of the speed-up. One bin has
-#: these languages' bar. The other bin is empty, so that axis labels do not touch.
+#: Number of extra histogram bins at an end, if some speed-ups are only known to be beyond this end.
+#: One bin counts these speed-ups. The other bin is empty, so that axis labels do not touch.
 BOUND_BINS = 2
 
 

@@ -50,8 +50,8 @@ _MOST_TEXTS = 2_000
 _STOP_WORD_SHARE, _FEWEST_STOP_WORDS = 0.008, 8
 #: Number of a language's most frequent words among which stop words are chosen.
 _FREQUENT_WORDS = 10_000
-#: In scripts without spaces, text is cut into letters instead of words. If letters exceed this
-#: share of a language's pieces of text, the language's words are unknown.
+#: In scripts without spaces, a piece of text is a letter instead of a word. If more than this share
+#: of a language's pieces are letters, the language's words are unknown.
 _UNSPACED_SHARE = 0.5
 #: Format characters that are part of words, as in Persian and Hindi.
 _JOINERS = "\u200c\u200d"

@@ -37,9 +37,9 @@ MAX_RATIO = 1100
 #: Bytes to read from a member, and bytes of content to decompress, to see how the member begins.
 _PROBE_BYTES = 4 << 10
 _FIRST_BYTES = 32
-#: Maximum bytes, input plus output, to decompress again after damaged gzip members, which may
-#: contain good members. For a large file, the maximum is 4 times the file's size. Beyond the
-#: maximum, good members within damaged members are lost.
+#: Maximum bytes, input plus output, to decompress again in search of good gzip members within
+#: damaged ones. If 4 times the file's size is more, this is the maximum. Beyond the maximum, good
+#: members within damaged members are lost.
 _RETRY_BYTES = 1 << 30
 #: Bytes added to the count of `_RETRY_BYTES` for each attempt to decompress, even a failed one.
 _RETRY_COST_BYTES = 16 << 10

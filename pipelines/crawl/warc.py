@@ -218,7 +218,8 @@ def _read(archive: _Archive, max_bytes: int) -> Iterator[Record | Damage]:
             break
         nothing_found = False
         if came_far:
-            # The damage is after `after`. If the next member is unreadable, report it instead.
+            # The damage is after the record at `after`. If the next member is also unreadable, only
+            # the next member's damage is reported.
             unreported = Damage(after, f"after the record at {after}: {error}")
         else:
             unreported = None

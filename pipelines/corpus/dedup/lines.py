@@ -59,7 +59,7 @@ class LineDedup(Dedup):
         return self.dedup_scope == "language"
 
     def keys(self, pages: Sequence[Page]) -> list[dict[str, Any]]:
-        """Return the number of lines of each page, and their packed fingerprints."""
+        """Return each page's number of lines, and the packed fingerprints of the lines."""
         rows = []
         for page in pages:
             hashes = fingerprint_lines(page.text, page.lang if self.needs_language else "")
