@@ -218,8 +218,7 @@ class Stars(Exchange):
             sizes[(keys & PLACE).astype(np.int64)] = cluster_sizes
 
     def read_group(self, title: str, group: int) -> np.ndarray:
-        """Read the rows (page key, value) of a shard group from files that the task list `title`
-        wrote."""
+        """Read a shard group's rows (page key, value) from files of the task list `title`."""
         files = [self.file(title, part, "keys") for part in range(self._parts)]
         return np.concatenate([read_keys(path, 2, self.bits_of_group, group) for path in files])
 
