@@ -19,8 +19,8 @@ from mswitch.flows.reports.headline import LanguageResult, headline, pool
 from mswitch.flows.reports.intervals import ReportConfig
 from mswitch.flows.reports.speedup import draw_ranges, isotonic_fit, speed_up_over_seeds
 
-#: Minimum number of evaluations up to a step for figures at this step. Fewer evaluations do not
-#: show the shape of the baseline's loss curve.
+#: Minimum number of evaluations before a horizon is reported. Fewer evaluations do not show the
+#: shape of the baseline's loss curve.
 LEAST_EVALUATIONS = 4
 
 

@@ -24,7 +24,8 @@ _KINDS = {
     ROWS: "tbody thead tfoot caption colgroup",
     HEADING: "h1 h2 h3 h4 h5 h6",
     LINK: "a",
-    # Elements that have no content (`VOID_IN_HTML`: within SVG, they may) or occur once.
+    # Elements that have no content, or that occur only once. Within SVG, elements of `VOID_IN_HTML`
+    # may have content.
     VOID: "br embed hr img meta head body",
     VOID_IN_HTML: "area base basefont bgsound col frame input keygen link param source track wbr"
     " html",
