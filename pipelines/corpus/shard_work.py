@@ -123,8 +123,8 @@ def _make_batches(pages: Iterable[Page]) -> Iterator[list[Page]]:
 
 def _ingest(pages: Sequence[Page], recipe: Recipe, ledger: Ledger) -> Iterator[dict[str, Any]]:
     rules = recipe.rules
-    # Rules before the first batch rule judge all pages. From that rule on, rules judge chunks that
-    # are small enough for the caches.
+    # A batch rule judges many pages in one call. From the first batch rule on, pages are judged in
+    # chunks that fit the caches.
     batched = [number for number, rule in enumerate(rules) if rule.defines("reasons")]
     alone = batched[0] if batched else len(rules)
     pages = pass_rules(rules[:alone], pages, recipe, ledger)

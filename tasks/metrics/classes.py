@@ -26,7 +26,7 @@ def _make_share_right(name: str, of_group: OfGroup = "sum") -> Maker:
 
 
 def _count_classes(labels: list[str], answers: Answers, predictions: Sequence[str]) -> Floats:
-    """Count correct predictions, true answers and all predictions of each row, by class.
+    """Count, for each row and class, correct predictions, true answers and all predictions.
 
     The result is [N, 3 K + 2] for N rows and K classes. The last columns count correct predictions
     and rows of all classes. The answer of a row is the predicted one if that is right, else its
