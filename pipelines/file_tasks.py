@@ -24,7 +24,7 @@ from mswitch.pipelines.runners import Engine, run_pipeline
 if TYPE_CHECKING:
     import apache_beam as beam
 
-#: Seconds between checks of finished tasks, here and on an object store.
+#: Seconds between checks which tasks are finished, on a disk and in an object store.
 _LOOK_SECS, _LOOK_REMOTE_SECS = 1.0, 15.0
 #: Number of tasks whose arguments (items) are in one file for Beam workers. A Beam job that
 #: contained all arguments could be too large.

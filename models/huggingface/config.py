@@ -80,8 +80,8 @@ def write_config(model: ModelConfig, original: Mapping[str, Any] | None = None) 
         _check_exportable(model)
         kind = "switch_transformers"
     else:
-        # T5's class has every combination of activation and tied embeddings; published mT5
-        # checkpoints use MT5's class.
+        # Class T5 supports every combination of activation and tied embeddings. Published mT5
+        # checkpoints use class MT5.
         kind = "mt5" if model.activation == "geglu" and not model.tied_embeddings else "t5"
         if not model.shared_position_bias:
             kind = "umt5"

@@ -11,8 +11,8 @@ from mswitch.models.training.evaluation_steps import evaluation_steps
 from mswitch.pipelines.identities import identifying, identifying_settings
 from mswitch.pipelines.outputs import config_hash
 
-#: Settings that may change when a run continues. Results are then equal up to rounding. The last
-#: two settings do not change results as long as no loss is bad.
+#: Settings that may change when a run continues: they change results only by rounding. The last two
+#: settings change results only after a bad loss.
 FREE = (
     *("data_parallel", "expert_parallel", "model_parallel", "remat", "attention"),
     *("on_bad_loss", "loss_spike"),

@@ -32,7 +32,8 @@ _MOST_IN_A_ROW = 2
 #: Text is in a non-Latin alphabet if at least this share of its non-ASCII characters are non-Latin
 #: letters. Other non-ASCII characters are decoration.
 _MIN_OTHER_LETTERS = 0.6
-#: Maximum bytes of a sample of text with bytes beyond ASCII, and of the window to take it from.
+#: Maximum bytes of a sample of a page's non-ASCII text, and of the part of the page that the sample
+#: is taken from.
 _SAMPLE_BYTES, _WINDOW_BYTES = 2000, 1 << 14
 #: Bytes of the sample that CLD2 reads, and of the smallest sample that can refute a declared
 #: encoding.

@@ -65,7 +65,7 @@ _MOST_IMPLIED = 4
 _MOST_EQUAL = 3
 # Maximum bytes of names and tags to compare; longer ones count as different.
 _MOST_COMPARED = 256
-# All kinds of elements: within SVG, an end tag closes its element and every element inside.
+# Means elements of every kind. Within SVG, an end tag closes its element and every element inside.
 _ANY = -1
 
 
