@@ -74,7 +74,7 @@ class Chip:
 def _describe_chip(
     gpu: Gpu, flops: float, hbm: float, link: float, *, network: float, float32_flops: float
 ) -> Chip:
-    """Describe a GPU by peak rates; float32 products run as TF32, at half the rate `flops`."""
+    """Describe a GPU by its peak rates; float32 products run as TF32, at half of `flops`."""
     passes = {"default": 2, "high": 2, "highest": round(flops / float32_flops)}
     memory = int(JAX_GPU_SHARE * gpu.memory_bytes)
     return Chip((8,), 1, memory, flops, hbm, link, network, passes, gpu)

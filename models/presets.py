@@ -160,7 +160,7 @@ def _make_switch() -> dict[str, Preset]:
 
 
 def _make_t5() -> dict[str, Preset]:
-    """Make T5 1.0 (ReLU, tied logits), T5 1.1 (GEGLU, untied), and Switch models without experts.
+    """Make T5 1.0 (ReLU, tied logits), T5 1.1 (GEGLU, untied), and Switch models' dense twins.
 
     Figures from Switch Transformers' Table 9 are for twins, which differ from `switch-*` only in
     experts: `t5-base` from `switch-base-*`, `t5-large-geglu` from `switch-large`, `t5-xxl` from

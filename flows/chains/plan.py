@@ -174,7 +174,7 @@ def _parse_plan(plan: Mapping[str, Any]) -> Plan:
 
 
 def make_plan(request: Request) -> Plan:
-    """Choose the setting for this machine, and the steps that the budget allows."""
+    """Choose the models for this machine, and the number of steps that the budget allows."""
     available = find_devices()
     name = request.setting or choose_setting(available)
     setting = request.restrict_setting(name)

@@ -262,7 +262,7 @@ class Status:
 
 
 class Launcher(Protocol):
-    """Interface to the machines that run jobs; `mswitch.flows.jobs.doors.follow` does the rest.
+    """Interface to the machines that run jobs; `mswitch.flows.jobs.doors.follow` uses it.
 
     Job and number identify an attempt, and make its name. No method waits for a job. Any method may
     raise `Unreachable`, and is then called again.

@@ -47,7 +47,7 @@ class Planned:
         return self.record or Path(self.out)
 
     def read_description(self) -> dict[str, Any]:
-        """Return the run's config.json; empty if it is missing, or has fewer steps than planned.
+        """Return the run's config.json; empty if the file is missing or states too few steps.
 
         Raises:
             BucketError: the bucket does not answer.

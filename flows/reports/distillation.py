@@ -282,7 +282,7 @@ def _data(
 
 
 def _seeds(data: Mapping[str, Any]) -> str:
-    """Return a note on the models' random seeds, and on seed variation outside the intervals."""
+    """Return a note on the models' seeds, and on variation between seeds that intervals omit."""
     teacher = data["runs"]["teacher"]["seeds"]
     models = [*data["students"], *filter(None, [data["long_baseline"]])]
     said = ""

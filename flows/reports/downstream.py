@@ -132,7 +132,7 @@ def write_run_page(
 def _measure(
     models: Sequence[Sequence[TunedRun]], decodes: Sequence[str], *, paired: bool
 ) -> list[Result]:
-    """Return a result for each decoding method and each metric, results with a mean first."""
+    """Return a result for each decoding method and metric; results with an average come first."""
     results = [
         rows.measure(metric, paired=paired)
         for rows in (Rows(models, decode) for decode in decodes)

@@ -1,4 +1,4 @@
-"""Compute a report's statistics: by language, over languages, and of the mean loss (pooled).
+"""Compute a report's statistics by language, over languages, and for the mean loss (pooled).
 
 Pooled statistics are for runs that are too small for statistics over languages.
 """

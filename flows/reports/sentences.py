@@ -81,7 +81,7 @@ def figure_interval(figure: Mapping[str, Any]) -> str | None:
 
 
 def so_far_caution(step: int) -> str:
-    """Say what the figures mean while the models are trained."""
+    """Say what the figures mean if training is unfinished."""
     return (
         "The models are still in training. All figures are as if it had ended at step "
         f"{step:,}, which is what “final” means here. They will change."

@@ -191,7 +191,7 @@ def _count_attention_weights(model: ModelConfig, train: TrainConfig, part: _Part
 
 
 def _count_period_weights(model: ModelConfig, train: TrainConfig) -> float:
-    """Count the parameters of a group of blocks that a device gathers along the batch axes."""
+    """Count the parameters that a device gathers along the batch axes for a group of blocks."""
     matrices = 3 if model.activation == "geglu" else 2
     feed_forward = matrices * model.d_model * model.d_ff
     attention = 2 * 4 * model.d_model * model.joined_kv

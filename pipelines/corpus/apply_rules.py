@@ -75,8 +75,8 @@ def _ask(rule: Rule, pages: Sequence[Page], recipe: Recipe) -> Sequence[str | No
             note(f"rule {rule.name} at {pages[0].source}")
         reasons = rule.reasons(pages)
         if len(reasons) != len(pages):
-            # Do not call the rule for single pages instead: a faulty rule may return the right
-            # number of reasons for a single page.
+            # Do not retry page by page: with a single page, a faulty rule may return the right
+            # number of reasons by chance.
             raise UserError(
                 f"rule {rule.name} of recipe {recipe.name} returned {len(reasons)} reasons for "
                 f"{len(pages)} pages: return one for each, None to keep it"

@@ -213,7 +213,7 @@ def finish_interrupted(out: str | Path) -> None:
 
 
 def begin_change(base: Base, staging: str, claim: Mapping[str, Any]) -> None:
-    """Make or continue a change's staging directory; `claim` is for people who look into it."""
+    """Make or continue a change's staging directory; `claim` explains it to people."""
     path = storage.join(staging, _CLAIM)
     if storage.exists(path):
         return

@@ -152,7 +152,7 @@ class Recipe:
 
     @functools.cached_property
     def marks(self) -> tuple[Rule, ...]:
-        """Rules in the list `dedup`: ingest tasks mark pages, and finish tasks drop these pages."""
+        """Rules in the list `dedup`: in ingest tasks they mark pages, which finish tasks drop."""
         return tuple(step for step in self.dedup if isinstance(step, Rule))
 
     def count_marks_before(self, dedup: Dedup) -> int:

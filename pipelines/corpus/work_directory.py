@@ -16,7 +16,7 @@ class WorkDirectory:
     root: str
 
     def directory(self, kind: str) -> str:
-        """Return the directory of task results and of one kind of files, such as `pages`."""
+        """Return the directory of one kind of files, such as `pages`, and of its task results."""
         return storage.join(self.root, kind)
 
     def pages(self, shard: int) -> str:

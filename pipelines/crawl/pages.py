@@ -69,7 +69,7 @@ def read_field_kinds(file: CrawlFile, max_record_bytes: int, rows: int = 1) -> d
 
 
 def _get_url(record: Record | Damage) -> str:
-    """Return the URL of a record that may contain a page, else ""; replace bytes beyond UTF-8."""
+    """Return a record's URL, or "" if the record cannot contain a page; replace invalid UTF-8."""
     if isinstance(record, Damage) or record.kind == "other":
         return ""
     return record.url.decode("utf-8", "replace").strip()

@@ -61,7 +61,7 @@ class MixtureOrder:
         return [positions * edge >> RATE_BITS for edge in self._edges]
 
     def _lay_out(self, window: int) -> tuple[NDArray[np.intp], list[int], list[int]]:
-        """Draw the order of languages in a window.
+        """Choose a random order of languages in a window.
 
         Returns:
             Its order; the first slot of each language; and for each language, the number of its

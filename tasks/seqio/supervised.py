@@ -98,7 +98,7 @@ def _cast(dataset: tf.data.Dataset) -> tf.data.Dataset:
 
 
 def replace_target(text: str, example: Mapping[str, Any], is_target: bool = False) -> Any:
-    """Return all correct answers and the row's group in place of a target's text.
+    """Replace a target's text by all correct answers and the row's group.
 
     Return a prediction unchanged.
     """

@@ -89,7 +89,7 @@ class Deployment:
 
     @property
     def defaults(self) -> str:
-        """Name of the set of defaults that a form starts from; empty if the flow has one set."""
+        """Name of the set of defaults that a form starts from; empty if the flow has only one."""
         return self.kind if type(self.settings) in DEFAULTS else ""
 
     @property

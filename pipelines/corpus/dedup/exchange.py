@@ -165,7 +165,7 @@ class Exchange:
                     yield file.read_row_group(number, columns=list(columns))
 
     def read_bucket(self, number: int) -> tuple[list[np.ndarray], list[np.ndarray]]:
-        """Return keys in a range of the key space: of the existing corpus, and of each shard group.
+        """Return the keys of a bucket: one list for the existing corpus, one for the shard groups.
 
         Ranks and page of a key of the existing corpus are zeros, so that this key wins.
         """

@@ -369,7 +369,7 @@ class GopherQuality(ListRule):
     def judge(
         self, columns: Mapping[str, np.ndarray], langs: Sequence[str] = ()
     ) -> list[str | None]:
-        """Return the reason to drop each page by its `COLUMNS`, or None to keep it.
+        """Return a reason to drop each page, judged by the page's `COLUMNS`; None keeps the page.
 
         Args:
             columns: `COLUMNS` of pages, and their `LANG_SCORE` to apply limits on it.

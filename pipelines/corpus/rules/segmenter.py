@@ -42,7 +42,7 @@ def segment(
     texts: Sequence[str], locales: Sequence[str], page_starts: np.ndarray, letters: np.ndarray,
     units: Units,
 ) -> Units:  # fmt: skip
-    """Split pages with a locale into words by ICU; keep the given words or letters of other pages.
+    """Split pages that have a locale into words by ICU; keep other pages' words or letters.
 
     Args:
         texts: the pages.

@@ -72,7 +72,7 @@ def _mix_codes() -> np.ndarray:
 
 
 def list_powers(values: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return `values` + 1 or more powers of an odd number and of its inverse, modulo 2**64."""
+    """Return powers of an odd number and of its inverse modulo 2**64, `values` + 1 or more."""
     return _compute_powers(max(10, values.bit_length()))
 
 
@@ -161,7 +161,11 @@ class Words:
         return SpanHashes.over(self.hashes)
 
     def units(self, words: int) -> np.ndarray:
-        """Convert a number of words to units (words or letters) of each page: int64 [pages]."""
+        """Convert a number of words to a number of units (words or letters) for each page.
+
+        Returns:
+            int64 [pages].
+        """
         return np.maximum(1, np.rint(words * self.letters_per_word)).astype(np.int64)
 
     def ngrams(
@@ -227,7 +231,7 @@ def cut(texts: Sequence[str], locales: Sequence[str] = ()) -> Words:
 
 @compiled
 def _find_units(codes, properties_of, block_of, mixed_of, powers):
-    """Split text into words, or letters in scripts without spaces; compute sums for hashes.
+    """Split text into words, or letters in scripts without spaces; sum character values for hashes.
 
     The last character must not be part of a unit. Return properties (uint8 [characters]), sums for
     `SpanHashes`, starts and ends of units, and the unspaced script at each unit's start (uint8).

@@ -146,9 +146,9 @@ def _cut(opened, place):
 
 @compiled
 def _close(opened, wanted, closed_with):
-    """For a start tag, close the innermost element of the kinds `wanted`, if this is certain.
+    """For a start tag, close the innermost element of the kinds `wanted` if the parser surely does.
 
-    It is certain if only a few elements are inside, all of the kinds `closed_with`.
+    The parser surely closes it if only a few elements are inside, all of the kinds `closed_with`.
     """
     depth = opened.sums[_DEPTH]
     for place in range(depth - 1, max(-1, depth - 2 - _MOST_IMPLIED), -1):

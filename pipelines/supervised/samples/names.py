@@ -115,7 +115,7 @@ def choose_facts(names: Iterable[Mapping[str, str]]) -> list[dict[str, str]]:
 
 
 def write_names(out: str | Path) -> dict[str, Any]:
-    """Write the task `names`, and a vocabulary trained on its text."""
+    """Write a task called `names`, and a vocabulary trained on the task's text."""
     config = {
         "sample": "names",
         "packages": list(PACKAGES),
