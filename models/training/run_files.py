@@ -121,7 +121,7 @@ class RunFiles:
 
     @contextlib.contextmanager
     def checkpoint(self, step: int, part: str = PARAMETERS) -> Iterator[None]:
-        """Provide a checkpoint's files in `directory` during a `with` block; all if `part` is ""."""
+        """Provide a checkpoint's files in `directory` in a `with` block; all if `part` is ""."""
         del step, part
         yield
 
