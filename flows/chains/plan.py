@@ -111,7 +111,7 @@ class Plan:
         return dataclasses.replace(train, steps=self.steps, seed=seed, expert_parallel=self.devices)
 
     def ends(self, run: Path) -> Iterator[int]:
-        """Return the steps up to which a run still has to be trained, one after the other.
+        """Return the last steps of the trainings that a run still needs, ascending.
 
         A run that begins later is extended in the same parts as others: runs that are compared must
         be evaluated at the same steps.

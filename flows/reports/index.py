@@ -73,7 +73,7 @@ def _rows(
     show: Callable[[Mapping[str, Any]], Markup],
     above: int = 0,
 ) -> list[tuple[dict[str, Any], Markup]]:
-    """Return data and the index page's row of each file called `name`, newest first."""
+    """Return the data of each file called `name`, and its row of the index page; newest first."""
     files = [
         file
         for file in storage.find(directory, name)

@@ -66,7 +66,7 @@ class TunedRun(CompletedRun):
 
     @property
     def trained_as(self) -> list[str]:
-        """Name of the predicted task in training, as a list; [] if training lacked this task.
+        """List with the predicted task's name in training; empty if training lacked the task.
 
         The name is `ALONE` if training had a single task.
         """

@@ -162,7 +162,7 @@ def meet(where: str) -> None:
 
 
 def meet_in_background(where: str) -> None:
-    """Wait in a background thread until all processes call this; use each `where` only once."""
+    """Wait in a background thread until all processes call this with the same, new `where`."""
     get_barrier_sync_fn()(key=where, timeout_ms=_SENDING_SECS * 1000)
 
 

@@ -89,7 +89,7 @@ class RecordSource:
         return list(itertools.pairwise(self._starts))
 
     def piece(self, index: int) -> Piece:
-        """Return the records to read together with a record: its block, cut at its shard's ends."""
+        """Return a record's block, which is read at once; the block is cut at its shard's ends."""
         shard = bisect.bisect_right(self._starts, index) - 1
         block = index // self.block_records * self.block_records
         return Piece(

@@ -26,7 +26,7 @@ from mswitch.pipelines.file_tasks import Tasks
 
 @dataclasses.dataclass(frozen=True)
 class MinimumPerKey(Exchange):
-    """Exact deduplication: keeps the first-ranked page of each URL, or copy of each line."""
+    """Exact deduplication: of pages with one URL, or equal lines, keep the first-ranked one."""
 
     def make_lists(self) -> list[Tasks]:
         return [
@@ -80,7 +80,7 @@ class MinimumPerKey(Exchange):
         return {}
 
     def selected(self, group: Group, size: int) -> np.ndarray:
-        """Return whether each page or line of a group is the minimum of its key: bool [size]."""
+        """Return whether each page or line of a group ranks first for its key: bool [size]."""
         before = count_rows_before(self.file("keys", group.number, "keys"), self.bits)
         bits = []
         for bucket, count in enumerate(np.diff(before).tolist()):

@@ -208,7 +208,7 @@ class Rule(Step):
         return {name: page.columns[name] for name in self.columns if name in page.columns}
 
     def limits(self, page: Page | None = None) -> Limits:
-        """Return the lowest and highest allowed value, for each value in `describe`."""
+        """Return the lowest and highest allowed value, for each value that `describe` returns."""
         return {}
 
     def defines(self, method: str) -> bool:

@@ -232,7 +232,7 @@ class Decontaminate(ListRule):
         }
 
     def find_looser(self, was: Mapping[str, Any]) -> list[str]:
-        """Return the settings that may now drop fewer pages: a higher share, or a removed set."""
+        """Return the settings that may now drop fewer pages: a higher share, or fewer sets."""
         now, looser = self.settings(), {*was} - {THE_LANGUAGE}
         if now["contamination_share"] <= was.get("contamination_share", 1):
             looser.discard("contamination_share")

@@ -300,7 +300,7 @@ class GopherQuality(ListRule):
             yield "repeated_ngrams", f"duplicate_{n}gram_share", 0, most
 
     def find_settings(self, reason: str) -> Sequence[str]:
-        """Return settings that may drop pages for `reason`, and `thresholds` if it is set."""
+        """Return the settings that may drop pages for `reason`, and a file `thresholds` if set."""
         columns = sorted(
             {
                 _NGRAM_SHARE.sub("ngram_shares", name)

@@ -47,7 +47,7 @@ _MIX_1, _MIX_2 = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
 
 @functools.cache
 def _make_tables() -> tuple[np.ndarray, np.ndarray]:
-    """Return uint8 tables by code point: property bits, and numbers of scripts without spaces."""
+    """Return uint8 tables by code point: property bits, and the number of the unspaced script."""
     by_category = {
         **dict.fromkeys(("Lu", "Ll", "Lt", "Lm", "Lo"), WORD | LETTER),
         # Joiners (Cf) shape letters and do not separate words.
