@@ -157,7 +157,7 @@ class _Meter:
         return contextlib.nullcontext() if self.limit is None else in_background(look)
 
     def read(self, job_id: str = "", *, ended: bool = False) -> None:
-        """Read and store the metered resource use of a job, and of all jobs stored as not ended.
+        """Read and store the metered resource use of a job, and of all unfinished jobs.
 
         Cancel the job `job_id` if it has not `ended` and the build has cost its limit.
 

@@ -109,7 +109,7 @@ def find_code(code: str) -> str | None:
 
 
 def any_code(text: str) -> str | None:
-    """Return the language code in a text, even one unknown to `find_code` (`ast`), or None.
+    """Return the language code in a text, or None; codes that `find_code` lacks are allowed.
 
     Underscores become hyphens, and cases become those of BCP 47: `ast_latn` is `ast-Latn`.
     """

@@ -174,7 +174,7 @@ class Slurm:
         return read_log(job.file(attempt, ".log"), start, over=over)
 
     def end(self, job: Job, attempt: int, *, kill: bool = False) -> None:
-        """Stop processes with a stop file; call scancel if the job is pending or `kill` is set."""
+        """Write a file that stops processes; call scancel for a pending job or with `kill`."""
         job.file(attempt, STOP).touch()
         for entry in self._find_entries(job, attempt):
             if entry.state == "PENDING":

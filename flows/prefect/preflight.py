@@ -98,7 +98,7 @@ def _check_examples(run: Path, manifest: Mapping[str, Any], examples: Path | str
 
 @step("origin of {planned.path.name}")
 def add_origin(planned: Planned, origin: Path | str, examples: Path | str) -> Planned:
-    """Add to a planned training the run and the step whose checkpoint it begins with.
+    """Return a planned training that begins with a checkpoint of the run `origin`.
 
     The step is the recorded one if the training has begun, else the origin's last step.
     """

@@ -69,7 +69,7 @@ _take.defvjp(_take_forward, _take_backward)
 def _find_places(
     slot: Int[Array, "G S"], experts: int, capacity: int
 ) -> tuple[Int[Array, " G*S"], Int[Array, " E*G*C"]]:
-    """Return each token's place in the queues of all groups, and the token of each place.
+    """Return each token's place in its expert's queue, and the token at each place of all queues.
 
     A token without a slot gets a place past the last; an empty place gets a token past the last.
     """

@@ -299,7 +299,7 @@ def _create(path: Path, url: str) -> None:
 
 
 def _require_same(url: str, data: bytes) -> str:
-    """Return an object's version if the object contains `data`.
+    """Return an object's version if its content is `data`.
 
     If so, our first upload had succeeded.
 

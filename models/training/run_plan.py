@@ -148,5 +148,5 @@ class RunPlan:
 
 
 def without_free(train: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the training settings that may not change when a run continues."""
+    """Return the training settings that must stay the same when a run continues."""
     return {name: value for name, value in train.items() if name not in FREE}

@@ -134,7 +134,7 @@ def _find_teacher(
 
 
 def _tuning_changes(changes: ModelChanges, origin: str | Path) -> TuningChanges:
-    """Return the changed settings of a student; refuse changes of the parameters in `origin`."""
+    """Return the changed settings of a student; refuse settings that change its parameters."""
     given = {
         name: value for name, value in dataclasses.asdict(changes).items() if value is not None
     }

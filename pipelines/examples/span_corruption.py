@@ -165,9 +165,10 @@ def count_draws(length: int, noise_density: float, mean_span: float) -> tuple[in
 
 
 def _compose(gap_draws: Draws, parts: int) -> NDArray[np.intp]:
-    """Split n sequences of `gaps + 1` tokens into `parts` spans each, by random draws [n, gaps].
+    """Split each of n sequences into `parts` spans at random gaps, by `gap_draws` [n, gaps].
 
-    Return the positive lengths of the spans [n, parts]. A gap is a place between two tokens.
+    Return the positive lengths of the spans [n, parts]. A gap is a place between two tokens, so a
+    sequence has `gaps + 1` tokens.
 
     t5 sorts the gaps by their draws. It cuts at the places in that order that have one of the first
     `parts - 1` gaps. Here, draw and number of a gap form one sorting key. This orders equal draws

@@ -57,7 +57,7 @@ class Examples:
 
     @property
     def validation_lengths(self) -> Lengths:
-        """Lengths of validation examples; with spans of raw text, targets may exceed `lengths`."""
+        """Lengths of validation examples; with spans chosen on raw text, targets may be longer."""
         longest = self.manifest.get("validation_targets_length", self.lengths.targets_length)
         return Lengths(self.lengths.inputs_length, longest)
 

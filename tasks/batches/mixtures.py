@@ -104,7 +104,7 @@ class Mixture:
             raise UserError(f"no language passes all filters of {self}: leave one out")
 
     def members(self, codes: Iterable[str] = ()) -> tuple[str, ...]:
-        """Return the sorted language codes, known or in `codes`, that pass all filters."""
+        """Return the sorted codes of languages that pass all filters; `codes` adds candidates."""
         known = {*languages(), *self.languages, *self.weights, *codes}
         return tuple(code for code in sorted(known) if self._admits(find_language(code)))
 

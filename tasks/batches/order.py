@@ -56,7 +56,7 @@ class MixtureOrder:
         self._laid_out = functools.lru_cache(maxsize=_CACHED_WINDOWS)(self._lay_out)
 
     def _bounds(self, window: int) -> list[int]:
-        """Count records of each language before `window`; return 0 and the cumulative sums."""
+        """Return 0 and the cumulative sums of the languages' numbers of records before `window`."""
         positions = window * self.window
         return [positions * edge >> RATE_BITS for edge in self._edges]
 
