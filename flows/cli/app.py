@@ -101,7 +101,7 @@ def run(argv: Sequence[str]) -> int:
         command, bound, _ = build_app(argv[0] if argv else None).parse_args(list(argv))
     except CycloptsError as error:
         if isinstance(error, ValidationError) and (argument := error.argument):
-            # Cyclopts checks bounds by Pydantic, if that is imported, before our classes do.
+            # If Pydantic is imported, cyclopts checks bounds with it before our classes check them.
             check_value(argument.name, argument.value, argument.field_info.annotation)
         print(f"mswitch: {str(error).strip()}", file=sys.stderr)
         words = " ".join(["mswitch", *(error.command_chain or ())])

@@ -8,7 +8,8 @@ EVALUATION_SETTINGS = b"mswitch.evaluation"
 DENOISER = "denoiser"
 #: Column of an evaluation: number of the document's cluster of near-duplicates.
 CLUSTER = "cluster"
-#: Column of an evaluation with losses per byte: total loss on sentinels and end tokens, in nats.
+#: Column of an evaluation that reports losses per byte: the loss on sentinels and end tokens, in
+#: nats.
 BORDER_NATS = "border_nats"
 
 SCHEMA = pa.schema(

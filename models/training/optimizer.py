@@ -154,7 +154,8 @@ class Adafactor:
         # the parameter's size: the new values.
         if isinstance(moment, FactoredMoment):
             row_squares = jnp.square(gradient).mean(axis=-1)
-            # Without the barrier, XLA would write the squares to memory, for both means to read.
+            # Without the barrier, XLA would write the squares to memory and read them again for
+            # both means.
             row_squares, gradient = jax.lax.optimization_barrier((row_squares, gradient))
             squares = row_squares.sum() * gradient.shape[-1]
             row = average(moment.row, row_squares)

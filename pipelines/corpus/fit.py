@@ -33,7 +33,7 @@ from mswitch.pipelines.progress import Progress, say
 
 #: Language from whose limits the limits of other languages are derived.
 ENGLISH = "en"
-#: Maximum number of documents of a language to read, shard by shard.
+#: Maximum number of documents of a language to read, from all shards together.
 MOST_DOCUMENTS = 50_000
 #: A fitted limit on a column in `_TAILS` drops this share of the reference text, as in CulturaX.
 #: English has no such limits by default.
