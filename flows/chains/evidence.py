@@ -46,10 +46,10 @@ def evidence(
 
         mswitch evidence --setting names --steps 2400 --out runs/names
 
-    On prose a learned router gains late, after some thousand steps; experts chosen by a hash of
-    the token gain earlier. More steps extend existing runs:
+    On prose, experts gain early if a router that knows the token or a hash of the token chooses
+    them, and late with the usual router. More steps extend existing runs:
 
-        mswitch evidence --setting prose --models dense,hash-32 --steps 10000 --out runs/prose
+        mswitch evidence --setting prose --models dense,token-32 --steps 10000 --out runs/prose
 
     If the command is killed, the same command continues, and on a CPU the report has the same
     bytes. It has no wall-clock speed-up, which would differ.

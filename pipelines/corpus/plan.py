@@ -221,8 +221,8 @@ def _count_requests(
     # An ingest or finish task writes one result file, which the build reads three times. The build
     # reads each Parquet file of pages twice: first the number of lines, then the pages.
     tasks, writes, opens, ranges = groups, (2 + kinds) * groups, 5 * files + 3 * groups, 0
-    # `places` counts the files, and `choices` the byte ranges, that each group of shards reads to
-    # learn the decisions of earlier deduplications.
+    # To learn the decisions of earlier deduplications, each group of shards reads `places` files
+    # and `choices` byte ranges.
     places = choices = 0
     for step in recipe.dedups:
         shared, near = buckets[step.name], isinstance(step, NearDedup)
