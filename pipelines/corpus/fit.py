@@ -83,7 +83,7 @@ def fit_thresholds(
     cluster_size: str = "cluster_size",
     samples: int = 0,
 ) -> dict[str, Any]:
-    """Write a CSV of limits by language for `GopherQuality.thresholds`; on request, also other CSVs.
+    """Write a CSV of limits by language for `GopherQuality.thresholds`; on request also other CSVs.
 
     Limits on repetition are fitted on `corpus`, a crawl; limits on lengths of words and lines, and
     on ends of lines, on `reference`.
