@@ -189,8 +189,8 @@ def log_speed_ups(
     baseline, _ = first_crossing(log_steps, baseline_fits, targets)
     candidate, codes = first_crossing(log_steps, candidate_fits, targets)
     # If the candidate never meets the target, its speed-up is at most 1 (logarithm 0). The ratio of
-    # steps is smaller, but no bound if the candidate's loss stopped falling long before the last
-    # evaluation.
+    # steps is smaller, but it is not a bound if the candidate's loss stopped falling long before
+    # the last evaluation.
     values = np.where(codes == NEVER, 0.0, baseline - candidate)
     return values, codes, baseline, candidate
 
