@@ -59,16 +59,17 @@ class Tasks:
     def todo(self) -> list[int]:
         """Return the unfinished tasks, large tasks first, so that the last tasks are short."""
         done = storage.list_names(self.notes)
-        left = [n for n in range(len(self.items)) if _name_note(n) not in done]
+        left = [n for n in range(len(self.items)) if name_note(n) not in done]
         return sorted(left, key=lambda n: -self.sizes[n]) if self.sizes else left
 
     def read(self) -> Iterator[Any]:
         """Yield the results (notes) of all tasks; the tasks must be done."""
-        paths = [storage.join(self.notes, _name_note(n)) for n in range(len(self.items))]
+        paths = [storage.join(self.notes, name_note(n)) for n in range(len(self.items))]
         yield from storage.read_json_files(paths)
 
 
-def _name_note(number: int) -> str:
+def name_note(number: int) -> str:
+    """Return the name of a task's note."""
     return f"{number:06d}.json"
 
 
@@ -110,7 +111,7 @@ def _drop_items(tasks: Tasks) -> Tasks:
 def do_task(numbered: tuple[int, Any], tasks: Tasks, stage: str) -> int:
     """Do a task, unless an earlier attempt did it; return the task's number."""
     number, item = numbered
-    path = storage.join(tasks.notes, _name_note(number))
+    path = storage.join(tasks.notes, name_note(number))
     if not storage.exists(path):
         note = tasks.function(item)
         fault_point(f"{stage}.before_note", of_any_stage=True)
@@ -124,7 +125,7 @@ def _do_and_count(numbered: tuple[int, Any], tasks: Tasks, stage: str) -> int:
 
     number = do_task(numbered, tasks, stage)
     if tasks.counters:
-        note = storage.read_json(storage.join(tasks.notes, _name_note(number)))
+        note = storage.read_json(storage.join(tasks.notes, name_note(number)))
         for name, count in tasks.counters(note).items():
             Metrics.counter(stage, name).inc(count)
     return number
@@ -175,7 +176,7 @@ def _watch(lists: Sequence[Tasks], stage: str, stop: threading.Event) -> None:
         if unit == "bytes":
             sizes = tasks.sizes
             scale, unit = (10**6, "MB") if sum(sizes) >= 10**7 else (10**3, "kB")
-        waiting = {_name_note(n): size / scale for n, size in enumerate(sizes)}
+        waiting = {name_note(n): size / scale for n, size in enumerate(sizes)}
         every_secs = _LOOK_REMOTE_SECS if storage.is_remote(tasks.notes) else _LOOK_SECS
         progress = Progress(stage, tasks.name, round(sum(sizes) / scale), unit)
         done = _take_done(tasks, waiting)

@@ -243,6 +243,9 @@ class StagedOutput:
         if self.complete:
             self._remove_leftovers()
         else:
+            if not self.directory.exists():
+                # Notes of finished files may be beside it; their files no longer exist.
+                self._remove_leftovers(self.hash)
             self.directory.mkdir(parents=True, exist_ok=True)
             _write_claim(self, self.directory / CLAIM)
 
@@ -283,11 +286,14 @@ class StagedOutput:
         self._remove_leftovers()
         return full
 
-    def _remove_leftovers(self) -> None:
-        # The pattern matches names with one hash value. A directory with two hash values in its
+    def _remove_leftovers(self, hashes: str = _ANY_HASH) -> None:
+        # The patterns match names with one hash value. A directory with two hash values in its
         # name has an unfinished change to a corpus, which may be ready to publish, so keep it.
-        for leftover in self.out.parent.glob(f".{glob.escape(self.out.name)}.partial-{_ANY_HASH}"):
-            shutil.rmtree(leftover)
+        # Working files beside a directory go first: without it, they would be wrong.
+        name = f".{glob.escape(self.out.name)}.partial-{hashes}"
+        for pattern in (f"{name}.*", name):
+            for leftover in self.out.parent.glob(pattern):
+                shutil.rmtree(leftover)
 
 
 class RemoteOutput:
@@ -330,6 +336,8 @@ class RemoteOutput:
             self.complete = is_output(self.out, names - {CLAIM}, stage, self.config)
             if not self.complete:
                 self.claim()
+            elif CLAIM in names:
+                storage.remove([self._claim])
 
     def claim(self) -> None:
         """Record the settings of the output in progress."""

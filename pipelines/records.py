@@ -25,8 +25,11 @@ DOCUMENT_SCHEMA = pa.schema(
 )
 
 
-#: Maximum characters of a dropped page's text to keep, for people who look at samples.
+#: Maximum characters of a dropped page's text in a sample, for people.
 DETAIL_CHARACTERS = 300
+#: Maximum characters of the text from which a sample is made. The cut may halve an address, which
+#: no pattern then matches, so a sample does not reach this end.
+UNMASKED_CHARACTERS = 1000
 
 
 @dataclasses.dataclass(slots=True)
@@ -80,7 +83,7 @@ class Rejected:
         reason: a short name that is counted.
         source: its source, as in `Page`.
         url: its URL if known, else "".
-        detail: an error message or the text; only the first DETAIL_CHARACTERS are kept.
+        detail: an error message or the text; only the first UNMASKED_CHARACTERS are kept.
         lang: its language, if known.
         find_detail: computes the detail, if that takes time and few details are needed.
     """
@@ -96,7 +99,7 @@ class Rejected:
     )
 
     def __post_init__(self):
-        object.__setattr__(self, "detail", self.detail[:DETAIL_CHARACTERS])
+        object.__setattr__(self, "detail", self.detail[:UNMASKED_CHARACTERS])
 
     def explained(self) -> "Rejected":
         """Return this rejection; if it has a function `find_detail`, add the function's result."""

@@ -221,7 +221,7 @@ def _assemble(
     }
     stats = {**_compute_statistics(ledger, shards), "shuffled_bytes": build.count_shuffled_bytes()}
     storage.write_json(storage.join(staging, STATS), stats)
-    folder = f"rejected/{build.base.prefix.rstrip('-')}" if build.base else "rejected"
+    folder = build.base.rejected if build.base else "rejected"
     rejected = storage.join(build.directory, folder)
     ledger.write_samples(rejected)
     names = [file.name for file in build.files]

@@ -82,6 +82,11 @@ class Base:
         return f"{name_addition(len(self.additions) + 1)}-"
 
     @property
+    def rejected(self) -> str:
+        """Folder of the samples of pages dropped from the next crawl to add."""
+        return f"rejected/{name_addition(len(self.additions) + 1)}"
+
+    @property
     def suffix(self) -> str:
         """Suffix in the names of shards that the next removal writes, such as `-removed-001`."""
         return f"-removed-{len(self.removals) + 1:03d}"
@@ -224,10 +229,11 @@ def begin_change(base: Base, staging: str, claim: Mapping[str, Any]) -> None:
         )
     # Remove what an abandoned change left among the files of the corpus.
     listed = {entry["path"] for entry in list_entries(base.manifest)}
+    labels = (base.prefix, base.suffix, f"{base.rejected}/")
     storage.remove(
         storage.join(base.directory, path)
         for path in storage.file_sizes(base.directory)
-        if (base.prefix in path or base.suffix in path) and path not in listed
+        if any(label in path for label in labels) and path not in listed
     )
     storage.make_directory(staging)
     storage.write_json(path, claim, scratch=True)

@@ -55,9 +55,15 @@ def unpack(hashes: bytes) -> np.ndarray:
     return np.frombuffer(hashes, ">u8").astype(np.uint64).reshape(-1, 2)
 
 
-def unpack_column(column: pa.ChunkedArray) -> np.ndarray:
-    """Return all fingerprints in a column of a table; see `unpack`."""
-    return unpack(b"".join(column.to_pylist()))
+def unpack_column(column: pa.Array | pa.ChunkedArray) -> np.ndarray:
+    """Return all fingerprints in a column without nulls; see `unpack`."""
+    if not len(column) or not pa.types.is_fixed_size_binary(column.type):
+        return unpack(b"".join(column.to_pylist()))
+    # Hundreds of times as fast as `to_pylist`.
+    array = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+    width = array.type.byte_width
+    data = array.buffers()[1].slice(array.offset * width, len(array) * width)
+    return unpack(data.to_pybytes())
 
 
 def order_keys(keys: np.ndarray) -> np.ndarray:

@@ -50,8 +50,12 @@ def resolve_columns(
         keep = choose_columns(wanted, kinds, parts, "the input")
         if ALL in wanted:
             say("corpus", f"keeps {', '.join(keep) or 'no column'}")
-            if lists := [path for path, kind in kinds.items() if kind == LIST]:
-                say("corpus", f"warning: lists in Parquet are not kept: {', '.join(lists)}")
+            lists = [path for path, kind in kinds.items() if kind == LIST]
+            told = {*parts, *lists, *(entry.partition("=")[0] for entry in keep)}
+            others = sorted(kinds.keys() - told)
+            for what, paths in (("lists in Parquet", lists), ("repeated or invalid names", others)):
+                if paths:
+                    say("corpus", f"warning: {what} are not kept: {', '.join(paths)}")
     else:
         return config
     return dataclasses.replace(config, keep=keep or None)

@@ -15,7 +15,7 @@ from mswitch.pipelines.corpus.recipe import READ
 from mswitch.pipelines.corpus.rules.base import Rule
 from mswitch.pipelines.corpus.rules.language_rule import LABEL, LanguageRule
 from mswitch.pipelines.outputs import write_atomically
-from mswitch.pipelines.records import Page, Rejected
+from mswitch.pipelines.records import DETAIL_CHARACTERS, Page, Rejected
 
 #: Reason of pages removed from the corpus; samples must not reveal them.
 REMOVED = "removed"
@@ -119,6 +119,7 @@ class Ledger:
             fields = {name: getattr(explained, name) for name in _SAMPLED}
             if self._mask:
                 fields["detail"] = self._mask(fields["detail"])
+            fields["detail"] = fields["detail"][:DETAIL_CHARACTERS]
             # Names of fields, URLs and messages may have characters that UTF-8 cannot encode.
             row = {key: _make_readable(value) for key, value in fields.items() if value}
             self._add_samples(reason, {digest: row})

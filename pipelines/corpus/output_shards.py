@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 
 from mswitch.pipelines import storage
 from mswitch.pipelines.corpus.config import CorpusConfig
-from mswitch.pipelines.corpus.fingerprints import unpack
+from mswitch.pipelines.corpus.fingerprints import unpack_column
 from mswitch.pipelines.corpus.job import Job
 from mswitch.pipelines.corpus.results import LanguageIndex
 from mswitch.pipelines.corpus.validation_split import is_validation
@@ -189,11 +189,11 @@ class Places:
     """Assigns documents of a language to output shards."""
 
     def __init__(self, rows: pa.RecordBatch, moved: Sequence[str], config: CorpusConfig):
-        ids = rows["id"].to_pylist()
-        self._halves = unpack(b"".join(ids))
+        self._halves = unpack_column(rows["id"])
         self._validation = is_validation(self._halves, config.validation_per_mille)
         if moved:
             exceptions = set(moved)
+            ids = rows["id"].to_pylist()
             self._validation |= np.array([value.hex() in exceptions for value in ids])
 
     def select(self, spec: ShardSpec) -> np.ndarray:

@@ -8,7 +8,13 @@ from typing import Any
 
 from mswitch.pipelines.corpus import output_shards
 from mswitch.pipelines.corpus.change import Base
-from mswitch.pipelines.corpus.dedup.exchange import Exchange, Group, group_shards, write_groups
+from mswitch.pipelines.corpus.dedup.exchange import (
+    Exchange,
+    Group,
+    fix_groups,
+    group_shards,
+    write_groups,
+)
 from mswitch.pipelines.corpus.dedup.key_files import (
     MOST_SORTING_BYTES,
     choose_bits,
@@ -98,7 +104,8 @@ class Build:
             max(step.candidates(*counts) for step in self.job.recipe.dedups)
             for counts in zip(pages, lines, strict=True)
         ]
-        return group_shards(pages, lines, keys, self._sorting_bytes)
+        make = partial(group_shards, pages, lines, keys, self._sorting_bytes)
+        return fix_groups(self.work, make)
 
     @property
     def _sorting_bytes(self) -> int:

@@ -10,7 +10,7 @@ import urllib.parse
 
 from mswitch.pipelines import storage
 from mswitch.pipelines.corpus.fingerprints import fingerprint
-from mswitch.pipelines.corpus.rules.blocklist import canonical_host, list_hosts
+from mswitch.pipelines.corpus.rules.blocklist import canonical_host, list_hosts, split_url
 from mswitch.pipelines.corpus.url_normalization import normalize_url
 from mswitch.pipelines.errors import UserError
 
@@ -63,7 +63,7 @@ def name_url(url: str) -> list[str]:
     """
     forms = [normalize_url(url)]
     try:
-        parts = urllib.parse.urlsplit(url if "://" in url else f"//{url}")
+        parts = split_url(url)
         rest = urllib.parse.urlunsplit(("", "", parts.path, parts.query, parts.fragment))
         forms.append(normalize_url(canonical_host(parts.hostname or "") + rest))
     except ValueError:

@@ -22,7 +22,7 @@ from mswitch.pipelines.corpus.output_shards import (
     open_run,
     write_documents,
 )
-from mswitch.pipelines.file_tasks import Tasks, do_task
+from mswitch.pipelines.file_tasks import Tasks, do_task, name_note
 
 
 def shuffle_documents(
@@ -59,7 +59,7 @@ def _cut(
     wanted: dict[str, dict[int, ShardSpec]] = collections.defaultdict(dict)
     for number, spec in specs.items():
         wanted[spec.lang][number] = spec
-    languages = storage.read_json(storage.join(finished, f"{group:06d}.json"))["languages"]
+    languages = storage.read_json(storage.join(finished, name_note(group)))["languages"]
     with open_run(group, job.work) as run:
         for lang in sorted(wanted.keys() & languages.keys()):
             moved = next(iter(wanted[lang].values())).moved

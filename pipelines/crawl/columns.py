@@ -64,7 +64,8 @@ def choose_columns(
     """Return the entries `PATH=KIND` of the wanted columns, in the order of their names.
 
     Args:
-        wanted: entries `PATH` or `PATH=KIND`; `all` means every column that can be kept.
+        wanted: entries `PATH` or `PATH=KIND`; `all` means every column that can be kept; of
+            columns with equal names, the first.
         kinds: kinds of the input's columns by path, or `LIST`.
         parts: paths that are parts of a page: `all` omits them.
         where: what has these columns, for errors.
@@ -82,9 +83,11 @@ def choose_columns(
             f"--keep, --language-from: {unread[0]} is a list in Parquet, which is not read: omit "
             "it, or convert the column to text or the files to JSON Lines"
         )
-    others = map(Column, kinds.keys() - parts - lists if ALL in wanted else ())
-    chosen = {column.path: column for column in others if _NAME.fullmatch(column.name)}
-    chosen |= {column.path: column for column in columns}
+    named = {column.name: column for column in columns}
+    for column in map(Column, sorted(kinds.keys() - parts - lists) if ALL in wanted else ()):
+        if _NAME.fullmatch(column.name):
+            named.setdefault(column.name, column)
+    chosen = {column.path: column for column in (*columns, *named.values())}
     if len(chosen) > _MOST_COLUMNS:
         raise UserError(f"--keep: {len(chosen)} columns, at most {_MOST_COLUMNS}: name fewer")
     ordered = sorted(chosen.values(), key=lambda column: (column.name, column.path))

@@ -17,7 +17,7 @@ from trees import put, send
 from mswitch.flows.cli.main import main
 from mswitch.flows.reports.page_server import page_app
 from mswitch.models.training.run_directory import CHECKPOINTS, CONFIG, METADATA, read_run
-from mswitch.models.training.run_files import BucketFiles
+from mswitch.models.training.run_files import BucketFiles, open_files
 from mswitch.models.training.step_zero import stage_run
 from mswitch.models.transfer.config import UpcycleConfig
 from mswitch.models.transfer.upcycle import upcycle
@@ -178,6 +178,12 @@ def test_an_upcycling_that_is_refused_keeps_no_other_out(bucket):
         raise UserError("the run begins worse: give fewer --experts")
     with stage_run(f"{bucket}/run", stage="upcycle", config={"experts": 2}) as output:
         assert not output.complete
+
+
+def test_making_a_run_removes_no_working_copy_of_a_reader(bucket):
+    run = f"{bucket}/run"
+    with open_files(run) as reader, stage_run(run, stage="upcycle", config={}):
+        assert reader.directory.exists()
 
 
 def test_another_output_is_not_replaced(bucket, examples, tmp_path):

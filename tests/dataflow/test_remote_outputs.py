@@ -66,6 +66,7 @@ def test_a_killed_publication_is_continued(bucket):
     # Killed before the claim was removed: complete all the same.
     storage.write_json(f"{bucket}/{CLAIM}", {"config_hash": staged.hash})
     assert make(bucket, a=1).complete
+    assert storage.list_names(bucket) == {MANIFEST, MARKER}
 
 
 @pytest.mark.parametrize("name", ["notes.txt", "deep/er/notes.txt"])

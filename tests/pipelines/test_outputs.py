@@ -1,6 +1,7 @@
 import contextlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -83,6 +84,19 @@ def test_an_interrupted_stage_continues_in_its_own_place(tmp_path):
         assert (staged.directory / "unit").read_text() == "done"
         staged.publish({})
     assert sorted(p.name for p in tmp_path.iterdir()) == [".corpus.lock", "corpus"]
+
+
+def test_working_files_beside_a_directory_go_with_it(tmp_path):
+    out = tmp_path / "out"
+    notes = f".out.partial-{outputs.config_hash('corpus', {'a': 1})}.units"
+    for other in ({"a": 2}, {"a": 1}):
+        (tmp_path / notes).mkdir()
+        assert publish(out, other)
+        assert sorted(p.name for p in tmp_path.iterdir()) == [".out.lock", "out"]
+        shutil.rmtree(out)
+    (tmp_path / notes).mkdir()
+    with outputs.stage_output(out, stage="corpus", config={"a": 1}):
+        assert not (tmp_path / notes).exists()
 
 
 def test_what_another_output_has_begun_stays(tmp_path):

@@ -7,7 +7,7 @@ all groups' files. Finally, each group reads the decisions on its own keys.
 
 import dataclasses
 import functools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -61,14 +61,34 @@ def group_shards(
     return groups
 
 
+def fix_groups(work: WorkDirectory, make: Callable[[], list[Group]]) -> list[Group]:
+    """Return the build's groups; call `make` only if no earlier run stored them."""
+    # Files and notes are named by group number. After a kill, another runner or version of mswitch
+    # would make other groups.
+    path = storage.join(work.root, "groups.json")
+    if not storage.exists(path):
+        storage.write_json(path, _pack(make()), scratch=True)
+    return _unpack(storage.read_json(path))
+
+
+def _pack(groups: Sequence[Group]) -> list[list[int]]:
+    return [[group.shards.start, group.shards.stop, group.pages, group.lines] for group in groups]
+
+
+def _unpack(rows: Sequence[Sequence[int]]) -> list[Group]:
+    return [
+        Group(number, range(start, stop), pages, lines)
+        for number, (start, stop, pages, lines) in enumerate(rows)
+    ]
+
+
 def write_groups(work: WorkDirectory, groups: Sequence[Group], known: Mapping[str, Any]) -> str:
     """Write a JSON file of shard groups and key file paths for workers; return the file's path.
 
     Workers read this file, because the groups could be too large for the job sent to them.
     `known` has the files with keys of the corpus to add to, by `Dedup.kind`; these keys always win.
     """
-    rows = [[group.shards.start, group.shards.stop, group.pages, group.lines] for group in groups]
-    shared = {"groups": rows, "known": dict(known)}
+    shared = {"groups": _pack(groups), "known": dict(known)}
     # Workers may outlive a build and cache this file, so the hash gives each build's file its own
     # name.
     path = storage.join(work.root, f"groups-{config_hash('groups', shared)}.json")
@@ -79,10 +99,7 @@ def write_groups(work: WorkDirectory, groups: Sequence[Group], known: Mapping[st
 @functools.lru_cache(maxsize=1)
 def _read_groups(path: str) -> tuple[list[Group], dict[str, list[str]]]:
     shared = storage.read_json(path)
-    return [
-        Group(number, range(start, stop), pages, lines)
-        for number, (start, stop, pages, lines) in enumerate(shared["groups"])
-    ], shared["known"]
+    return _unpack(shared["groups"]), shared["known"]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -153,11 +153,15 @@ def _make_exact_key(host: str, path: str, query: str) -> str:
     return f"?{host}/{path.strip('/')}?{query}".lower()
 
 
+def split_url(url: str) -> urllib.parse.SplitResult:
+    """Split a URL, which may lack its scheme."""
+    return urllib.parse.urlsplit(url if "://" in url else f"//{url}")
+
+
 def list_hosts(url: str) -> list[str]:
     """Return the host of `url` and its parents, the longest first; empty without a host."""
     try:
-        parts = urllib.parse.urlsplit(url if "://" in url else f"//{url}")
-        host = canonical_host(parts.hostname or "")
+        host = canonical_host(split_url(url).hostname or "")
     except ValueError:
         return []
     labels = host.split(".")
@@ -169,7 +173,7 @@ def _make_blocking_keys(url: str) -> list[str]:
     """Return the key of every entry that would block `url`."""
     if not (hosts := list_hosts(url)):
         return []
-    host, parts = hosts[0], urllib.parse.urlsplit(url)
+    host, parts = hosts[0], split_url(url)
     path = parts.path.strip("/").lower().split("/")[:10]
     prefixes = [f"{host}/{'/'.join(path[:stop])}" for stop in range(1, len(path) + 1) if path[0]]
     exact = [_make_exact_key(host, parts.path, parts.query)] if parts.query else []

@@ -14,7 +14,9 @@ import collections
 import dataclasses
 import gzip
 import io
+import itertools
 import json
+import operator
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -153,16 +155,17 @@ class EvaluationIndex:
         self.min_share = min_share
         self.items: list[tuple[str, int]] = []
         self.too_short: list[tuple[str, int]] = []
-        self.ngrams: list[int] = []
+        ngrams: list[int] = []
         by_length: dict[int, list[tuple[np.ndarray, int]]] = {}
         for item in items:
             length, hashes = _hash_item(item.text)
             if length:
                 by_length.setdefault(length, []).append((hashes, len(self.items)))
                 self.items.append((item.set, item.line))
-                self.ngrams.append(len(hashes))
+                ngrams.append(len(hashes))
             else:
                 self.too_short.append((item.set, item.line))
+        self.ngrams = np.array(ngrams, np.int64)
         self._tables = {
             length: _Table.build(
                 np.concatenate([hashes for hashes, _ in rows]),
@@ -194,16 +197,13 @@ class EvaluationIndex:
         known = last > first
         pages = words.page_of_unit[starts[passed[known]]]
         pairs = np.unique(np.column_stack([pages, first[known], last[known]]), axis=0)
-        hits = [
-            (page, item) for page, low, high in pairs.tolist() for item in table.items[low:high]
-        ]
-        rows, counts = np.unique(
-            np.array(hits, np.int64).reshape(-1, 2), axis=0, return_counts=True
-        )
-        for (page, item), matched in zip(rows.tolist(), counts.tolist(), strict=True):
-            if matched >= self.min_share * self.ngrams[item]:
+        for page, rows in itertools.groupby(pairs.tolist(), operator.itemgetter(0)):
+            hits = np.concatenate([table.items[low:high] for _, low, high in rows])
+            items, matched = np.unique(hits, return_counts=True)
+            enough = matched >= self.min_share * self.ngrams[items]
+            for item, count in zip(items[enough].tolist(), matched[enough].tolist(), strict=True):
                 name, line = self.items[item]
-                yield Contamination(offset + page, name, line, matched, self.ngrams[item])
+                yield Contamination(offset + page, name, line, count, int(self.ngrams[item]))
 
 
 @dataclasses.dataclass(frozen=True)

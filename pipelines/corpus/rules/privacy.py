@@ -27,7 +27,7 @@ from collections.abc import Callable, Mapping
 from typing import ClassVar, NamedTuple
 
 from mswitch.pipelines.corpus.rules.base import Edit
-from mswitch.pipelines.records import DETAIL_CHARACTERS, Page, list_columns
+from mswitch.pipelines.records import UNMASKED_CHARACTERS, Page, list_columns
 
 EMAIL, IP_ADDRESS, PHONE = "[EMAIL]", "[IP]", "[PHONE]"
 
@@ -36,6 +36,7 @@ EMAIL, IP_ADDRESS, PHONE = "[EMAIL]", "[IP]", "[PHONE]"
 _EMAIL = re.compile(
     r"(?<![\w.+%-])[\w.+%-]{1,64}+[@＠]((?:[\w-]{1,63}[.．]){1,8})([^\W\d_]{2,24})(?![\w@])"
 )
+_LONGEST_EMAIL = 64 + 1 + 8 * 64 + 24
 #: Suffixes that look like the last part of a domain, in names such as logo@2x.png.
 _FILE_SUFFIXES = frozenset(("png", "jpg", "jpeg", "gif", "webp", "svg", "css", "js"))
 _IN_IPV4 = re.compile(r"\.[0-9]{1,3}\.[0-9]")
@@ -111,10 +112,9 @@ def _mask(
 
 
 def mask_sample(beginning: str) -> str:
-    """Mask a sample of text; drop a cut-off sample's last word, which may be half an address."""
-    if len(beginning) >= DETAIL_CHARACTERS:
-        beginning = beginning[: max(map(beginning.rfind, " \n"))]
-    return mask_personal_data(beginning).text
+    """Mask a sample of text; drop a cut-off sample's end, which may be half an address."""
+    masked = mask_personal_data(beginning).text
+    return masked if len(beginning) < UNMASKED_CHARACTERS else masked[:-_LONGEST_EMAIL]
 
 
 @dataclasses.dataclass(frozen=True)

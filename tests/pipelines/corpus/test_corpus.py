@@ -22,6 +22,7 @@ from trees import data_bytes
 
 from mswitch.pipelines.corpus import output_shards
 from mswitch.pipelines.corpus.build import CorpusConfig
+from mswitch.pipelines.corpus.dedup import exchange
 from mswitch.pipelines.corpus.recipes import MC4
 from mswitch.pipelines.corpus.stats import format_stats, load_stats, sum_languages
 from mswitch.pipelines.corpus.url_normalization import make_document_id
@@ -296,6 +297,16 @@ def test_killed_at_every_point_and_rerun(tmp_path, hostile_crawl):
     assert "nothing to do" in run(killed)
     assert data_bytes(killed) == data_bytes(whole)
     assert len(shards(data_bytes(whole))) > 4
+
+
+def test_a_continued_build_keeps_its_groups(tmp_path, hostile_crawl, monkeypatch):
+    """Another runner, or version of mswitch, makes other groups."""
+    whole, killed = tmp_path / "a" / "corpus", tmp_path / "b" / "corpus"
+    build(hostile_crawl, whole)
+    build_elsewhere(hostile_crawl, killed, LENIENT, fault="corpus.after_line_choice")
+    monkeypatch.setattr(exchange, "_LEAST_GROUPS", 1)
+    build(hostile_crawl, killed)
+    assert data_bytes(killed) == data_bytes(whole)
 
 
 def test_stats_tables(tmp_path, hostile_corpus):

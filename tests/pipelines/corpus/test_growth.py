@@ -278,10 +278,12 @@ def test_a_corpus_with_other_columns_is_refused(months, corpus):
 
 
 def test_an_addition_that_was_given_up_leaves_nothing(months, corpus):
-    stray = corpus / "data" / "de" / "train-added-001-00000-of-00009.parquet"
-    stray.write_bytes(b"half an addition")
+    left = ("data/de/train-added-001-00000-of-00009.parquet", "rejected/added-001/damaged.jsonl")
+    for path in left:
+        (corpus / path).parent.mkdir(parents=True, exist_ok=True)
+        (corpus / path).write_bytes(b"half an addition")
     add(corpus, months[1])
-    assert not stray.exists()
+    assert [path for path in left if (corpus / path).exists()] == []
     assert len(documents(corpus)) == 41
 
 

@@ -4,15 +4,23 @@ import dataclasses
 import hashlib
 import math
 import re
+import tracemalloc
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from mswitch.flows.prefect.form_fields import describe
 from mswitch.pipelines.corpus.config import CorpusConfig
-from mswitch.pipelines.corpus.fingerprints import fingerprint, fingerprint_lines, unpack
+from mswitch.pipelines.corpus.fingerprints import (
+    fingerprint,
+    fingerprint_lines,
+    unpack,
+    unpack_column,
+)
+from mswitch.pipelines.corpus.output_shards import Places
 from mswitch.pipelines.corpus.recipes import (
     MC4,
     BadWords,
@@ -38,6 +46,23 @@ def test_halves_are_the_numbers_of_md5(texts, divisor):
     assert [(int(high) << 64) + int(low) for high, low in halves] == numbers
     assert halves.dtype == np.uint64
     assert compute_modulo(halves, divisor).tolist() == [number % divisor for number in numbers]
+
+
+def test_fingerprints_are_read_from_slices_and_chunks_without_python_objects():
+    values = [fingerprint(str(number)) for number in range(5000)]
+    ids = pa.array(values, pa.binary(16))
+    halves = unpack(b"".join(values))
+    for first, last in ((0, 5000), (7, 4000), (9, 9)):
+        assert (unpack_column(ids[first:last]) == halves[first:last]).all()
+    chunks = pa.chunked_array([ids[3:9], ids[:0], ids[4000:]])
+    assert (unpack_column(chunks) == np.concatenate([halves[3:9], halves[4000:]])).all()
+    assert unpack_column(pa.chunked_array([], pa.binary(16))).shape == (0, 2)
+    tracemalloc.start()
+    try:
+        Places(pa.record_batch({"id": ids}), (), CorpusConfig())
+        assert tracemalloc.get_traced_memory()[1] < 4.5 * ids.nbytes
+    finally:
+        tracemalloc.stop()
 
 
 def test_split_is_mc4s():

@@ -30,7 +30,7 @@ import zstandard
 
 from mswitch.pipelines.corpus.ledger import Ledger
 from mswitch.pipelines.errors import UserError
-from mswitch.pipelines.records import Page, Rejected
+from mswitch.pipelines.records import UNMASKED_CHARACTERS, Page, Rejected
 
 MAX_RECORD_BYTES = 1 << 16
 _REASON = re.compile("[a-z][a-z0-9_]*")
@@ -142,7 +142,7 @@ def check(data: bytes, path: Path) -> None:
             assert isinstance(outcome, Rejected)
             assert outcome.stage == "read"
             assert _REASON.fullmatch(outcome.reason)
-            assert len(outcome.detail) <= 300
+            assert len(outcome.detail) <= UNMASKED_CHARACTERS
             ledger.drop(outcome)
     json.dumps(ledger.to_json(), ensure_ascii=False).encode()
 

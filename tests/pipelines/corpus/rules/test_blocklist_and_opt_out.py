@@ -54,6 +54,8 @@ def blocklist(tmp_path: Path) -> BlockedUrls:
         ("http://ask.example/?q=2", "adult"),
         ("http://ask.example/all/3?y", "adult"),
         ("http://other.example/a/b", "adult"),
+        ("good.example/adult/1", "adult"),
+        ("ask.example/?q=2", "adult"),
         ("http://ask.example/?q=3", None),
         ("http://forum.example/show?id=5", None),
         ("http://forum.example/show?id=5&to=http://a.example&page=2", None),

@@ -2,6 +2,7 @@ import gzip
 import hashlib
 import json
 import random
+import tracemalloc
 
 import pytest
 from hypothesis import given
@@ -95,6 +96,16 @@ def test_equals_brute_force(items, pages, share):
                 expected.append(Contamination(number, "quiz", line, both, len(wanted)))
     found = index.check([" ".join(page) for page in pages])
     assert found == expected
+
+
+def test_an_ngram_of_many_items_takes_little_memory():
+    index = EvaluationIndex([item(f"{QUESTION} {' '.join(words(n, 40))}", n) for n in range(2000)])
+    tracemalloc.start()
+    try:
+        assert index.check([QUESTION] * 100) == []
+        assert tracemalloc.get_traced_memory()[1] < 4e6
+    finally:
+        tracemalloc.stop()
 
 
 def test_nothing_to_find():

@@ -4,6 +4,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from mswitch.pipelines.corpus.ledger import Ledger
 from mswitch.pipelines.corpus.rules import privacy
 from mswitch.pipelines.corpus.rules.privacy import (
     EMAIL,
@@ -12,7 +13,7 @@ from mswitch.pipelines.corpus.rules.privacy import (
     mask_personal_data,
     mask_sample,
 )
-from mswitch.pipelines.records import DETAIL_CHARACTERS
+from mswitch.pipelines.records import DETAIL_CHARACTERS, Rejected
 
 
 @pytest.mark.parametrize(
@@ -143,13 +144,20 @@ def test_no_text_with_an_address_is_passed_over(address):
     assert hint.search(address)
 
 
-def test_a_sample_of_a_page_is_masked_and_ends_with_a_whole_word():
+@pytest.mark.parametrize("prefix", ["", "und 0.123: "])
+@pytest.mark.parametrize("before", [283, 983])
+def test_a_sample_of_a_page_shows_no_half_address(prefix, before):
+    text = f"{prefix}{'天，' * before}"[: before - 1] + f"，zhang.wei@example.com{'，' * 1000}"
+    ledger = Ledger(stages=["quality"], mask=mask_sample)
+    ledger.drop(Rejected("quality", "short", "a.wet@0", detail=text))
+    sample = ledger.find_example("short")["detail"]
+    assert sample == mask_personal_data(text).text[:DETAIL_CHARACTERS]
+
+
+def test_a_sample_of_a_page_is_masked():
     assert mask_sample("Write to jane@example.org\nor Tel:+49 30 1234567.") == (
         f"Write to {EMAIL}\nor Tel:{PHONE}."
     )
-    text = "word " * 57 + "jane.doe@example.org"
-    assert len(text) > DETAIL_CHARACTERS
-    assert mask_sample(text[:DETAIL_CHARACTERS]).rstrip() == ("word " * 57).rstrip()
 
 
 @given(st.text(max_size=60))
