@@ -182,7 +182,8 @@ def tune(
 ) -> list[Path]:
     """Fine-tune two models on language identification, and compare the results.
 
-    The models are the baseline and first candidate of the setting's first report.
+    The models are the baseline and first candidate of the setting's first report, each with its
+    first seed: the comparison refuses models of several pretraining seeds.
 
     Returns:
         The directory of the comparison, or nothing if no run is fine-tuned.
@@ -198,15 +199,15 @@ def tune(
     of_rows = {"task": task_file, "vocab": str(out / "vocabulary"), "out": tasks}
     chain.run("task", examples.supervised, config=LANGUAGE_OF, **of_rows)
     baseline, [candidate, *_] = next(iter(setting.reports.values()))
-    sides: dict[str, list[str]] = {"baseline": [], "candidate": []}
+    sides: dict[str, list[str]] = {}
     for side, model in (("baseline", baseline), ("candidate", candidate)):
-        for run in runs_of[model]:
-            tuned = place / run.name
-            if not (tuned / MARKER).exists():
-                of_run = {"from_": run, "tasks": tasks, "out": tuned, "config": config}
-                chain.run(f"finetune {run.name}", finetune.finetune, **of_run)
-            chain.run(f"predict {run.name}", predict.predict, run=tuned, split="test")
-            sides[side].append(str(tuned))
+        run = runs_of[model][0]
+        tuned = place / run.name
+        if not (tuned / MARKER).exists():
+            of_run = {"from_": run, "tasks": tasks, "out": tuned, "config": config}
+            chain.run(f"finetune {run.name}", finetune.finetune, **of_run)
+        chain.run(f"predict {run.name}", predict.predict, run=tuned, split="test")
+        sides[side] = [str(tuned)]
     compared = place / "downstream"
     chain.run("downstream", report.downstream, **sides, out=compared)
     return [compared]

@@ -88,8 +88,8 @@ class Setting:
         train: settings of all runs, except seed, mesh, and steps from a budget or a person.
         fixed: whether the default steps are those of `train`, in place of the budget's.
         timed: whether reports compare wall-clock times, which differ each time.
-        finetune: settings of fine-tuning the first report's models to tell languages apart; None
-            leaves it out.
+        finetune: settings of fine-tuning the first report's models, each with its first seed, to
+            tell languages apart; None leaves it out.
         tokens: approximate training tokens of the downloaded text; larger vocabularies make fewer.
         row_tokens: approximate number of these tokens in a row of a batch, if it packs pairs.
         validation_records: approximate number of sequences in an evaluation.

@@ -318,7 +318,8 @@ class _Steps:
     def _submit(self, record: Record, marker: bool) -> str:
         """Start the next attempt and record it, or return why it has to wait."""
         number, before = len(record.attempts) + 1, self._before or 0
-        attempt = Attempt(number, self.clock(), before, had_marker=marker)
+        hosts = self.job.hosts
+        attempt = Attempt(number, self.clock(), before, had_marker=marker, hosts=hosts)
         fault_point("launch.before_submit")
         try:
             # Prefer the caller's launcher: the record's profile lacks the limit on simultaneous

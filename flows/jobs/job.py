@@ -33,7 +33,8 @@ _SECRET = re.compile(
 _CHECKPOINT = re.compile(r"checkpoints/(\d+)/_CHECKPOINT_METADATA")
 #: Bytes of a log read at a time: a log may be larger than memory.
 READ_BYTES = 1 << 20
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+#: Pattern of a name that cannot lead out of the storage and does not look like an option.
+NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -205,7 +206,7 @@ def locate_job_directory(path: Path) -> Path:
 
 def resolve_output(prefix: Path, name: str) -> Path:
     """Check an output's name from a form; return the output's path below the storage `prefix`."""
-    if not _NAME.fullmatch(name):
+    if not re.fullmatch(NAME, name):
         raise UserError(
             f"{name!r} cannot be the name of a run: use up to 100 letters, digits, '.', '_' and "
             "'-', the first a letter or digit"

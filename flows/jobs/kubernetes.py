@@ -255,19 +255,21 @@ class Kubernetes:
         """Append the new lines of all processes' logs to one log, and read from this log.
 
         The `.read` file then records how much of each it has. Lines beyond that record are cut off
-        and appended again.
+        and appended again. Without such files, the log is another launcher's, and is only read.
         """
         log, state = job.file(attempt, ".log"), job.file(attempt, ".read")
         codes = self._list_code_files(job, attempt)
         with open(log, "ab") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
+            # List files before reading logs: an exit code is written after its log.
+            there = _list_files(job)
+            own = any(f"{storage.get_name(code)}.log" in there for code in codes)
+            if not own and not state.exists():
+                return read_log(log, start, over=True)
             read, size = json.loads(state.read_bytes()) if state.exists() else ([0] * len(codes), 0)
             file.truncate(size)
             read += [0] * (len(codes) - len(read))  # an attempt may have had fewer hosts
             ends = []
-            there = _list_files(
-                job
-            )  # list files before reading logs: an exit code is written after its log
             for code, start_of_new in zip(codes, read, strict=False):
                 over = storage.get_name(code) in there
                 size_there = there.get(f"{storage.get_name(code)}.log", 0)
@@ -333,8 +335,8 @@ def _accept(done: subprocess.CompletedProcess[str]) -> None:
     reason = _format_errors(done)
     if done.returncode and _REFUSED.search(reason):
         raise UserError(f"Kubernetes refuses the job: {reason}")
-    if done.returncode and reason:
-        raise Unreachable(reason)
+    if done.returncode and (reason or "(AlreadyExists)" not in done.stderr):
+        raise Unreachable(reason or f"kubectl ended with code {done.returncode}")
 
 
 def _format_errors(done: subprocess.CompletedProcess[str]) -> str:

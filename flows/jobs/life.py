@@ -54,9 +54,9 @@ class Timing:
     Attributes:
         poll_secs: between polls of a living attempt; None: `Launcher.poll_secs`.
         first_wait_secs: before a command is started again; doubled for each further attempt in a
-            row without progress.
-        longest_wait_secs: upper bound of that, and of the time between calls of a scheduler that
-            does not answer.
+            row without progress, at most `STALLED` - 1 times.
+        longest_wait_secs: upper bound of the time between calls of a scheduler that does not
+            answer.
     """
 
     poll_secs: float | None = None
@@ -167,5 +167,4 @@ def compute_next_start(record: Record, timing: Timing) -> float:
         or last.outcome == "done"
     ):
         return 0.0
-    doubled = timing.first_wait_secs * 2 ** max(0, count_stalled(record) - 1)
-    return last.ended + min(doubled, timing.longest_wait_secs)
+    return last.ended + timing.first_wait_secs * 2 ** max(0, count_stalled(record) - 1)

@@ -50,6 +50,7 @@ class Attempt:
         message: the outcome in a line.
         made: its addition to `Job.progress`.
         log_bytes: bytes of its log that were passed on.
+        hosts: its number of hosts; None in old records: the job's.
     """
 
     number: int
@@ -66,6 +67,7 @@ class Attempt:
     message: str = ""
     made: int = 0
     log_bytes: int = 0
+    hosts: int | None = None
 
 
 @dataclasses.dataclass
@@ -110,12 +112,11 @@ class Record:
     def host_hours(self, until: float) -> float:
         """Return hosts times hours of all attempts; a living attempt counts up to `until`."""
         held = [
-            (attempt.ended or until) - attempt.started
+            (attempt.hosts or self.job.hosts) * max(0.0, (attempt.ended or until) - attempt.started)
             for attempt in self.attempts
             if attempt.started
         ]
-        hours = sum(max(0.0, secs) for secs in held) / 3600
-        return self.earlier_host_hours + self.job.hosts * hours
+        return self.earlier_host_hours + sum(held) / 3600
 
     def as_json(self) -> dict[str, Any]:
         """Return the record as a JSON object, as the record's file contains it."""
@@ -274,7 +275,8 @@ def take_over(record: Record) -> None:
         return  # the next attempt is submitted only after this one has an outcome
     newest = max(make_launcher(record.launcher).find(record.job), default=0)
     for number in range(len(record.attempts) + 1, newest + 1):
-        record.attempts.append(Attempt(number, time.time(), record.job.progress()))
+        attempt = Attempt(number, time.time(), record.job.progress(), hosts=record.job.hosts)
+        record.attempts.append(attempt)
 
 
 @contextlib.contextmanager

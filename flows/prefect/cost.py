@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mswitch.flows.jobs.record import find_records, read_record
+from mswitch.flows.jobs import doors
+from mswitch.flows.jobs.record import find_records, read_follower, read_record
 from mswitch.flows.prefect.form_defaults import TrainingSettings
 from mswitch.flows.prefect.operators_toml import Operators
 from mswitch.flows.prefect.planned import Planned
@@ -73,8 +74,13 @@ class CostGuard:
             for place in (training.path, training.path / self.beside):
                 record = read_record(place)
                 price = self.operators.find_price(record) if record is not None else None
-                if record is not None and price is not None:
-                    total += price.usd(record.host_hours(now))
+                if record is None or price is None:
+                    continue
+                hours = record.host_hours(now)
+                if record.alive is not None and read_follower(record.job.path) is None:
+                    # The attempt may have ended long ago, and nobody has recorded it.
+                    hours = doors.look(record).host_hours
+                total += price.usd(hours)
         return total
 
     def refuse(self) -> OverBudgetError | None:
@@ -106,7 +112,7 @@ class CostGuard:
         for training in self.planned:
             done = read_last_metrics(training.out)
             steps = training.config.steps - (done[0]["step"] if done else 0)
-            if not steps:
+            if steps <= 0:
                 continue
             rate = self._step_secs(training)
             if rate is None or self.price is None:

@@ -44,7 +44,7 @@ from pydantic import (
     model_validator,
 )
 
-from mswitch.flows.jobs.job import Launcher, resolve_output
+from mswitch.flows.jobs.job import NAME, Launcher, resolve_output
 from mswitch.flows.jobs.launchers import LAUNCHERS, make_launcher
 from mswitch.flows.jobs.local import Local
 from mswitch.flows.jobs.record import Record, read_record
@@ -61,13 +61,11 @@ TAGS = (TAG, HOUSEKEEPING) = ("mswitch", "housekeeping")
 VARIABLE = "MSWITCH_OPERATORS"
 
 
-#: A name that cannot lead out of the storage and does not look like an option.
-_NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}"
-Name = Annotated[str, Field(pattern=f"^{_NAME}$")]
+Name = Annotated[str, Field(pattern=f"^{NAME}$")]
 #: Name of a trained pair of models, or "" for no pair. Flow `refresh` accepts `{previous}` for the
 #: previous pair.
-PairName = Annotated[str, Field(pattern=rf"^({_NAME}|\{{previous\}})?$")]
-RunName = Annotated[str, Field(pattern=f"^(pairs/{_NAME}/{_NAME}|(runs|finetuned)/{_NAME})$")]
+PairName = Annotated[str, Field(pattern=rf"^({NAME}|\{{previous\}})?$")]
+RunName = Annotated[str, Field(pattern=f"^(pairs/{NAME}/{NAME}|(runs|finetuned)/{NAME})$")]
 
 
 def make_deployment_path(name: str) -> str:

@@ -26,6 +26,7 @@ from mswitch.flows.reports.intervals import (
     draw_seeds,
     language_generator,
     percentiles,
+    spread_documents,
     widening,
 )
 from mswitch.flows.reports.numbers import MINIMUM_UNITS, rounded
@@ -54,7 +55,7 @@ from mswitch.pipelines.identities import identifying_settings
 
 STAGE = "distillation"
 #: Version: incremented when the same runs give other figures.
-STATISTICS = 3
+STATISTICS = 4
 PAGE, DATA = "distillation.html", "distillation.json"
 
 #: Losses of baseline, teacher and student: [..., 3].
@@ -204,8 +205,10 @@ def _measure(
         first = both[0][0]
         losses = last(LanguageLosses.curves, *both)
         drawn = last(lambda x: resample_curves(x, config.resamples, config.seed), *both)
-        enough = first.clusters >= MINIMUM_UNITS
-        by_language[first.lang] = measure_share(losses, drawn if enough else None, config)
+        spread = None
+        if first.clusters >= MINIMUM_UNITS:
+            spread = spread_documents(drawn, losses, first.effective_clusters, config.confidence)
+        by_language[first.lang] = measure_share(losses, spread, config)
         if are_trained(itertools.chain(*of_teacher, *of_student), first.lang):
             trained.append((losses, drawn))
     if trained:
@@ -214,6 +217,7 @@ def _measure(
         if len(trained) >= MINIMUM_UNITS:
             generator = language_generator("pooled", config.seed)
             mean = drawn[draw_languages(len(trained), config.resamples, generator)].mean(axis=1)
+            mean = spread_documents(mean, losses.mean(axis=0), len(trained), config.confidence)
         pooled = measure_share(losses.mean(axis=0), mean, config)
     teacher, run = (merge_seeds([run for _, run in pairs]) for pairs in (of_teacher, of_student))
     taught = run.config.get("teacher") or {}

@@ -30,7 +30,7 @@ from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.outputs import read_json_object, read_manifest
 
 #: Version: incremented when the same runs give other figures.
-STATISTICS = 4
+STATISTICS = 5
 STAGE = "downstream"
 PAGE, DATA, TABLE = "downstream.html", "downstream.json", "downstream.csv"
 RUN_PAGE, RUN_DATA = "run.html", "run.json"

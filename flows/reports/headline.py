@@ -94,7 +94,7 @@ def measure_language(
     enough = losses.clusters >= MINIMUM_UNITS
     spread = None
     if enough:
-        units = float(losses.tokens.sum() ** 2 / np.sum(losses.tokens.astype(float) ** 2))
+        units = losses.effective_clusters
         spread = spread_documents(drawn, curves[:, None], units, config.confidence)
     return LanguageResult(
         losses,

@@ -5,9 +5,10 @@
   groups (docs/decisions/0024). A jackknife does not see jumps of a score, as of macro-F1 when a
   class begins to occur. For such metrics, models exchange answers at random.
 - The macro average counts each language once; for macro-F1, languages with one true class do not
-  count. Its interval draws languages, and groups within each, jointly for all models; with fewer
-  than five languages it draws only groups. Languages that share groups, such as translations of a
-  row, get the same draw of groups (Owen 2007, "The pigeonhole bootstrap").
+  count. Its interval draws languages, and groups within each, jointly for all models, and spreads
+  the draws as Student's t requires; with fewer than five languages it draws only groups. Languages
+  that share groups, such as translations of a row, get the same draw of groups (Owen 2007, "The
+  pigeonhole bootstrap").
 - Scores of a model fine-tuned with several seeds are over the rows of all seeds. In intervals of
   differences and averages, the margins of seeds and of groups add in quadrature.
 - The downstream step speed-up is the report's statistic (`mswitch.flows.reports.speedup`) on one
@@ -33,6 +34,7 @@ from mswitch.flows.reports.intervals import (
     margin,
     measure_seed_errors,
     percentiles,
+    spread_documents,
     t_test,
 )
 from mswitch.flows.reports.numbers import MINIMUM_UNITS
@@ -64,7 +66,7 @@ class Average:
     Attributes:
         models: the average of each model, with its interval.
         drawn: [M, R] averages of each model in each resample, the same languages and groups for
-            all; None if there are too few for an interval.
+            all, spread by `spread_documents`; None if there are too few for an interval.
         majority: the average of the languages' `majority`.
         seeds: [K] averages of each model's seeds.
         least: the metric's lowest value.
@@ -184,10 +186,12 @@ class Rows:
         # Resamples may lack rare classes, which lowers some metrics: correct the mean.
         resampled += np.stack(values, axis=1)[..., None] - resampled.mean(axis=2, keepdims=True)
         fewest = min(len(sums[0]) for sums in sums_of.values())
-        drawn = _draw_average(resampled, common, fewest)
+        drawn, means = _draw_average(resampled, common, fewest), np.mean(values, axis=0)
+        if drawn is not None and len(values) >= MINIMUM_UNITS:  # languages were drawn
+            drawn = spread_documents(drawn, means[:, None], len(values), CONFIDENCE)
         seeds = [np.mean(own, axis=0) for own in zip(*of_seeds, strict=True)]
         models, least = [], min(each.least for each in of_languages.values())
-        for number, value in enumerate(np.mean(values, axis=0).tolist()):
+        for number, value in enumerate(means.tolist()):
             ci = None if drawn is None else _interval(value, drawn[number], seeds[number], least)
             models.append(Estimate(value, ci))
         majority = None if self.majority is None else float(np.mean(majorities))

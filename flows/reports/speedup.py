@@ -83,6 +83,11 @@ class LanguageLosses:
         """Number of independent documents: a group of near-duplicates counts once."""
         return len(self.tokens)
 
+    @property
+    def effective_clusters(self) -> float:
+        """Kish's effective number of independent documents: it is lower if lengths differ."""
+        return float(self.tokens.sum() ** 2 / np.sum(self.tokens.astype(float) ** 2))
+
     def sum_clusters(self, clusters: np.ndarray) -> "LanguageLosses":
         """Sum the documents of each cluster, by the cluster number [D] of each document."""
         columns = self.tokens, self.target_bytes, self.baseline, self.candidate

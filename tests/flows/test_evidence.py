@@ -8,6 +8,7 @@ import signal
 import subprocess
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import crawl_files
 import example_files
@@ -20,7 +21,7 @@ from trees import data_bytes
 
 from mswitch.flows.chains import held_out_text
 from mswitch.flows.chains import plan as plans
-from mswitch.flows.chains.chain import check_room, estimate_time_left, keep_last_checkpoint
+from mswitch.flows.chains.chain import check_room, estimate_time_left, keep_last_checkpoint, tune
 from mswitch.flows.chains.machine_settings import (
     NOT_MEASURED,
     SETTINGS,
@@ -116,6 +117,17 @@ def test_the_budget_holds_the_steps_and_more_of_it_more(on):
     for plan, hours in ((short, 1), (long, 3)):
         assert plan.secs == pytest.approx(3600 * hours, rel=0.01)
     assert make_plan(Request(budget="1h", seeds=1)).steps > 3 * short.steps
+
+
+def test_of_several_seeds_only_the_first_is_fine_tuned(tmp_path):
+    titles: list[str] = []
+    chain = SimpleNamespace(run=lambda title, *_, **values: titles.append(title))
+    runs = {name: [tmp_path / f"{name}-{n}" for n in range(3)] for name in ("dense", "sparse")}
+    tune(chain, Request(), find_setting("demo"), tmp_path, runs)
+    assert [title for title in titles if "tune" in title] == [
+        "finetune dense-0",
+        "finetune sparse-0",
+    ]
 
 
 def test_a_budget_that_holds_nothing_says_how_much_would(on):

@@ -263,13 +263,15 @@ def resume(out: Out, *, wait: Wait = False, json: Json = False) -> int:
 def adopt(out: Out, *, wait: Wait = False, json: Json = False) -> int:
     """Follow a job that nobody follows, so that it is started again after an interruption.
 
-    Nothing else changes: a paused job stays paused.
+    The job then belongs to you, not to a flow run. A paused job stays paused. A job that a process
+    follows keeps its owner.
 
         mswitch jobs adopt run
     """
     record = need_record(out)
-    with edit_record(record.job.path) as edited:
-        edited.owner = HAND
+    if read_follower(record.job.path) is None:
+        with edit_record(record.job.path) as edited:
+            edited.owner = HAND
     return _follow(record.job.path, wait, json)
 
 

@@ -12,13 +12,21 @@ import pytest
 from job_world import World, ask, write_record
 
 from mswitch.flows.cli.commands import jobs
+from mswitch.flows.cli.commands.jobs import HAND
 from mswitch.flows.cli.main import main
 from mswitch.flows.jobs import record
 from mswitch.flows.jobs.command import describe_differences
 from mswitch.flows.jobs.doors import want
 from mswitch.flows.jobs.job import Job, Unreachable
 from mswitch.flows.jobs.local import Local
-from mswitch.flows.jobs.record import Attempt, Record, follow_alone, read_follower
+from mswitch.flows.jobs.record import (
+    Attempt,
+    Record,
+    edit_record,
+    follow_alone,
+    read_follower,
+    read_record,
+)
 from mswitch.flows.jobs.slurm import Slurm
 from mswitch.flows.stages.stage import make_command_job
 
@@ -47,7 +55,7 @@ def test_a_command_that_refuses_its_input_ends_the_job_with_its_own_line(tmp_pat
     assert (shown["state"], shown["followed_by"]) == ("refused", None)
     assert shown["record"]["started_by"] == getpass.getuser()
     assert shown["record"]["job"]["argv"] == command
-    assert [one["codes"] for one in shown["record"]["attempts"]] == [[2]]
+    assert [(one["codes"], one["hosts"]) for one in shown["record"]["attempts"]] == [([2], 1)]
     assert main(["jobs", "list", str(tmp_path)]) == 0
     assert "\nrefused             0        1       0.00         -  - " in capfd.readouterr().out
 
@@ -63,8 +71,14 @@ def test_a_job_is_followed_in_the_background_paused_resumed_and_cancelled(world,
     assert f"{run}: running, process " in shown
     assert "followed by  process " in shown
     first = read_follower(world.out)
+    with edit_record(world.out) as edited:
+        assert edited.owner == HAND
+        edited.owner = "flow run x"
     assert main(["jobs", "adopt", run]) == 0
     assert f"{run}: already followed by {first}" in capfd.readouterr().out
+    assert read_record(world.out).owner == "flow run x"
+    with edit_record(world.out) as edited:
+        edited.owner = HAND
     assert main(["jobs", "pause", run]) == 0
     assert f"{run}: paused" in capfd.readouterr().out
     assert (world.out / "saved").exists()

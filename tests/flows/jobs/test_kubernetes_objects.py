@@ -147,6 +147,9 @@ def test_what_kubectl_says_is_a_refusal_or_no_answer(kubectl):
         kubectl(words)
         with pytest.raises(Unreachable, match=r"connection|connect|etcdserver|logged in"):
             TPU.submit(JOB, 1)
+    kubectl("")
+    with pytest.raises(Unreachable, match="kubectl ended with code 1"):
+        TPU.submit(JOB, 1)
 
 
 def test_without_kubectl_the_launcher_says_so(monkeypatch):
@@ -282,3 +285,11 @@ def test_lines_of_all_processes_come_once_whatever_was_cut_off(tmp_path):
     whole = ["a", "b", "half", "é", "last, without an end"]
     for hosts in (2, 4, 1):  # submitted again with more or fewer
         assert TPU.logs(dataclasses.replace(job, hosts=hosts), 1, 0)[0] == whole
+
+
+def test_the_log_of_an_attempt_on_another_launcher_is_only_read(tmp_path):
+    job = Job(("train", f"--out={tmp_path}/out"), tmp_path / "out", hosts=2)
+    job.directory.mkdir()
+    job.file(1, ".log").write_text("a\nlast")
+    for _ in range(2):
+        assert TPU.logs(job, 1, 0) == (["a", "last"], 6)

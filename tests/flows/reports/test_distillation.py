@@ -13,7 +13,10 @@ import pytest
 from report_runs import Scenario, edit_config, read_config, write_runs
 
 from mswitch.flows.reports.distillation import measure_share, write_distillation
-from mswitch.flows.reports.intervals import ReportConfig
+from mswitch.flows.reports.headline import measure_language, pool
+from mswitch.flows.reports.intervals import ReportConfig, percentiles, spread_documents
+from mswitch.flows.reports.pairs import pair_seed_losses
+from mswitch.flows.reports.runs import read_evaluated_run
 from mswitch.pipelines.errors import UserError
 
 LANGUAGES = ("de", "en", "fi", "sw", "tr", "zh")
@@ -104,6 +107,22 @@ def test_a_student_between_both_keeps_its_share_in_every_language(runs, student,
     again = write_distillation([runs[0]], [runs[1]], [student], out, SMALL)
     assert again["reused"]
     assert again["students"] == [{"name": one["name"], "pooled": one["pooled"]}]
+
+
+def test_intervals_of_gains_are_as_wide_as_a_report_of_the_pair_has_them(runs, student, tmp_path):
+    [one] = compare(runs, student, tmp_path / "report")["students"]
+    pair = tuple(read_evaluated_run(run, "baseline") for run in runs)
+    steps = np.array(pair[0].steps, float)
+    results = [measure_language(seeds, steps, True, SMALL) for seeds in pair_seed_losses([pair])]
+    low, high = pool(results, steps, SMALL).delta.ci
+    assert one["pooled"]["gain"]["ci"] == pytest.approx([-high, -low], rel=1e-4)
+    for result in results:
+        tokens = result.losses.tokens
+        gains = result.drawn[0, :, -1] - result.drawn[1, :, -1]
+        units = tokens.sum() ** 2 / (tokens**2).sum()
+        ci = percentiles(spread_documents(gains, -result.delta.value, units, 0.95), 0.95)
+        gain = one["languages"][result.losses.lang]["gain"]
+        assert gain["ci"] == pytest.approx(ci, rel=1e-4)
 
 
 @pytest.mark.parametrize(
