@@ -173,11 +173,12 @@ class _Changes:
     def apply_to(self, model: ModelConfig) -> ModelConfig:
         changes = {name: value for name, value in vars(self).items() if value is not None}
         changed = dataclasses.replace(model, **changes)
+        or_experts = ", or give --experts" if hasattr(self, "experts") else ""
         for name in (*OF_EXPERTS, "sparse_every"):
             if name in changes and not changed.sparse:
                 raise UserError(
                     f"--{name.replace('_', '-')} is for models with experts; this one has none: "
-                    "leave it out, or give --experts"
+                    f"leave it out{or_experts}"
                 )
         return changed
 

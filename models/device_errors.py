@@ -36,8 +36,7 @@ def explain_memory() -> Iterator[None]:
         reason = str(error).strip().splitlines()[0]
         raise UserError(
             f"a device has too little memory ({reason}): spread the model over more devices "
-            "(--model-parallel, and if the command has them --expert-parallel and "
-            "--data-parallel), or use a smaller --batch-size; a training also needs less with "
-            "--microbatches, --remat layers and --loss-chunks (`mswitch plan` finds settings that "
-            "fit a TPU slice)"
+            "(if the command has them: --model-parallel, --expert-parallel, --data-parallel), or "
+            "use a smaller --batch-size; a training also needs less with --microbatches, "
+            "--remat layers and --loss-chunks (`mswitch plan` finds settings that fit a TPU slice)"
         ) from error

@@ -57,9 +57,11 @@ def make_mesh(config: TrainConfig, devices: Sequence[Any] | None = None) -> Mesh
     if config.devices == 1:
         return None
     if len(devices) < config.devices:
+        sizes = zip(AXES, config.mesh, strict=True)
+        asked = " x ".join(f"--{axis}-parallel {size}" for axis, size in sizes if size > 1)
         raise UserError(
-            f"--data-parallel x --expert-parallel x --model-parallel needs {config.devices} "
-            f"devices, and there are {len(devices)}: choose smaller ones"
+            f"{asked} needs {config.devices} devices, and there are {len(devices)}: choose smaller "
+            "ones"
         )
     if jax.process_count() > 1:
         return Mesh(np.array(devices).reshape(config.mesh), AXES)

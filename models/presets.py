@@ -163,8 +163,8 @@ def _make_t5() -> dict[str, Preset]:
     """Make T5 1.0 (ReLU, tied logits), T5 1.1 (GEGLU, untied), and Switch models' dense twins.
 
     Figures from Switch Transformers' Table 9 are for twins, which differ from `switch-*` only in
-    experts: `t5-base` from `switch-base-*`, `t5-large-geglu` from `switch-large`, `t5-xxl` from
-    `switch-xxl`. The paper compares Switch-C with T5-XXL; its twin is `t5-c`.
+    experts and `init_scale`: `t5-base` from `switch-base-*`, `t5-large-geglu` from `switch-large`,
+    `t5-xxl` from `switch-xxl`. The paper compares Switch-C with T5-XXL; its twin is `t5-c`.
     """
     of_table = f"{_TABLE_9} (Switch Transformers, Table 9)"
     fine_tuned = "only fine-tuned scores are published (Raffel et al. 2020, Table 14)"

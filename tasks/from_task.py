@@ -41,14 +41,13 @@ from mswitch.pipelines.supervised.split import key64
 from mswitch.pipelines.vocabulary.model import VocabularyModel, open_vocabulary
 from mswitch.tasks.metrics.registry import METRICS, NEED_LABELS, TEXT_METRICS, make_metric
 from mswitch.tasks.seqio.own_metrics import make_example_id, split_metrics
-from mswitch.tasks.seqio.registered import Registered, check_task, preprocess
+from mswitch.tasks.seqio.registered import FEATURES, Registered, check_task, preprocess
 
 #: Number of examples that `draws_randomly` preprocesses repeatedly.
 TRIED = 32
 
 MULTITASK = "multitask.toml"
-_SIDES = ("inputs", "targets")
-_IDS = [(f"{side}_ids", pa.list_(pa.int32())) for side in _SIDES]
+_IDS = [(f"{side}_ids", pa.list_(pa.int32())) for side in FEATURES]
 _SCHEMA = pa.schema([*ROW_SCHEMA, *_IDS])
 
 
@@ -347,7 +346,7 @@ def _make_row(
     order = (ORDERS * unit.draw + key64(name)) // unit.draws
     if unit.draws > 1:
         name = make_example_id(unit.split, unit.number, number, unit.draw)
-    texts = {side: _read_text(example, side, model) for side in _SIDES}
+    texts = {side: _read_text(example, side, model) for side in FEATURES}
     answers = np.atleast_1d(example.get("answers", np.array([], object))).tolist()
     group = example.get("group")
     return {
@@ -383,7 +382,7 @@ def write_ids(
     def rows() -> Iterator[Tokenised]:
         for batch in shard.read(left_out).to_batches(GROUP_ROWS):
             for row in batch.to_pylist():
-                inputs, targets = (np.array(row[f"{side}_ids"], np.int32) for side in _SIDES)
+                inputs, targets = (np.array(row[f"{side}_ids"], np.int32) for side in FEATURES)
                 yield row, inputs, targets
 
     return write_rows(shard, directory, rows())
@@ -397,7 +396,7 @@ def draws_randomly(task: seqio.Task, split: str, lengths: Lengths) -> bool:
 
     def first(draw: int) -> list[list[list[int]]]:
         examples = preprocess(task, split, lengths, draw=draw, take=TRIED)
-        return [[example[name].tolist() for name in _SIDES] for example in examples]
+        return [[example[name].tolist() for name in FEATURES] for example in examples]
 
     examples = first(0)
     if examples != first(0):

@@ -17,12 +17,14 @@ from mswitch.models.training.run_directory import CHECKPOINTS, check_model_file,
 from mswitch.models.training.run_files import open_files
 from mswitch.pipelines import storage
 from mswitch.pipelines.errors import UserError
+from mswitch.pipelines.examples.ul2 import MODES
 from mswitch.pipelines.progress import say
 from mswitch.pipelines.special_tokens import EOS_ID, SENTINELS
 from mswitch.pipelines.vocabulary.model import open_vocabulary
 from mswitch.tasks.batches.examples import VOCABULARY_PATH
 
 SENTINEL = re.compile(r"<extra_id_(\d+)>")
+_MODE = re.compile(rf"\s*<extra_id_({'|'.join(map(str, MODES.values()))})>\s*")
 #: Maximum number of tokens to write for a text, over all its spans.
 MAX_TOKENS = 256
 
@@ -41,7 +43,7 @@ def infill(
 
     Args:
         run: a run directory, also in a bucket.
-        texts: texts, each with its sentinels in order, from 0.
+        texts: texts, each with its sentinels in order, from 0; for a UL2 model, after a mode token.
         config: settings of the prediction; by default in float32.
         vocab: the vocabulary that the model was trained with; by default that of `tasks`.
         tasks: examples; by default the run's training examples.
@@ -49,7 +51,7 @@ def infill(
 
     Returns:
         Summary: stage, step, texts (a list of text, spans, filled); a span that the model omits is
-        empty.
+        empty, and `filled` has no mode token.
     """
     check_devices()
     if config.decode == "labels":
@@ -78,8 +80,9 @@ def infill(
         written, _ = generator(inputs, step, "texts")
     filled_texts = []
     for text, by_number in zip(texts, written, strict=True):
-        spans = [by_number.get(number, "") for number in range(len(SENTINEL.findall(text)))]
-        filled = SENTINEL.sub(lambda match, spans=spans: spans[int(match[1])], text)
+        _, gapped = _split_mode(text)
+        spans = [by_number.get(number, "") for number in range(len(SENTINEL.findall(gapped)))]
+        filled = SENTINEL.sub(lambda match, spans=spans: spans[int(match[1])], gapped)
         filled_texts.append({"text": text, "spans": spans, "filled": filled})
     every = [span for entry in filled_texts for span in entry["spans"]]
     if empty := every.count(""):
@@ -91,16 +94,23 @@ def infill(
     return {"stage": "predict", "step": step, "texts": filled_texts}
 
 
+def _split_mode(text: str) -> tuple[list[int], str]:
+    """Return the number of the mode token's sentinel, if there is one, and the rest of the text."""
+    mode = _MODE.match(text)
+    return ([int(mode[1])], text[mode.end() :]) if mode else ([], text)
+
+
 def _encode(processor: sentencepiece.SentencePieceProcessor, text: str) -> list[int]:
-    numbers = [int(number) for number in SENTINEL.findall(text)]
+    modes, gapped = _split_mode(text)
+    numbers = [int(number) for number in SENTINEL.findall(gapped)]
     if not numbers or len(numbers) > SENTINELS or numbers != list(range(len(numbers))):
         raise UserError(
             f"{text!r} must mark its gaps as <extra_id_0>, <extra_id_1> and so on, in this order, "
             f"at least one and at most {SENTINELS}"
         )
     last = processor.GetPieceSize() - 1
-    ids: list[int] = []
-    for number, part in enumerate(SENTINEL.split(text)[::2]):
+    ids = [last - mode for mode in modes]
+    for number, part in enumerate(SENTINEL.split(gapped)[::2]):
         ids += [last - (number - 1)] if number else []
         ids += processor.EncodeAsIds(part)
     return [*ids, EOS_ID]

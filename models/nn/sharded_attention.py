@@ -15,7 +15,7 @@ from mswitch.models.nn.t5_attention import KernelOptions, padded, t5_attention
 from mswitch.models.partitioning import BATCH_AXES
 from mswitch.pipelines.errors import UserError
 
-#: Widths of a head that the kernel was compiled for.
+#: Widths of a head for which `auto` chooses the kernel. Tests compile it for these.
 WIDTHS = (64, 128)
 #: TPUs that the kernel compiles for. Keys are prefixes of JAX's names for devices. v4 has 16 MB of
 #: on-chip memory, the others at least four times as much. Kernels on v3 have no bfloat16 products.

@@ -168,12 +168,15 @@ def _estimate_secs(
     # Each pass gathers bfloat16 weights; gradients are scattered in float32.
     width, shards = train.model_parallel, train.data_parallel * train.expert_parallel
     wire = (2 * passes + 4) * parts
-    values = train.batch_size * sum(lengths) / shards * model.d_model
+    values = train.batch_size / shards * model.d_model
+    positions = model.encoder_layers * lengths[0] + model.decoder_layers * lengths[1]
+    # Each pass sends bfloat16 values to their experts and back.
+    dispatched = positions / model.sparse_every * values * model.capacity_factor * 4 * passes
+    # Attention and feed-forward each end with an all-reduce in each forward and backward pass. An
+    # upper bound, as if each position passed both stacks: with the lower number, wider meshes rank
+    # first, for which compiled steps are not estimated shorter.
     layers = model.encoder_layers + model.decoder_layers
-    there_and_back = 2 * (passes + 1) * model.capacity_factor
-    dispatched = layers // model.sparse_every * values * there_and_back
-    # Attention and feed-forward each end with an all-reduce in each forward and backward pass.
-    reduced = 2 * layers * values * 2 * 2 * passes
+    reduced = 2 * layers * sum(lengths) * values * 2 * 2 * passes
     collectives = (
         ("all-gather", others * wire, shards, width),
         ("all-gather", experts * wire, train.data_parallel, width * train.expert_parallel),

@@ -50,7 +50,7 @@ def stage_run(
         with stage_output(out, stage=stage, config=config) as staged:
             yield staged
         return
-    with open_files(out) as files:
+    with open_files(out, "") as files:
         output = BucketRun(files, stage, config)
         if output.complete:
             yield output

@@ -41,7 +41,7 @@ from mswitch.tasks.batches.training import TaskBatches
 PAPER = DistillConfig()
 #: Settings of student and teacher that may differ even if the student begins with the teacher's
 #: parameters.
-_FREE = {"vocabulary_size", "experts", "sparse_every", "init_scale", *TUNABLE, *OF_EXPERTS}
+_FREE = {"vocabulary_size", "experts", "sparse_every", "init_scale", "dropout_rate", *OF_EXPERTS}
 
 
 def distill(

@@ -1,8 +1,8 @@
 """The order of training examples: the language, epoch and record at every position.
 
 Row r of step s is position s * batch_size + r of an endless stream. `MixtureOrder` chooses its
-language, `RecordOrder` the record of that language, and `ExampleOrder` joins them. Every position
-costs the same, because only the values that it needs are drawn.
+language, `RecordOrder` the record of that language. Every position costs the same, because only the
+values that it needs are drawn.
 
 Languages are mixed in windows. A window holds each language as often as its rate says, in an order
 drawn for each window. So the position within a batch (host, device, routing group) is independent
@@ -13,7 +13,7 @@ rates exactly.
 import bisect
 import functools
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 from numpy.typing import NDArray
@@ -131,15 +131,3 @@ class RecordOrder:
         if epoch:
             within = int(self._block(epoch, block)[within])
         return epoch, block * self.block_records + within
-
-
-class ExampleOrder:
-    """Maps a position of the training stream to (language number, epoch, record number)."""
-
-    def __init__(self, languages: MixtureOrder, records: Sequence[RecordOrder]):
-        self._languages, self._records = languages, records
-
-    def __getitem__(self, position: int) -> tuple[int, int, int]:
-        """Return the language number, epoch and record number at a position."""
-        language, place = self._languages[position]
-        return language, *self._records[language][place]

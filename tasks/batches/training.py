@@ -28,7 +28,7 @@ from mswitch.tasks.batches.collate import (
 )
 from mswitch.tasks.batches.mixtures import Mixture
 from mswitch.tasks.batches.multitask import ALONE, TaskMixture, WeightedTask, name_leaf
-from mswitch.tasks.batches.order import ExampleOrder, MixtureOrder
+from mswitch.tasks.batches.order import MixtureOrder
 from mswitch.tasks.batches.prefetch import make_ahead
 from mswitch.tasks.batches.streams import Stream, convert_rates, open_tasks
 
@@ -107,8 +107,7 @@ class TaskBatches:
             rates = convert_rates(rates, [stream.row_examples for stream in self._streams])
             if any(task.mixture.max_epochs for task in mixture.tasks.values()):
                 raise UserError("--pack next-fit and a mixture with max_epochs: leave one out")
-        orders = [stream.order for stream in self._streams]
-        self._order = ExampleOrder(MixtureOrder(rates, seed), orders)
+        self._mixture_order = MixtureOrder(rates, seed)
         self.batch_size = batch_size
         self.rows = batch_size // hosts // per_row
         self._pack = pack
@@ -157,8 +156,9 @@ class TaskBatches:
 
     def batch(self, step: int) -> Batch:
         """Make the rows of one step, the same whenever and wherever they are made."""
-        order = (self._order[step * self.batch_size + number] for number in self._own)
-        places = [(self._streams[number], epoch, row) for number, epoch, row in order]
+        order = (self._mixture_order[step * self.batch_size + number] for number in self._own)
+        streams = [(self._streams[number], place) for number, place in order]
+        places = [(stream, *stream.order[place]) for stream, place in streams]
         counts = []
         if not isinstance(self._pack, int):
             rows = [(stream, epoch, stream.records(row)) for stream, epoch, row in places]

@@ -2,7 +2,13 @@ import dataclasses
 
 import pytest
 
-from mswitch.models.config import ModelChanges, ModelConfig, TrainConfig, pad_vocabulary
+from mswitch.models.config import (
+    ModelChanges,
+    ModelConfig,
+    TrainConfig,
+    TuningChanges,
+    pad_vocabulary,
+)
 from mswitch.models.nn.flops import count_forward_flops
 from mswitch.models.presets import PRESETS, preset
 from mswitch.models.training.state import Skeleton, count_parameters
@@ -183,6 +189,8 @@ def test_settings_of_experts_are_refused_where_there_are_none():
         wrong = ModelChanges(router_jitter=0.0, **changes)
         with pytest.raises(UserError, match=r"is for models with experts.*or give --experts"):
             wrong.apply_to(preset(name).model)
+    with pytest.raises(UserError, match=r": leave it out$"):  # fine-tuning has no --experts
+        TuningChanges(router_jitter=0.0).apply_to(preset("mt5-tiny").model)
     made = ModelChanges(group_size=7, experts=4).apply_to(preset("mt5-tiny").model)
     assert (made.group_size, made.experts) == (7, 4)
 

@@ -14,6 +14,7 @@ from train_child import features
 from mswitch.flows.cli.main import main
 from mswitch.models.capacity import group_batch
 from mswitch.models.config import PredictConfig, TrainConfig
+from mswitch.models.inference.decoding_batches import Generator
 from mswitch.models.inference.infill import infill
 from mswitch.models.training.checkpoint import Checkpoints
 from mswitch.models.training.optimizer import make_optimizer
@@ -95,12 +96,27 @@ def test_gaps_are_filled_with_what_was_learned(run, vocabulary, capsys):
     [
         ("no gap", None, "must mark its gaps"),
         ("<extra_id_1> before <extra_id_0>", None, "in this order"),
+        ("<extra_id_99> no gap", None, "must mark its gaps"),
         (TEXT, "labels", "--decode labels: gaps of a text have no labels"),
     ],
 )
 def test_what_cannot_be_filled_is_refused(untrained, vocabulary, text, decode, message):
     with pytest.raises(UserError, match=message):
         infill(untrained, [text], PredictConfig(decode=decode), vocab=vocabulary)
+
+
+def test_the_mode_of_a_ul2_model_precedes_a_text(untrained, vocabulary, monkeypatch):
+    given = []
+
+    def answer(self, inputs, step, what):
+        given.extend(inputs)
+        return [dict(enumerate(SPANS))] * len(inputs), []
+
+    monkeypatch.setattr(Generator, "__call__", answer)
+    texts = [TEXT, f"<extra_id_99> {TEXT}"]
+    made = infill(untrained, texts, PredictConfig(), vocab=vocabulary)
+    assert given[1] == [open_vocabulary(vocabulary).size - 1 - 99, *given[0]]
+    assert [(entry["spans"], entry["filled"]) for entry in made["texts"]] == [(SPANS, WHOLE)] * 2
 
 
 def test_the_checkpoint_is_the_selected_one(untrained, vocabulary, tmp_path):

@@ -12,6 +12,7 @@ from mswitch.flows.stages.train import app as train_command
 from mswitch.models.config import ModelChanges, TrainConfig
 from mswitch.models.hardware import CHIPS
 from mswitch.models.nn.flops import count_training_step_flops
+from mswitch.models.planning import mesh_ranking
 from mswitch.models.planning import plan as plan_module
 from mswitch.models.planning.compile import CompileRequest, CompileResult, read_wanted_memory
 from mswitch.models.planning.config import PlanConfig
@@ -272,6 +273,20 @@ def test_settings_use_the_whole_slice_and_divide_everything():
         assert 256 % (train.data_parallel * train.expert_parallel * train.microbatches) == 0
     # The paper's: experts over all devices there are groups for, no tensor parallelism.
     assert ranked("mswitch-base", "v3:4x4")[0].train.expert_parallel == 32
+
+
+@pytest.mark.parametrize(("topology", "compiled_gib"), [("v5p:4x4x4", 0.93), ("h100:8", 6.43)])
+def test_what_experts_are_sent_is_near_compiled_programs(monkeypatch, topology, compiled_gib):
+    """All-to-all of docs/reference/tpu.md and gpu.md."""
+    sent = {}
+
+    def note(_topology, kind, bytes_sent, *_axis):
+        sent[kind] = bytes_sent / 2**30
+        return 0.0
+
+    monkeypatch.setattr(mesh_ranking, "_estimate_sending_secs", note)
+    ranked("mswitch-base", topology, expert_parallel=parse_topology(topology).devices, remat="none")
+    assert sent["all-to-all"] == pytest.approx(compiled_gib, rel=0.1)
 
 
 def test_what_is_asked_for_is_kept():

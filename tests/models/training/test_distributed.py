@@ -88,7 +88,10 @@ def test_all_processes_hear_what_is_wrong_in_one():
 
 
 def test_a_device_without_enough_memory_is_no_defect():
-    explained = r"too little memory \(RESOURCE_EXHAUSTED.*\): .*--microbatches"
+    explained = (
+        r"too little memory \(RESOURCE_EXHAUSTED.*\): .*\(if the command has them: "
+        "--model-parallel, .*--microbatches"
+    )
     with pytest.raises(UserError, match=explained), membership(JobConfig()):
         jax.block_until_ready(jnp.zeros(1 << 44))
     for other in ("INTERNAL: else", "RESOURCE_EXHAUSTED: No space left on device"):

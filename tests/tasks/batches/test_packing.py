@@ -117,7 +117,7 @@ def test_examples_come_as_often_as_without_packing(small_examples, short):
     }
     batches = TaskBatches(TaskMixture(tasks), 64, pack="next-fit")
     counts = dict.fromkeys(batches.languages, 0)
-    for step in range(batches._order._languages.window // 64):
+    for step in range(batches._mixture_order.window // 64):
         batch = batches.batch(step)
         for number, segments in zip(batch["language"], batch["encoder_segment_ids"], strict=True):
             leaf = batches.languages[number]
@@ -125,7 +125,7 @@ def test_examples_come_as_often_as_without_packing(small_examples, short):
             # Corrupted text of 32 + 8 positions: at most six to a row of 192 + 64.
             assert leaf.startswith("reviews/") or segments.max() <= 6
     total = sum(counts.values())
-    assert total > 1.3 * batches._order._languages.window
+    assert total > 1.3 * batches._mixture_order.window
     for leaf, rate in batches.rates.items():
         assert counts[leaf] / total == pytest.approx(rate, abs=0.01)
 
