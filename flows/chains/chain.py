@@ -48,6 +48,7 @@ FETCHED = {
     "gflanguages": sample.gflanguages,
     "debian": sample.debian,
     "documentation": sample.documentation,
+    "translations": sample.translations,
 }
 
 
@@ -155,7 +156,8 @@ def prepare(chain: Chain, request: Request, setting: Setting, out: Path) -> str:
         inputs = [str(crawl / "wet" / "*.warc.wet.gz"), str(crawl / "warc" / "*.warc.gz")]
         chain.run("corpus", corpus.build, input=inputs, out=text, config=source.corpus)
         if source.decontaminate:
-            chain.time("decontamination", held_out_text.decontaminate, text, out)
+            near = text, out, source.decontaminate
+            chain.time("decontamination", held_out_text.decontaminate, *near)
     of_text = {"corpus": text, "out": str(vocabulary), "config": source.vocabulary}
     chain.run("vocabulary", vocab.train, **of_text)
     of_both = {"corpus": text, "vocab": str(vocabulary), "out": made, "config": source.examples}

@@ -20,7 +20,7 @@ def evidence(
     *,
     out: Path = Path("runs/evidence"),
     budget: str | None = None,
-    sample: Literal["debian", "documentation", "gflanguages"] | None = None,
+    sample: Literal["debian", "documentation", "translations", "gflanguages"] | None = None,
     corpus: str = "",
     examples: str = "",
     setting: str = "",
@@ -64,8 +64,9 @@ def evidence(
         budget: time for all trainings and evaluations, such as 90m, 3h (the default) or 2d. It
             does not include text and examples.
         sample: text to download: debian (60 MB in 102 languages, the default; needs apt-get),
-            documentation (only prose, the default of setting prose; needs apt-get and mandoc) or
-            gflanguages (100 languages, kilobytes, no network).
+            documentation (only prose, the default of setting prose; needs apt-get and mandoc),
+            translations (messages of programs in 101 languages, 140 MB; needs pip) or gflanguages
+            (100 languages, kilobytes, no network).
         corpus: a finished corpus directory in place of a sample, or its URL.
         examples: a finished examples directory in place of text, or its URL.
         setting: models, text and training settings. cpu, gpu, large-gpu and slice are for such

@@ -9,7 +9,7 @@ from mswitch.flows.chains.plan import HELD_OUT, NEAR_TRAINING
 from mswitch.flows.reports.numbers import fine_percent, percent
 from mswitch.flows.reports.sentences import text_cautions
 from mswitch.pipelines import storage
-from mswitch.pipelines.corpus.held_out import measure_held_out
+from mswitch.pipelines.corpus.held_out import NEAR_SHARE, measure_held_out
 from mswitch.pipelines.corpus.reader import open_corpus
 from mswitch.pipelines.corpus.removal import remove_pages
 from mswitch.pipelines.outputs import read_manifest, write_atomically
@@ -21,20 +21,20 @@ ENOUGH_DOCUMENTS = 50
 _SHOWN = 5
 
 
-def measure(corpus: str, out: Path) -> dict[str, Any]:
+def measure(corpus: str, out: Path, near_share: float = NEAR_SHARE) -> dict[str, Any]:
     """Measure the held-out text of a corpus and store the figures, unless they are stored."""
     path = out / HELD_OUT
     measured = storage.read_json(path) if path.is_file() else {}
     if measured.get("corpus") != open_corpus(corpus).identity:
-        measured = measure_held_out(corpus)
+        measured = measure_held_out(corpus, near_share)
         write_atomically(out / NEAR_TRAINING, "".join(f"{i}\n" for i in measured["near_training"]))
         storage.write_json(path, measured)
     return measured
 
 
-def decontaminate(corpus: str, out: Path) -> dict[str, Any]:
-    """Remove a corpus' held-out documents that are similar to its training text."""
-    near = measure(corpus, out)["near_training"]
+def decontaminate(corpus: str, out: Path, near_share: float) -> dict[str, Any]:
+    """Remove held-out documents of which `near_share` or more is in the corpus' training text."""
+    near = measure(corpus, out, near_share)["near_training"]
     if near:
         remove_pages(corpus, ids=str(out / NEAR_TRAINING))
     return {"documents": len(near)}

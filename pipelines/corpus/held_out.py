@@ -17,19 +17,19 @@ from mswitch.pipelines.corpus.survey import SITE_CAPACITY, HeavyHitters, extract
 from mswitch.pipelines.progress import Progress
 
 #: A held-out document is near training text if training text contains at least this share of the
-#: document's windows of `WINDOW_BYTES` bytes.
+#: document's windows of `WINDOW_BYTES` bytes, unless the caller chooses another share.
 NEAR_SHARE = 0.5
 WINDOW_BYTES = 40
 _STRIDE = 8
 _FILTER_BITS = 26
 
 
-def measure_held_out(corpus: str | Path) -> dict[str, Any]:
+def measure_held_out(corpus: str | Path, near_share: float = NEAR_SHARE) -> dict[str, Any]:
     """Measure the held-out text of a corpus.
 
     Returns:
-        `corpus`: its identity. `near_training`: ids of held-out documents of which half or more
-        recurs. `all`, and `languages` by code: held-out `documents`; the `recurring_share` of
+        `corpus`: its identity. `near_training`: ids of held-out documents of which `near_share` or
+        more recurs. `all`, and `languages` by code: held-out `documents`; the `recurring_share` of
         their windows; `source`, the site with the most training text; its `source_share`.
     """
     opened = open_corpus(corpus)
@@ -56,7 +56,7 @@ def measure_held_out(corpus: str | Path) -> dict[str, Any]:
     return {
         "corpus": opened.identity,
         "near_training": [
-            name for name, known in rows if len(known) and known.mean() >= NEAR_SHARE
+            name for name, known in rows if len(known) and known.mean() >= near_share
         ],
         "all": _describe([known for _, known in rows], all_sources, sum(characters.values())),
         "languages": {

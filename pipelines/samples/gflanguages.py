@@ -111,36 +111,54 @@ def _write_language(writer: CrawlWriter, language: Language, texts: Iterable[str
             writer.write("warc", SamplePage(url, document.encode(), language.code))
 
 
-def write_sample(out: str | Path) -> dict[str, Any]:
-    """Write a crawl of human rights excerpts from gflanguages: about 100 languages, 150 kB.
+def find_version() -> str:
+    """Return the version of the package gflanguages.
 
-    Each language of mC4, except the six romanised forms, has 2 to 17 pages in its main script. By
-    URL hash, half of the pages are WET records and half are HTML in WARC records.
+    Raises:
+        UserError: the package is missing.
     """
     try:
-        import gflanguages
-    except ModuleNotFoundError as error:
+        return importlib.metadata.version("gflanguages")
+    except importlib.metadata.PackageNotFoundError as error:
         raise UserError(
-            "the sample gflanguages needs the package gflanguages: pip install 'mswitch[flows]'"
+            "this sample needs the package gflanguages: pip install 'mswitch[flows]'"
         ) from error
-    version = importlib.metadata.version("gflanguages")
-    config = {"sample": "gflanguages", "package_version": version}
+
+
+def write_declaration(writer: CrawlWriter) -> list[str]:
+    """Write 2 to 24 pages in each language of mC4, in its main script.
+
+    By URL hash, half of the pages are WET records and half are HTML in WARC records.
+
+    Returns:
+        Languages without text.
+    """
+    import gflanguages
+
+    entries = gflanguages.LoadLanguages()
+    without_text = []
+    for code, language in languages().items():
+        if not language.mc4 or language.base != code:
+            continue
+        entry = entries.get(GFLANGUAGES_IDS.get(code, f"{code}_{language.script}"))
+        fields = entry.sample_text.ListFields() if entry else ()
+        texts = [text for field, text in fields if field.name != "note"]
+        if texts:
+            _write_language(writer, language, texts)
+        else:
+            without_text.append(code)
+    return without_text
+
+
+def write_sample(out: str | Path) -> dict[str, Any]:
+    """Write a crawl of human rights excerpts from gflanguages: about 100 languages, 150 kB."""
+    config = {"sample": "gflanguages", "package_version": find_version()}
     with stage_output(out, stage=STAGE, config=config) as staged:
         if staged.complete:
             say(STAGE, f"already complete: {out}, nothing to do")
             return read_summary(out, reused=True)
-        entries = gflanguages.LoadLanguages()
-        without_text = []
         with CrawlWriter(staged.directory, "udhr", FILES_PER_FORMAT) as writer:
-            for code, language in languages().items():
-                if not language.mc4 or language.base != code:
-                    continue
-                entry = entries.get(GFLANGUAGES_IDS.get(code, f"{code}_{language.script}"))
-                fields = entry.sample_text.ListFields() if entry else ()
-                texts = [text for field, text in fields if field.name != "note"]
-                _write_language(writer, language, texts)
-                if code not in writer.pages_by_lang:
-                    without_text.append(code)
+            without_text = write_declaration(writer)
         staged.publish({**writer.manifest(), "languages_without_text": without_text})
     result = read_summary(out, reused=False)
     say(STAGE, f"{result['pages']:,} pages in {result['source_languages']} languages in {out}")
