@@ -2,6 +2,7 @@
 
 import contextlib
 import contextvars
+import re
 import sys
 import threading
 import time
@@ -12,6 +13,9 @@ from mswitch.pipelines.errors import printable
 #: Seconds before the first line of progress, and seconds between later lines.
 FIRST_SECS = 2.0
 INTERVAL_SECS = 10.0
+
+#: What all lines of `Progress` have: a count of a total, and a rate.
+_PROGRESS = re.compile(r"\[\w+\] .+: [\d,]+/[\d,]+ \w+ · [\d,.]+ \w+/s · ")
 
 _listener: contextvars.ContextVar[Callable[[Sequence[str]], None]] = contextvars.ContextVar("lines")
 
@@ -41,6 +45,11 @@ def pass_on(lines: Sequence[str]) -> None:
         return
     for line in lines:
         print(line, file=sys.stderr, flush=True)
+
+
+def pass_on_news(lines: Sequence[str]) -> None:
+    """Print lines unchanged, except those of `Progress`."""
+    pass_on([line for line in lines if not _PROGRESS.match(line)])
 
 
 @contextlib.contextmanager

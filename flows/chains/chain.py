@@ -5,11 +5,13 @@ import itertools
 import shutil
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from mswitch.flows.chains import held_out_text
+from mswitch.flows.chains.live_losses import show_losses
 from mswitch.flows.chains.machine_settings import (
     LANGUAGE_OF,
     Model,
@@ -40,7 +42,7 @@ from mswitch.models.training.metrics import read_metrics
 from mswitch.models.training.run_directory import CHECKPOINTS, read_run
 from mswitch.pipelines.directory_lock import lock_directory
 from mswitch.pipelines.outputs import MARKER, read_manifest
-from mswitch.pipelines.progress import say
+from mswitch.pipelines.progress import in_background, pass_on_news, say
 from mswitch.pipelines.supervised.samples.writer import TASK_FILE
 from mswitch.pipelines.vocabulary.model import MODEL_FILE
 
@@ -61,9 +63,14 @@ class Chain:
     def run(self, title: str, stage: Stage, **values: Any) -> None:
         """Run a stage here. If the stage computes with JAX, run it as a job that restarts."""
         if stage.accelerator:
-            self.time(title, run_tied, stage.job(**values), f"mswitch {self.name}")
+            self.time(title, run_tied, [stage.job(**values)], f"mswitch {self.name}")
         else:
             self.time(title, stage.run, **values)
+
+    def run_together(self, title: str, stage: Stage, of_each: Sequence[Mapping[str, Any]]) -> None:
+        """Run a stage with several values side by side, as jobs whose progress is not printed."""
+        jobs = [stage.job(**values) for values in of_each]
+        self.time(title, run_tied, jobs, f"mswitch {self.name}", pass_on_news)
 
     def time(self, title: str, step: Callable[..., Any], /, *arguments: Any, **named: Any) -> Any:
         """Print `title`, call `step`, and record its duration."""
@@ -102,25 +109,21 @@ def run_chain(name: str, request: Request, out: Path, prepare_only: bool = False
         left = [model for model, _, run in runs if not is_evaluated(run, plan.steps)]
         check_room(plan, [setting.models[model] for model in left], data, out)
         took: list[float] = []
-        for number, (model, seed, run) in enumerate(runs):
-            if is_evaluated(run, plan.steps):
-                say(name, f"{run} is already complete")
-            else:
-                say(name, f"{run.name}: {estimate_time_left(plan, number, len(runs), took)}")
+        together = len(setting.models) if setting.together and not plan.horizons else 1
+        for first in range(0, len(runs), together):
+            group = runs[first : first + together]
+            started = [run for run in group if not is_evaluated(run[2], plan.steps)]
+            for run in group:
+                if run not in started:
+                    say(name, f"{run[2]} is already complete")
+            if started:
+                left = estimate_time_left(plan, first, len(runs), took)
+                say(name, f"{' and '.join(run.name for *_, run in started)}: {left}")
                 start = time.monotonic()
-                for end in plan.ends(run):
-                    chain.run(
-                        f"train {run.name} to step {end:,}",
-                        train.train,
-                        preset=setting.models[model].preset,
-                        examples=data,
-                        out=run,
-                        changes=setting.models[model].changes,
-                        config=dataclasses.replace(plan.train_config(seed), steps=end),
-                    )
-                chain.run(f"evaluate {run.name}", evaluate.evaluate, run=run, examples=data)
-                took.append(time.monotonic() - start)
-            keep_last_checkpoint(run)
+                train_and_evaluate(chain, plan, setting, started, data)
+                took += [(time.monotonic() - start) / len(started)] * len(started)
+            for *_, run in group:
+                keep_last_checkpoint(run)
         runs_of = {model: [run for of, _, run in runs if of == model] for model in setting.models}
         tuned = tune(chain, request, setting, out, runs_of)
         summaries = []
@@ -163,6 +166,35 @@ def prepare(chain: Chain, request: Request, setting: Setting, out: Path) -> str:
     of_both = {"corpus": text, "vocab": str(vocabulary), "out": made, "config": source.examples}
     chain.run("examples", examples.build, **of_both)
     return made
+
+
+def train_and_evaluate(
+    chain: Chain, plan: Plan, setting: Setting, runs: Sequence[tuple[str, int, Path]], data: str
+) -> None:
+    """Train and evaluate runs of (model, seed, directory), side by side if there are several."""
+    names = " and ".join(run.name for *_, run in runs)
+    of_each = [
+        {
+            "preset": setting.models[model].preset,
+            "examples": data,
+            "out": run,
+            "changes": setting.models[model].changes,
+            "config": plan.train_config(seed),
+        }
+        for model, seed, run in runs
+    ]
+    if len(runs) > 1:
+        models = {model: run for model, _, run in runs}
+        with in_background(partial(show_losses, chain.name, models, plan.steps)):
+            chain.run_together(f"train {names}", train.train, of_each)
+        evaluations = [{"run": run, "examples": data} for *_, run in runs]
+        chain.run_together(f"evaluate {names}", evaluate.evaluate, evaluations)
+        return
+    [values], [(*_, run)] = of_each, runs
+    for end in plan.ends(run):
+        config = dataclasses.replace(values["config"], steps=end)
+        chain.run(f"train {names} to step {end:,}", train.train, **{**values, "config": config})
+    chain.run(f"evaluate {names}", evaluate.evaluate, run=run, examples=data)
 
 
 def check_text(

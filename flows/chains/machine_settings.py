@@ -87,6 +87,7 @@ class Setting:
         examples: settings of examples that are built.
         names: settings of examples of names of things, to train on in place of text.
         train: settings of all runs, except seed, mesh, and steps from a budget or a person.
+        together: whether the models of a seed are trained side by side.
         fixed: whether the default steps are those of `train`, in place of the budget's.
         timed: whether reports compare wall-clock times, which differ each time.
         finetune: settings of fine-tuning the first report's models, each with its first seed, to
@@ -110,6 +111,7 @@ class Setting:
     examples: ExamplesConfig = ExamplesConfig(inputs_length=256, validation_segments=2)  # noqa: RUF009
     names: SupervisedConfig | None = None
     train: TrainConfig
+    together: bool = False
     fixed: bool = False
     timed: bool = False
     finetune: TuningConfig | None = None
@@ -249,7 +251,7 @@ SETTINGS = {
     ),
     # The gain shows after a thousand steps, because the text is larger and the router knows the
     # token.
-    "demo-translations": dataclasses.replace(
+    "translations": dataclasses.replace(
         _MESSAGES,
         models={name: _OF_PROSE[name] for name in ("dense", "token-32")},
         reports={"report": ("dense", ("token-32",))},
@@ -264,9 +266,10 @@ SETTINGS = {
         ),
         # Programs share phrases. At half, 5 % of held-out text recurs in training text.
         decontaminate=0.1,
-        train=dataclasses.replace(_MESSAGES.train, steps=1200),
+        examples=ExamplesConfig(inputs_length=64, validation_segments=3),
+        train=dataclasses.replace(_MESSAGES.train, steps=1200, evaluations=14),
+        together=True,
         fixed=True,
-        timed=True,
         tokens=5_000_000,
         validation_records=5000,
         measured="docs/experiments/2026-12-07-the-demos-translations.md",

@@ -24,7 +24,12 @@ from mswitch.pipelines.languages import any_code, languages
 from mswitch.pipelines.outputs import stage_output
 from mswitch.pipelines.progress import Progress, say
 from mswitch.pipelines.samples.crawl_writer import CrawlWriter, SamplePage
-from mswitch.pipelines.samples.gflanguages import STAGE, find_version, read_summary, write_declaration
+from mswitch.pipelines.samples.gflanguages import (
+    STAGE,
+    find_version,
+    read_summary,
+    write_declaration,
+)
 
 FILES_PER_FORMAT = 4
 REQUIREMENTS = "translations.txt"
@@ -99,7 +104,7 @@ def read_messages(catalogue: bytes) -> Iterator[Message]:
                     for table in (originals, translations)
                 )
             )
-            context, _, english = english.rpartition(b"\x04")
+            _, _, english = english.rpartition(b"\x04")
             singular, first = (value.partition(b"\0")[0].decode() for value in (english, text))
             if singular:  # the message without a name is the header
                 yield Message(singular, first)
