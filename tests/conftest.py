@@ -68,6 +68,8 @@ def run_demo(demo_steps: int) -> RunDemo:
 
     def run(out: Path, *options: str, steps: int = demo_steps) -> subprocess.CompletedProcess[str]:
         arguments = ["demo", "--out", str(out), "--steps", str(steps), "--finetune-steps", "4"]
+        if "--sample" not in options:
+            arguments += ["--sample", "gflanguages"]  # needs no network
         return subprocess.run(
             [sys.executable, "-m", "mswitch.flows.cli.main", *arguments, *options],
             capture_output=True,

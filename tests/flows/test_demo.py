@@ -8,6 +8,7 @@ from collections import Counter, defaultdict
 import pyarrow.parquet as pq
 import pytest
 
+from mswitch.flows.chains.demo import choose_sample
 from mswitch.pipelines.languages import languages
 from mswitch.pipelines.outputs import read_manifest
 
@@ -126,7 +127,8 @@ def test_run_again_it_does_nothing_and_says_so(demo, run_demo):
     summary = json.loads(done.stdout.splitlines()[-1])
     assert summary["reused"]
     assert "already complete" in done.stderr
-    assert "mswitch evidence --setting names" in done.stderr.splitlines()[-1]
+    assert "`mswitch demo --out runs/gain` shows one" in done.stderr
+    assert done.stderr.splitlines()[-1] == f"[demo] open {demo / 'report' / 'report.html'}"
 
 
 def test_other_settings_are_refused_in_one_line(demo, run_demo, demo_steps):
@@ -143,3 +145,29 @@ def test_a_directory_with_something_else_is_refused(tmp_path, run_demo):
     assert done.returncode == 2
     assert "contains other files: choose another --out" in done.stderr
     assert [p.name for p in (tmp_path / "out").iterdir()] == ["thesis.txt"]
+
+
+def test_the_default_text_goes_through_the_chain_with_both_models_side_by_side(tmp_path, run_demo):
+    out = tmp_path / "demo"
+    done = run_demo(out, "--finetune-steps", "0", "--sample", "translations")
+    if "check the network" in done.stderr:
+        pytest.skip("the package index cannot be reached")
+    assert done.returncode == 0, done.stderr
+    report = json.loads((out / "report" / "report.json").read_text())
+    assert report["summary"]["languages_in_headline"] >= 80
+    measured = json.loads((out / "held-out.json").read_text())
+    assert measured["all"]["recurring_share"] <= 0.02
+    assert "train dense-seed-0 and token-32-seed-0" in done.stderr
+    assert "three seeds take" in done.stderr
+    assert done.stderr.splitlines()[-1] == f"[demo] open {out / 'report' / 'report.html'}"
+
+
+def test_without_a_network_the_demo_says_what_its_text_cannot_show(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("PIP_INDEX_URL", "http://127.0.0.1:9/simple")
+    monkeypatch.setenv("PIP_EXTRA_INDEX_URL", "")
+    monkeypatch.setenv("PIP_CACHE_DIR", str(tmp_path / "cache"))
+    assert choose_sample(tmp_path / "demo") == "gflanguages"
+    assert "are too small to show a gain" in capsys.readouterr().err
+    (tmp_path / "demo").mkdir()
+    (tmp_path / "demo" / "chain.json").write_text('{"asked": {"sample": "debian"}}')
+    assert choose_sample(tmp_path / "demo") == "debian"

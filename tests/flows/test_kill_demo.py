@@ -32,7 +32,8 @@ COMPARED = ("sample", "corpus", "vocabulary", "examples", "runs/*/eval")
 
 
 def command(out: Path) -> list[str]:
-    return ["demo", "--out", str(out), *(["--steps", STEPS] if STEPS else [])]
+    sample = ["--sample", "gflanguages"]  # needs no network
+    return ["demo", "--out", str(out), *sample, *(["--steps", STEPS] if STEPS else [])]
 
 
 def run(out: Path, fault: str = "") -> int:

@@ -36,3 +36,12 @@ def test_what_an_earlier_run_did_does_not_count_as_speed(monkeypatch, capsys):
 def test_a_line_stays_one_that_a_terminal_only_shows(capsys):
     progress.say("corpus", "damaged: a\x1b[31m\nb")
     assert capsys.readouterr().err == "[corpus] damaged: a?[31m b\n"
+
+
+def test_lines_of_progress_can_be_left_out(capsys):
+    lines = ["[train] warning: 1"]
+    with progress.lines_to(lines.extend):
+        progress.Progress("train", "mt5-tiny", 2, "steps").add(2, note="loss 3.1")
+    assert len(lines) == 2
+    progress.pass_on_news(lines)
+    assert capsys.readouterr().err == "[train] warning: 1\n"

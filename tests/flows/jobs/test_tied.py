@@ -1,5 +1,6 @@
 """Jobs that end with their process, as those of `mswitch demo`, and the signals of a terminal."""
 
+import shutil
 import signal
 import subprocess
 import sys
@@ -26,7 +27,7 @@ from mswitch.flows.jobs.job import Job
 from mswitch.flows.jobs.tied import run_tied
 end_on_interrupt()
 child, mode, out = sys.argv[1:]
-run_tied(Job((mode, out), pathlib.Path(out), program=(sys.executable, child)), "a test")
+run_tied([Job((mode, out), pathlib.Path(out), program=(sys.executable, child))], "a test")
 """
 
 
@@ -100,17 +101,17 @@ def test_ctrl_c_stays_ignored_where_it_is(world):
 
 
 def test_what_was_killed_continues_and_what_fails_or_is_refused_does_not(world, capfd):
-    run_tied(world.job("resume-once"), "a test")
+    run_tied([world.job("resume-once")], "a test")
     said = capfd.readouterr().err.splitlines()
     assert len(said) == 1
     assert said[0].startswith("[resume-once] interrupted (code 75); continues at ")
     (world.out / "starts").unlink()
     with pytest.raises(UserError, match="`mswitch refuse` cannot continue: see the line above"):
-        run_tied(world.job("refuse"), "a test")
+        run_tied([world.job("refuse")], "a test")
     assert capfd.readouterr().err == "mswitch: --steps is 0: give at least 1\n"
     (world.out / "_COMPLETED").unlink()
     with pytest.raises(RuntimeError, match=r"`mswitch fail .*/out`: failed \(code 1\)"):
-        run_tied(world.job("fail"), "a test")
+        run_tied([world.job("fail")], "a test")
     assert len(world.pids()) == 2
     assert read_record(world.out).last.outcome == "failed"
 
@@ -144,3 +145,23 @@ def test_other_jobs_do_not_end_with_a_process_that_has_a_lifeline(world, monkeyp
     world.launcher = Local()
     assert world.run(world.job("finish")).outcome == "done"
     assert world.outcomes == ["done"]
+
+
+def test_jobs_side_by_side_end_together(tmp_path):
+    first, second = (World(Local(tied=True), tmp_path / name) for name in ("first", "second"))
+    try:
+        # The second job beats until it is told to stop, and the first one fails.
+        with pytest.raises(RuntimeError, match=r"`mswitch fail .*/first`: failed \(code 1\)"):
+            run_tied([second.job("steady"), first.job("fail")], "a test")
+        assert not first.lives()
+        assert not second.lives()
+        assert second.record.intent == "pause"
+        shutil.rmtree(first.out)
+        (second.out / "go").touch()
+        run_tied([first.job("resume-once"), second.job("steady")], "a test")
+        assert len(first.pids()) == len(second.pids()) == 2
+        assert not first.job("resume-once").directory.exists()
+        assert not second.job("steady").directory.exists()
+    finally:
+        first.clean()
+        second.clean()
