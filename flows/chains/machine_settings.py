@@ -267,7 +267,7 @@ SETTINGS = {
         # Programs share phrases. At half, 5 % of held-out text recurs in training text.
         decontaminate=0.1,
         examples=ExamplesConfig(inputs_length=64, validation_segments=3),
-        train=dataclasses.replace(_MESSAGES.train, steps=1200, evaluations=14),
+        train=dataclasses.replace(_MESSAGES.train, steps=1500, evaluations=14),
         together=True,
         fixed=True,
         tokens=5_000_000,

@@ -31,6 +31,9 @@ Verdict = Literal["too little", "better", "worse", "unclear"]
 
 TOO_LITTLE = "Too little to judge"
 UNCLEAR = "No clear difference"
+#: Difference of final losses, in nats per token, that two seeds of one model stay below with 95 %
+#: confidence: 1.96 * sqrt(2) * 0.021. On documentation, 0.021 is a seed's standard deviation.
+SEEDS_NATS = 0.058
 
 
 def judge(
@@ -78,6 +81,11 @@ def judge_pair(summary: Mapping[str, Any], baseline: str, candidate: str) -> str
         )
     sure = in_brackets(summary["confidence_percent"], figure_interval(figure), figure["seeds"])
     sure = f"{figure_words(figure)} {sure}."
+    pooled = summary.get("pooled")
+    by_seed = pooled is not None and not figure["seeds"] and abs(pooled["delta"]) < SEEDS_NATS
+    if by_seed and kind in ("better", "worse"):
+        kind = "unclear"
+        sure += " Each model has one seed, and two seeds of one model can differ as much."
     median = f"n the median of {languages}"
     if same_steps(value, mark):
         begin = "No difference" if ratio(ci[0]) == ratio(ci[1]) else UNCLEAR

@@ -93,3 +93,20 @@ def test_the_verdict_follows_the_interval(ci, reach, value, words_):
     verdict = judge_pair(summary, "a", "b")
     assert re.search(words_, verdict.replace("\N{NARROW NO-BREAK SPACE}", " "))
     assert "× fewer" not in verdict
+
+
+@pytest.mark.parametrize(("seeds", "delta", "clear"), [
+    ([], -0.04, False), ([], 0.04, False), ([], -0.15, True), ([1.5, 1.4], -0.04, True),
+])  # fmt: skip
+def test_one_seed_shows_nothing_that_another_seed_could_undo(seeds, delta, clear):
+    figure = {"value": 1.5, "ci": [1.2, 1.7], "ci_censored": ("none", "none"), "range": [1.5, 1.5]}
+    summary = {
+        "languages": 9,
+        "languages_in_headline": 7,
+        "confidence_percent": "95",
+        "median_step_speedup": {**figure, "seeds": seeds},
+        "pooled": {"delta": delta},
+    }
+    verdict = judge_pair(summary, "a", "b")
+    assert verdict.startswith("In the median" if clear else "No clear difference")
+    assert clear != ("two seeds of one model can differ as much" in verdict)
