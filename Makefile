@@ -260,6 +260,7 @@ requirements: $(READY)  ## Pin again what pyproject.toml asks for
 			$$compile - --constraint requirements.txt --no-emit-package nvidia-cublas-cu12 \
 			--output-file requirements-$$extra.txt || exit 1; done && \
 	echo apache-flink-libraries==$(FLINK) | $$compile - --no-deps --output-file requirements-flink.txt && \
+	$$compile pipelines/samples/translations.in --no-deps --only-binary :all: --output-file pipelines/samples/translations.txt && \
 	$$compile tests/benchmarks/peers.in --output-file tests/benchmarks/peers.txt && \
 	$$compile tests/card/peers.in --constraint requirements.txt --output-file tests/card/peers.txt && \
 	$$compile tests/parity/peers.in --constraint requirements.txt --output-file tests/parity/peers.txt && \
