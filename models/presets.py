@@ -128,6 +128,27 @@ def _make_mswitch() -> dict[str, Preset]:
     return presets
 
 
+def _add_token_routers(presets: dict[str, Preset]) -> dict[str, Preset]:
+    """Add to each `mswitch-*` the same model with a token router, named `*-token`.
+
+    A token router has the FLOPs of a learned router. Its table adds vocabulary size x experts
+    parameters in each sparse layer.
+    """
+    added = {}
+    for name, learned in presets.items():
+        model = dataclasses.replace(learned.model, routing="token")
+        if model.sparse:
+            layers = (model.encoder_layers + model.decoder_layers) // model.sparse_every
+            millions = layers * model.vocabulary_size * model.experts / 1e6
+            added[f"{name}-token"] = Preset(
+                model,
+                f"as {name}, and {millions:,.3g} million parameters more",
+                "measured here at width 64: 3.5x over the dense twin, where a learned router has "
+                "2.1x (docs/results.md)",
+            )
+    return presets | added
+
+
 def _make_switch() -> dict[str, Preset]:
     """Make presets for the English models in Table 9 of the Switch Transformers paper.
 
@@ -201,10 +222,10 @@ def _make_t5() -> dict[str, Preset]:
 
 
 PRESETS: dict[str, Preset] = {
-    **_make_tiny(),
+    **_add_token_routers(_make_tiny()),
     **_make_mt5(),
     **_make_umt5(),
-    **_make_mswitch(),
+    **_add_token_routers(_make_mswitch()),
     **_make_switch(),
     **_make_t5(),
 }

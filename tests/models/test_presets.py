@@ -81,6 +81,18 @@ def test_mswitch_base_counts_at_other_numbers_of_experts(experts, billions):
     assert f"{billions:.2f} billion" in one.cost
 
 
+def test_each_mswitch_has_a_token_router_beside_at_equal_flops():
+    learned = [name for name in PRESETS if name.startswith("mswitch") and "token" not in name]
+    assert len(learned) == 10
+    for name in learned:
+        one, token = preset(name).model, preset(f"{name}-token").model
+        assert token == dataclasses.replace(one, routing="token")
+        assert count_forward_flops(token, 8, 64, 16) == count_forward_flops(one, 8, 64, 16)
+    more = parameters(preset("mswitch-base-token").model) - parameters(preset("mswitch-base").model)
+    assert more == 12 * 250_112 * 128
+    assert f"{more / M:.0f} million parameters more" in preset("mswitch-base-token").cost
+
+
 def test_395_billion_parameters_of_switch_xxl_need_128_experts():
     model = preset("switch-xxl").model
     assert model.experts == 64
