@@ -31,8 +31,8 @@ def train(
     --coordinator-address HOST:PORT --num-processes N --process-id I.
 
     Args:
-        preset: name of a model, such as mswitch-base (router of the paper), mswitch-base-token (router
-            that knows the token) or mt5-base (dense); an unknown name lists all.
+        preset: name of a model, such as mswitch-base (router of the paper), mswitch-base-token
+            (router that knows the token) or mt5-base (dense); an unknown name lists all.
         examples: an examples directory, or a TOML file that lists several
             (docs/reference/multitask.md).
         out: the run directory, or a gs:// or s3:// URL; a run with another configuration there is
