@@ -67,9 +67,9 @@ def run_demo(demo_steps: int) -> RunDemo:
     """Give a function that runs `mswitch demo` as a user would."""
 
     def run(out: Path, *options: str, steps: int = demo_steps) -> subprocess.CompletedProcess[str]:
-        arguments = ["demo", "--out", str(out), "--steps", str(steps), "--finetune-steps", "4"]
+        arguments = ["demo", "--out", str(out), "--steps", str(steps)]
         if "--sample" not in options:
-            arguments += ["--sample", "gflanguages"]  # needs no network
+            arguments += ["--sample", "gflanguages", "--finetune-steps", "4"]  # needs no network
         return subprocess.run(
             [sys.executable, "-m", "mswitch.flows.cli.main", *arguments, *options],
             capture_output=True,

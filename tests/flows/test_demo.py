@@ -149,7 +149,7 @@ def test_a_directory_with_something_else_is_refused(tmp_path, run_demo):
 
 def test_the_default_text_goes_through_the_chain_with_both_models_side_by_side(tmp_path, run_demo):
     out = tmp_path / "demo"
-    done = run_demo(out, "--finetune-steps", "0", "--sample", "translations")
+    done = run_demo(out, "--sample", "translations")
     if "check the network" in done.stderr:
         pytest.skip("the package index cannot be reached")
     assert done.returncode == 0, done.stderr
@@ -168,6 +168,6 @@ def test_without_a_network_the_demo_says_what_its_text_cannot_show(tmp_path, mon
     monkeypatch.setenv("PIP_CACHE_DIR", str(tmp_path / "cache"))
     assert choose_sample(tmp_path / "demo") == "gflanguages"
     assert "are too small to show a gain" in capsys.readouterr().err
-    (tmp_path / "demo").mkdir()
+    (tmp_path / "demo").mkdir(exist_ok=True)
     (tmp_path / "demo" / "chain.json").write_text('{"asked": {"sample": "debian"}}')
     assert choose_sample(tmp_path / "demo") == "debian"
