@@ -10,7 +10,9 @@ from pathlib import Path
 
 #: Last line of a traceback that Beam passes on as text, for a UserError or a listed subclass.
 _FLATTENED = re.compile(
-    r"^mswitch\.pipelines\.\w+\.(?:User|WorkerDied|Missing|Bucket|OverLimit)Error: (.+)$", re.M
+    r"^mswitch\.pipelines\.[\w.]+\."
+    r"(?:User|WorkerDied|Missing|Bucket|OverLimit|Unreachable)Error: (.+)$",
+    re.M,
 )
 #: Suffix that Beam adds to the message of an error.
 _STEP = re.compile(r" \[while running '[^']*'\]$")

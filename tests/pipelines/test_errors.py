@@ -9,6 +9,7 @@ from mswitch.pipelines.errors import UserError, as_user_error, full_disk, is_dis
 from mswitch.pipelines.faults import fault_point
 from mswitch.pipelines.local_pool import WorkerDiedError
 from mswitch.pipelines.objects import BucketError
+from mswitch.pipelines.samples.translations import UnreachableError
 from mswitch.pipelines.storage import publish
 
 
@@ -32,7 +33,8 @@ def test_a_user_error_is_found_in_what_beam_makes_of_it():
         return [kind, *(below for one in kind.__subclasses__() for below in kinds(one))]
 
     ours = {kind for kind in kinds(UserError) if kind.__module__.startswith("mswitch.pipelines.")}
-    assert {UserError, WorkerDiedError, MissingError, BucketError, OverLimitError} <= ours
+    known = {WorkerDiedError, MissingError, BucketError, OverLimitError, UnreachableError}
+    assert {UserError, *known} <= ours
     for kind in ours:
         try:
             raise kind("no such file: a.wet")
