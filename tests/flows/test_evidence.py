@@ -464,7 +464,7 @@ def undisturbed(study) -> Path:
 def test_the_report_is_of_both_models_over_all_seeds(undisturbed):
     report = json.loads((undisturbed / "report" / "report.json").read_text())
     sides = report["runs"]
-    assert [side["name"] for side in sides.values()] == ["mt5-tiny", "mswitch-tiny"]
+    assert [side["name"] for side in sides.values()] == ["dense", "8 experts, learned router"]
     for side in sides.values():
         assert side["seeds"] == [0, 1]
         assert side["step_secs"] is None
