@@ -255,9 +255,10 @@ def _list_cautions(
             )
     for gain in gains:
         clear = "" if judge(gain["difference"]["ci"]) in ("better", "worse") else ", no clear one"
+        difference = with_interval(gain["difference"], difference=True)
         reasons.append(
             f"{quoted(gain['name'])} against {quoted(gain['scratch'])}, which began with random "
-            f"parameters: a difference of {with_interval(gain['difference'], difference=True)}{clear}."
+            f"parameters: a difference of {difference}{clear}."
         )
     if not gains:
         reasons.append(

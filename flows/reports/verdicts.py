@@ -190,9 +190,8 @@ def judge_students(data: Mapping[str, Any]) -> str:
         )
     fewer = student["compression"]
     kept = (
-        f"{begin}he student {quoted(student['name'])} keeps {percent(best['share']['value'])} of what {teacher} "
-        f"gained over {baseline} {where} "
-        f"({confidence} {_share_interval(best)})"
+        f"{begin}he student {quoted(student['name'])} keeps {percent(best['share']['value'])} of "
+        f"what {teacher} gained over {baseline} {where} ({confidence} {_share_interval(best)})"
         f"{f', with {percent(fewer)} fewer parameters' if fewer > 0 else ''}"
     )
     if len(students) > 1:

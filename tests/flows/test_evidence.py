@@ -186,7 +186,7 @@ def test_seeds_are_added_to_a_plan_whatever_the_budget_holds(on, tmp_path):
     assert dataclasses.replace(more, summary="", secs=None) == dataclasses.replace(
         before, seeds=2, summary="", secs=None
     )
-    assert "2 models x 2 seeds" in more.summary
+    assert "3 models x 2 seeds" in more.summary
     assert before.secs
     assert more.secs == pytest.approx(2 * before.secs)
     assert settle_plan(dataclasses.replace(request, seeds=2), tmp_path) == more
@@ -436,6 +436,7 @@ class Study:
 
     def words(self, out: Path) -> list[str]:
         words = ["evidence", f"--examples={self.examples}", "--setting=cpu", f"--out={out}"]
+        words += ["--models=dense,sparse"]
         return [*words, "--steps=6", "--seeds=2", "--json"]
 
     def run(self, out: Path) -> subprocess.CompletedProcess[str]:
