@@ -10,6 +10,8 @@ from mswitch.pipelines.outputs import canonical_json
 _ROUTERS = {"learned": "learned router", "token": "token router", "hash": "hash"}
 #: Sizes that a dense model's name has if they differ from another compared model's.
 _SIZES = ("d_model", "d_ff", "heads", "d_kv", "encoder_layers", "decoder_layers", "activation")
+#: Settings of other parts, such as hashes of examples, are too long for names.
+_NAMING = ("model.", "teacher.", "train.")
 
 
 def describe_model(model: Mapping[str, Any]) -> str:
@@ -26,11 +28,11 @@ def name_models(runs: Sequence[CompletedRun]) -> list[str]:
     """Return a name for each of the compared models; different models have different names.
 
     Models of one description also have the settings that distinguish them, such as `d_ff 75`. A
-    preset's name is only used if nothing else differs. Runs of equal settings have their roles.
+    preset's name is only used if these settings are equal, and then roles or numbers.
     """
     names = [describe_model(run.config["model"]) for run in runs]
     settings = [
-        {key: value for key, value in run.settings.items() if key not in ("preset", "train.seed")}
+        {key: value for key, value in run.settings.items() if key.startswith(_NAMING)}
         for run in runs
     ]
     sizes = {f"model.{size}" for size in _SIZES}
@@ -38,7 +40,7 @@ def name_models(runs: Sequence[CompletedRun]) -> list[str]:
     detailed = []
     for name, own in zip(names, settings, strict=True):
         alike = [each for each, other in zip(settings, names, strict=True) if other == name]
-        keys = _find_differing(alike) - {"model.experts", "model.routing"}
+        keys = _find_differing(alike) - {"model.experts", "model.routing", "train.seed"}
         keys |= everywhere if name == "dense" else set()
         parts = [f"{_label(key)} {own[key]}" for key in sorted(keys) if own.get(key) is not None]
         detailed.append(", ".join([name, *parts]))

@@ -24,8 +24,9 @@ TRAININGS = st.builds(
 PRESETS = st.sampled_from(["mt5-tiny", "mswitch-tiny"])
 
 
-def make_run(model, train=None, preset="mswitch-tiny", role="candidate"):
-    config = {"preset": preset, "model": model, "train": train or {}, "examples": {}}
+def make_run(model, train=None, preset="mswitch-tiny", role="candidate", examples=""):
+    config = {"preset": preset, "model": model, "train": train or {}}
+    config["examples"] = {"config_hash": examples}
     return CompletedRun(option=f"--{role} run", config=config)
 
 
@@ -68,6 +69,8 @@ def test_runs_that_differ_in_training_preset_or_nothing():
     assert name_models(rates) == [f"dense, base learning rate {rate}" for rate in (0.04, 0.08)]
     presets = [make_run({}, preset=preset) for preset in ("a", "b")]
     assert name_models(presets) == ["dense (a)", "dense (b)"]
+    vocabularies = [make_run({"vocabulary_size": size}, examples=str(size)) for size in (512, 640)]
+    assert name_models(vocabularies) == [f"dense, vocabulary size {size}" for size in (512, 640)]
     roles = [make_run({}, role=role) for role in ("baseline", "candidate")]
     assert name_models(roles) == ["dense (baseline)", "dense (candidate)"]
 
