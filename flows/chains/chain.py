@@ -23,6 +23,7 @@ from mswitch.flows.chains.plan import Plan, Request, choose_data_setting, settle
 from mswitch.flows.devices_found import find_devices
 from mswitch.flows.jobs.tied import run_tied
 from mswitch.flows.reports import pair
+from mswitch.flows.reports.names import describe_model
 from mswitch.flows.stages import (
     corpus,
     evaluate,
@@ -184,7 +185,10 @@ def train_and_evaluate(
         for model, seed, run in runs
     ]
     if len(runs) > 1:
-        models = {model: run for model, _, run in runs}
+        size = pad_vocabulary(read_manifest(data, "examples")["vocabulary_size"])
+        models = {
+            describe_model(vars(setting.models[model].config(size))): run for model, _, run in runs
+        }
         with in_background(partial(show_losses, chain.name, models, plan.steps)):
             chain.run_together(f"train {names}", train.train, of_each)
         evaluations = [{"run": run, "examples": data} for *_, run in runs]

@@ -69,6 +69,12 @@ def make_pair(dense: str, sparse: str, **changes: Any) -> dict[str, Model]:
     return {"dense": Model(dense).changed(**changes), "sparse": Model(sparse).changed(**changes)}
 
 
+def make_trio(dense: str, sparse: str, **changes: Any) -> dict[str, Model]:
+    """Return a pair, and the sparse model with the token router."""
+    token = Model(f"{sparse}-token").changed(**changes)
+    return {**make_pair(dense, sparse, **changes), "token": token}
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Setting:
     """Models, their data and their training, for a kind of machine.
@@ -223,6 +229,8 @@ _OF_PROSE = {
     "token-32": _TIGHT.changed(routing="token", experts=32),
 }
 
+_BOTH_ROUTERS = {"report": ("dense", ("sparse", "token"))}
+
 #: Settings by name, in order of size: `choose_setting` takes the last that fits a machine.
 SETTINGS = {
     # It takes minutes on two cores.
@@ -331,7 +339,8 @@ SETTINGS = {
     "cpu": Setting(
         # With T5's scale of 1 and this short warm-up, both models learn more slowly
         # (docs/experiments).
-        models=make_pair("mt5-tiny", "mswitch-tiny", init_scale=0.1),
+        models=make_trio("mt5-tiny", "mswitch-tiny", init_scale=0.1),
+        reports=_BOTH_ROUTERS,
         vocabulary=VocabularyConfig(size=8192, sample_characters=8_000_000),
         examples=ExamplesConfig(inputs_length=128, validation_segments=2),
         # Of four learning rates, this one is the best for both models after 400 steps.
@@ -342,18 +351,21 @@ SETTINGS = {
     ),
     "gpu": Setting(
         memory_gib=10,
-        models=make_pair("mt5-small", "mswitch-small-32", init_scale=0.1),
+        models=make_trio("mt5-small", "mswitch-small-32", init_scale=0.1),
+        reports=_BOTH_ROUTERS,
         train=_BATCH,
     ),
     "large-gpu": Setting(
         memory_gib=28,
-        models=make_pair("mt5-small", "mswitch-small-128", init_scale=0.1),
+        models=make_trio("mt5-small", "mswitch-small-128", init_scale=0.1),
+        reports=_BOTH_ROUTERS,
         train=_BATCH,
     ),
     "slice": Setting(
         memory_gib=10,
         devices=4,
-        models=make_pair("mt5-small", "mswitch-small-128", init_scale=0.1),
+        models=make_trio("mt5-small", "mswitch-small-128", init_scale=0.1),
+        reports=_BOTH_ROUTERS,
         train=dataclasses.replace(_BATCH, batch_size=1024, microbatches=1),
     ),
 }

@@ -19,6 +19,7 @@ from mswitch.flows.chains.machine_settings import (
     find_setting,
 )
 from mswitch.flows.devices_found import find_devices
+from mswitch.flows.reports.names import describe_model
 from mswitch.flows.reports.numbers import large
 from mswitch.models.capacity import group_batch
 from mswitch.models.config import ModelConfig, TrainConfig, TuningConfig, pad_vocabulary
@@ -213,7 +214,10 @@ def make_plan(request: Request) -> Plan:
     if data.tokens:
         times = _round_two_figures(seen * data.row_tokens / data.tokens)
         read = f", about {large(data.tokens)} tokens, read {times} times"
-    trained = [f"{name} ({model.preset})" for name, model in setting.models.items()]
+    trained = [
+        f"{name} ({of.preset}: {describe_model(vars(model))})"
+        for (name, of), model in zip(setting.models.items(), models, strict=True)
+    ]
     summary = [
         f"setting  {name}: {', '.join(trained)}; {setting.measured}",
         f"devices  {devices} x {available.kind}{unused}",

@@ -195,7 +195,8 @@ class PairSettings(ComparisonSettings):
 
     Attributes:
         name: name of the pair: its runs and report are in a directory of that name.
-        candidate: preset of the model that should learn faster.
+        candidate: preset of the model that should learn faster: with the paper's router, such as
+            mswitch-base, or with the token router, such as mswitch-base-token.
         begin_with: name of a finished pair. The trainings continue from its runs, with their
             moments and counts of steps, on these examples, such as those of a corpus that grew.
             Empty to begin with random parameters. Flow `refresh` also accepts `{previous}`.
@@ -270,7 +271,8 @@ class ExperimentSettings(ComparisonSettings):
 
     Attributes:
         name: name of the experiment: its report is in a directory of that name.
-        candidates: presets to compare with the baseline, each on its own.
+        candidates: presets to compare with the baseline, each on its own, such as mswitch-base and
+            mswitch-base-token (token router).
         seeds: each model is trained once with each seed; they replace the field `seed`.
         mixtures: each model is trained once with each seed on each mixture, and each mixture has a
             report. A mixture sets the sampling rate of each language: a name from `mswitch mixture

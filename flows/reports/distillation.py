@@ -29,13 +29,13 @@ from mswitch.flows.reports.intervals import (
     spread_documents,
     widening,
 )
+from mswitch.flows.reports.names import name_models
 from mswitch.flows.reports.numbers import MINIMUM_UNITS, rounded
 from mswitch.flows.reports.pages import language_fields, publish, render_page
 from mswitch.flows.reports.pairs import (
     Pairs,
     index_by_seed,
     merge_seeds,
-    name_models,
     pair_seed_losses,
     pair_students,
     pair_up,
@@ -48,6 +48,7 @@ from mswitch.flows.reports.runs import (
     open_runs,
     read_evaluated_run,
 )
+from mswitch.flows.reports.sentences import quoted
 from mswitch.flows.reports.speedup import Curves, LanguageLosses, resample_curves
 from mswitch.flows.reports.verdicts import judge_students
 from mswitch.pipelines.errors import UserError
@@ -243,11 +244,12 @@ def _data(
     config: ReportConfig,
 ) -> dict[str, Any]:
     baseline, teacher = (merge_seeds(side) for side in zip(*of_teacher, strict=True))
-    names = name_models([pairs[0][1] for _, pairs in of_students])
+    names = name_models(of_teacher[0])
+    of_models = name_models([pairs[0][1] for _, pairs in of_students])
     long = None
     if of_long:
         run = of_long[0][1]
-        long = _measure(f"{run.name}, {run.steps[-1]:,} steps", of_teacher, of_long, config)
+        long = _measure(f"{names[0]}, {run.steps[-1]:,} steps", of_teacher, of_long, config)
     taught, own = of_students[0]
     languages = [
         {
@@ -265,16 +267,18 @@ def _data(
         },
         "runs": {
             role: {
-                "name": run.name,
+                "name": name,
                 "parameters": run.config["parameters"],
                 "steps": run.steps[-1],
                 "seeds": list(run.seeds),
             }
-            for role, run in (("baseline", baseline), ("teacher", teacher))
+            for role, run, name in zip(
+                ("baseline", "teacher"), (baseline, teacher), names, strict=True
+            )
         },
         "students": [
             _measure(f"distilled {name}", *pairs, config)
-            for name, pairs in zip(names, of_students, strict=True)
+            for name, pairs in zip(of_models, of_students, strict=True)
         ],
         "long_baseline": long,
         "languages": languages,
@@ -291,7 +295,8 @@ def _seeds(data: Mapping[str, Any]) -> str:
     models = [*data["students"], *filter(None, [data["long_baseline"]])]
     said = ""
     if any(model["seeds"] != teacher for model in models):
-        named = [("the teacher", teacher), *((each["name"], each["seeds"]) for each in models)]
+        named = [("the teacher", teacher)]
+        named += [(quoted(each["name"]), each["seeds"]) for each in models]
         listed = [f"{', '.join(map(str, seeds))} of {name}" for name, seeds in named]
         said = f"Seeds: {', '.join(listed)}. "
     if len(teacher) > 1:

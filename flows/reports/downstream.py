@@ -14,8 +14,8 @@ from markupsafe import Markup
 
 from mswitch.flows.reports.downstream_data import pair_data, run_data, to_csv
 from mswitch.flows.reports.figures import Line, step_panel
+from mswitch.flows.reports.names import name_models
 from mswitch.flows.reports.pages import csv_link, publish, render_page
-from mswitch.flows.reports.pair_data import name_pair
 from mswitch.flows.reports.runs import EvaluatedRun
 from mswitch.flows.reports.scores import Result, Rows, measure_downstream_speed_up
 from mswitch.flows.reports.svg import svgs_on_screens
@@ -83,8 +83,8 @@ def write_downstream(
     def make() -> tuple[dict[str, Any], dict[str, str]]:
         results = _measure(models, decodes, paired=True)
         speed_up = _speed_up(baselines, candidates, results[0]) if from_steps else None
-        names = [*name_pair(baselines[0].name, candidates[0].name)]
-        names += [f"{run.name} from scratch" for run in beside]
+        names = name_models([baselines[0], candidates[0]])
+        names += [f"{name}, from scratch" for name in name_models(beside)]
         data = pair_data(models, names, results, speed_up)
         csv = to_csv(data)
         values = {"figure": _draw_pair(data), "csv": csv_link(csv)}

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from mswitch.flows.reports.names import name_models
 from mswitch.flows.reports.numbers import (
     CONFIDENCE_PERCENT,
     bounded,
@@ -13,6 +14,7 @@ from mswitch.flows.reports.numbers import (
 )
 from mswitch.flows.reports.pages import csv_text, language_fields
 from mswitch.flows.reports.scores import Result, Rows
+from mswitch.flows.reports.sentences import quoted
 from mswitch.flows.reports.tuned_runs import DECODES, TunedRun
 from mswitch.flows.reports.verdicts import judge, judge_tuned
 from mswitch.tasks.batches.multitask import name_leaf
@@ -54,7 +56,7 @@ def pair_data(
     gains = []
     for number, run in enumerate(runs[:2]):
         for beside in range(2, len(runs)):
-            if runs[beside].name == run.name:
+            if runs[beside].preset == run.preset:
                 difference = lead.average.difference(beside, number).as_json()
                 gains.append(
                     {"name": names[number], "scratch": names[beside], "difference": difference}
@@ -64,7 +66,7 @@ def pair_data(
         "better_after_holm": sum(value > 0 for value in clear),
         "worse_after_holm": sum(value < 0 for value in clear),
         "verdict": judge_tuned(data["results"][0], pair, data["task"]["name"], len(models[0])),
-        "cautions": _list_cautions(models, gains, own_interval, lead.data["average"]),
+        "cautions": _list_cautions(models, names, gains, own_interval, lead.data["average"]),
         "gains_of_pretraining": gains,
     }
     data["speed_up"] = None
@@ -78,13 +80,14 @@ def run_data(run: TunedRun, rows: Rows, results: Sequence[Result]) -> dict[str, 
 
     `rows` are the predictions behind `results[0]`.
     """
-    data = _data([[run]], [run.name], results)
+    names = name_models([run])
+    data = _data([[run]], names, results)
     lead = results[0]
     scores = lead.languages.values()
     own_interval = sum(each["models"][0]["ci"] is not None for each in scores)
     data["summary"] |= {
         "languages_with_interval": own_interval,
-        "cautions": _list_cautions([[run]], (), own_interval, lead.data["average"]),
+        "cautions": _list_cautions([[run]], names, (), own_interval, lead.data["average"]),
     }
     chosen = run.validation
     data["validation"] = chosen and {key: chosen[key] for key in ("metric", "step", "values")}
@@ -163,7 +166,7 @@ def _run(seeds: Sequence[TunedRun], name: str) -> dict[str, Any]:
     config, taught = run.config, run.config.get("teacher")
     return {
         "name": name,
-        "preset": run.name,
+        "preset": run.preset,
         "seeds": [
             {"seed": each.seed, "config_hash": each.config["config_hash"], "step": each.step}
             for each in seeds
@@ -207,16 +210,18 @@ def _describe_reads(run: TunedRun) -> str:
 
 def _list_cautions(
     models: Sequence[Sequence[TunedRun]],
+    names: Sequence[str],
     gains: Sequence[Mapping[str, Any]],
     languages_with_interval: int,
     average: Mapping[str, Any],
 ) -> list[str]:
     """Return sentences on why not to trust a page's figures too much.
 
-    Models after the second began with random parameters. `gains` has `name`, `scratch` and
-    `difference` of each pretrained model that is compared with one of these models. `average` has
-    means over languages.
+    Models after the second began with random parameters; `names` has a name for each. `gains` has
+    `name`, `scratch` and `difference` of each pretrained model that is compared with one of these
+    models. `average` has means over languages.
     """
+    quotes = [*map(quoted, names)]
     runs = [seeds[0] for seeds in models]
     first = runs[0]
     reasons = [TASK_NOTES[first.task["name"]]] if first.task["name"] in TASK_NOTES else []
@@ -228,31 +233,32 @@ def _list_cautions(
     steps = [run.origin_step for run in runs[:2] if run.origin_step is not None]
     if len(set(steps)) > 1:
         reasons.append(
-            f"{first.name} began with step {steps[0]:,} of its pretraining and {runs[1].name} with "
+            f"{quotes[0]} began with step {steps[0]:,} of its pretraining and {quotes[1]} with "
             f"step {steps[1]:,}: a difference may come from that."
         )
-    for run in (run for seeds in models for run in seeds):
+    named = zip(quotes, models, strict=True)
+    for name, run in ((name, run) for name, seeds in named for run in seeds):
         if run.split == "test" and len({read["step"] for read in run.reads}) > 1:
             reasons.append(
-                f"Test was read from several steps of {run.name}: the step may have been chosen "
-                "on it."
+                f"Test was read from several steps of {name}: the step may have been chosen on it."
             )
         elif run.split == "test" and len(run.reads) > len(run.predictions):
             reasons.append(
-                f"Test was read {plural(len(run.reads), 'time')} by {run.name}, for "
+                f"Test was read {plural(len(run.reads), 'time')} by {name}, for "
                 f"{plural(len(run.predictions), 'way')} of decoding: settings may have been chosen "
                 "on it."
             )
         if run.selected is not None and run.validation is None:
             reasons.append(
-                f"The checkpoint of {run.name} was chosen on validation of other examples, not of "
+                f"The checkpoint of {name} was chosen on validation of other examples, not of "
                 "these."
             )
     for gain in gains:
         clear = "" if judge(gain["difference"]["ci"]) in ("better", "worse") else ", no clear one"
+        difference = with_interval(gain["difference"], difference=True)
         reasons.append(
-            f"{gain['name']} against {gain['scratch']}, which began with random parameters: a "
-            f"difference of {with_interval(gain['difference'], difference=True)}{clear}."
+            f"{quoted(gain['name'])} against {quoted(gain['scratch'])}, which began with random "
+            f"parameters: a difference of {difference}{clear}."
         )
     if not gains:
         reasons.append(
@@ -281,7 +287,7 @@ def _list_cautions(
 
 
 def _describe_speed_up(data: Mapping[str, Any], names: tuple[str, str]) -> str:
-    baseline, candidate = names
+    baseline, candidate = map(quoted, names)
     value = data["step_speedup"]
     subject = f"Downstream step speed-up of {candidate} over {baseline}"
     if value is None:

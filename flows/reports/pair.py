@@ -18,10 +18,11 @@ from mswitch.flows.reports.downstream import Downstream, check_downstream, read_
 from mswitch.flows.reports.headline import LanguageResult, Pooled, measure_language, pool
 from mswitch.flows.reports.horizon import measure_horizons
 from mswitch.flows.reports.intervals import DEFAULT_CONFIG, ReportConfig
+from mswitch.flows.reports.names import name_models
 from mswitch.flows.reports.numbers import rounded
 from mswitch.flows.reports.pages import csv_link, publish, render_page
-from mswitch.flows.reports.pair_data import name_pair, overview_data, report_data, to_csv
-from mswitch.flows.reports.pairs import Pairs, merge_seeds, name_models, pair_seed_losses, pair_up
+from mswitch.flows.reports.pair_data import overview_data, report_data, to_csv
+from mswitch.flows.reports.pairs import Pairs, merge_seeds, pair_seed_losses, pair_up
 from mswitch.flows.reports.routing import Routing, most_informative_layer
 from mswitch.flows.reports.runs import are_trained, find_common_steps, open_runs, read_evaluated_run
 from mswitch.flows.reports.svg import (
@@ -132,14 +133,14 @@ def write_report(
                 and all(before[role]["run"] == identity[role]["run"] for role in sides)
             )
 
-        def make_one(pairs: Pairs, names: tuple[str, str]) -> Made:
+        def make_one(pairs: Pairs, names: Sequence[str]) -> Made:
             so_far = identity.get("unfinished")
             return _make(pairs, names, config, so_far, tuned, extras)
 
         def make() -> Made:
             if len(compared) > 1:
                 return _make_all(compared, make_one, extras)
-            return make_one(compared[0], name_pair(*(run.name for run in compared[0][0])))
+            return make_one(compared[0], name_models(compared[0][0]))
 
         report, summary = publish(out, STAGE, identity, DATA, make, is_superseded)
     summary |= {key: report["summary"][key] for key in ("verdict", "languages")}
@@ -151,7 +152,7 @@ def write_report(
 
 def _make(
     pairs: Pairs,
-    names: tuple[str, str],
+    names: Sequence[str],
     config: ReportConfig,
     so_far: Mapping[str, int] | None,
     downstream: Sequence[Downstream],
@@ -199,7 +200,7 @@ def _make(
 
 def _make_all(
     compared: Sequence[Pairs],
-    make_one: Callable[[Pairs, tuple[str, str]], Made],
+    make_one: Callable[[Pairs, Sequence[str]], Made],
     extras: Mapping[str, Any],
 ) -> Made:
     baseline, *names = name_models([compared[0][0][0], *(pairs[0][1] for pairs in compared)])

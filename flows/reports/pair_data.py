@@ -26,7 +26,7 @@ SHARED = ("documents", "near_duplicates", "baseline_nll")
 
 def report_data(
     runs: tuple[EvaluatedRun, EvaluatedRun],
-    names: tuple[str, str],
+    names: Sequence[str],
     results: Sequence[LanguageResult],
     pooled: Pooled | None,
     horizons: Sequence[Mapping[str, Any]],
@@ -132,13 +132,6 @@ def speed_up_json(speed_up: SpeedUp, factors: Mapping[str, float | None]) -> dic
 UNITS = {False: ("nats", "target token"), True: ("bits", "byte of masked text")}
 
 
-def name_pair(baseline: str, candidate: str) -> tuple[str, str]:
-    """Name both models for the page by their presets, with their roles if the presets are equal."""
-    if baseline != candidate:
-        return baseline, candidate
-    return f"{baseline} (baseline)", f"{candidate} (candidate)"
-
-
 def _language_json(
     result: LanguageResult, run: EvaluatedRun, factors: Mapping[str, float | None]
 ) -> dict[str, Any]:
@@ -216,7 +209,7 @@ def _run_json(run: EvaluatedRun, name: str) -> dict[str, Any]:
     steps = int(run.steps[-1])
     return {
         "name": name,
-        "preset": run.name,
+        "preset": run.preset,
         "parameters": config["parameters"],
         "parameters_by_group": config["parameters_by_group"],
         "tokens_per_step": config["tokens_per_step"],

@@ -195,19 +195,6 @@ def merge_seeds(runs: Sequence[EvaluatedRun]) -> EvaluatedRun:
     )
 
 
-def name_models(models: Sequence[EvaluatedRun]) -> list[str]:
-    """Name the models by their presets, and by their different settings if presets are equal."""
-    names = [run.name for run in models]
-    for index, run in enumerate(models):
-        alike = [other for other in models if other.name == run.name and other is not run]
-        if alike:
-            keys = {key for other in alike for key in list_differences(run, other)} - {"train.seed"}
-            settings = run.settings
-            values = [f"{key.rpartition('.')[2]} {settings.get(key)}" for key in sorted(keys)]
-            names[index] = f"{run.name} ({', '.join(values)})"
-    return names
-
-
 def pair_seed_losses(pairs: Pairs) -> list[list[LanguageLosses]]:
     """Return the losses of each language with each seed, all on the same documents.
 
@@ -227,7 +214,7 @@ def pair_seed_losses(pairs: Pairs) -> list[list[LanguageLosses]]:
             )
         if not own.equals(documents):
             raise UserError(
-                f"the seeds of {first.name} and {other.name} were evaluated on different "
+                f"the seeds of {first.option} and {other.option} were evaluated on different "
                 "documents: evaluate all with the same --examples and --max-documents"
             )
     langs = np.array(documents["lang"].to_pylist())

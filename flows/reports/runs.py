@@ -67,8 +67,8 @@ class CompletedRun:
     config: Mapping[str, Any]
 
     @property
-    def name(self) -> str:
-        """Name of the model: its preset. A report must not depend on directories' names."""
+    def preset(self) -> str:
+        """Name of the model's preset. A report must not depend on directories' names."""
         return str(self.config["preset"])
 
     @property
@@ -105,7 +105,7 @@ class CompletedRun:
             "train": {key: value for key, value in config["train"].items() if key not in FREE},
         }
         named = {f"{part}.{key}": value for part, of in parts.items() for key, value in of.items()}
-        return {"preset": self.name, **named}
+        return {"preset": self.preset, **named}
 
 
 def list_differences(one: CompletedRun, other: CompletedRun) -> dict[str, tuple[Any, Any]]:

@@ -21,6 +21,11 @@ from mswitch.pipelines.languages import find_language
 SMALL_TOKENS = 1e9
 
 
+def quoted(name: str) -> str:
+    """Quote a model's name for a sentence, because names have commas."""
+    return f"“{name}”"
+
+
 def same_steps(value: float, censored: Censoring = "none") -> bool:
     """Return whether a step speed-up is displayed as 1, and not as a lower or upper bound."""
     return censored == "none" and ratio(value) == ratio(1)

@@ -23,6 +23,7 @@ from mswitch.flows.reports.sentences import (
     figure_mark,
     figure_words,
     in_brackets,
+    quoted,
     same_steps,
     speed_up_words,
 )
@@ -61,6 +62,7 @@ def judge(
 def judge_pair(summary: Mapping[str, Any], baseline: str, candidate: str) -> str:
     """State a candidate's speed-up, and how sure it is."""
     figure = summary["median_step_speedup"]
+    baseline, candidate = quoted(baseline), quoted(candidate)
     if summary.get("unfinished"):
         return _judge_so_far(summary, baseline, candidate)
     if figure is None:
@@ -90,12 +92,12 @@ def judge_pair(summary: Mapping[str, Any], baseline: str, candidate: str) -> str
     if same_steps(value, mark):
         begin = "No difference" if ratio(ci[0]) == ratio(ci[1]) else UNCLEAR
         return (
-            f"{begin}: i{median}, {candidate} and {baseline} took the same number of steps to "
-            f"{baseline}’s final quality, a speed-up of {sure}"
+            f"{begin}: i{median}, {candidate} and {baseline} took the same number of steps to the "
+            f"final quality of {baseline}, a speed-up of {sure}"
         )
     if kind == "better":
         return (
-            f"I{median}, {candidate} reached {baseline}’s final quality in "
+            f"I{median}, {candidate} reached the final quality of {baseline} in "
             f"{fewer_steps(value, mark)}, a speed-up of {sure}"
         )
     begin, whose = UNCLEAR, f"the step speed-up of {candidate}"
@@ -128,15 +130,15 @@ def judge_candidates(candidates: Sequence[Mapping[str, Any]], baseline: str) -> 
         if figure := summary["median_step_speedup"]:
             interval, percents = figure_interval(figure), summary["confidence_percent"]
             shown = f"{figure_words(figure)} {in_brackets(percents, interval, figure['seeds'])}"
-        speed_ups.append(f"{name} {shown}")
+        speed_ups.append(f"{quoted(name)} {shown}")
     unfinished = candidates[0]["summary"]["unfinished"]
     until = f"{_until(unfinished)}: " if unfinished else ""
-    return f"{until}Median step speed-up over {baseline}: {'; '.join(speed_ups)}."
+    return f"{until}Median step speed-up over {quoted(baseline)}: {'; '.join(speed_ups)}."
 
 
 def judge_tuned(result: Mapping[str, Any], names: tuple[str, str], task: str, seeds: int) -> str:
     """State which of two fine-tuned models is better at a task, and how sure that is."""
-    average, (baseline, candidate) = result["average"], names
+    average, (baseline, candidate) = result["average"], map(quoted, names)
     ours, theirs = (number(each["value"], 1) for each in average["models"][:2])
     kind = judge(average["difference"]["ci"])
     begin = {"too little": TOO_LITTLE, "unclear": UNCLEAR}.get(kind, f"{candidate} is {kind}")
@@ -153,7 +155,7 @@ def judge_students(data: Mapping[str, Any]) -> str:
 
     The returned sentence has no full stop.
     """
-    teacher, baseline = (data["runs"][role]["name"] for role in ("teacher", "baseline"))
+    teacher, baseline = (quoted(data["runs"][role]["name"]) for role in ("teacher", "baseline"))
     trained = [row for row in data["languages"] if row["trained"]]
     alone = trained[0] if len(trained) == 1 else None
     where = f"in {alone['name']}" if alone else f"over {len(trained)} trained languages"
@@ -183,14 +185,13 @@ def judge_students(data: Mapping[str, Any]) -> str:
     if best["share"]["value"] < 0:
         lost = [-end for end in reversed(best["kept"]["ci"])]
         return (
-            f"{begin}he {student['name']} did worse than {baseline} {where} (by "
+            f"{begin}he student {quoted(student['name'])} did worse than {baseline} {where} (by "
             f"{number(-best['kept']['value'])} nats a token, {confidence} {between(lost)})"
         )
     fewer = student["compression"]
     kept = (
-        f"{begin}he {student['name']} keeps {percent(best['share']['value'])} of what {teacher} "
-        f"gained over {baseline} {where} "
-        f"({confidence} {_share_interval(best)})"
+        f"{begin}he student {quoted(student['name'])} keeps {percent(best['share']['value'])} of "
+        f"what {teacher} gained over {baseline} {where} ({confidence} {_share_interval(best)})"
         f"{f', with {percent(fewer)} fewer parameters' if fewer > 0 else ''}"
     )
     if len(students) > 1:

@@ -186,7 +186,7 @@ def test_seeds_are_added_to_a_plan_whatever_the_budget_holds(on, tmp_path):
     assert dataclasses.replace(more, summary="", secs=None) == dataclasses.replace(
         before, seeds=2, summary="", secs=None
     )
-    assert "2 models x 2 seeds" in more.summary
+    assert "3 models x 2 seeds" in more.summary
     assert before.secs
     assert more.secs == pytest.approx(2 * before.secs)
     assert settle_plan(dataclasses.replace(request, seeds=2), tmp_path) == more
@@ -436,6 +436,7 @@ class Study:
 
     def words(self, out: Path) -> list[str]:
         words = ["evidence", f"--examples={self.examples}", "--setting=cpu", f"--out={out}"]
+        words += ["--models=dense,sparse"]
         return [*words, "--steps=6", "--seeds=2", "--json"]
 
     def run(self, out: Path) -> subprocess.CompletedProcess[str]:
@@ -464,7 +465,7 @@ def undisturbed(study) -> Path:
 def test_the_report_is_of_both_models_over_all_seeds(undisturbed):
     report = json.loads((undisturbed / "report" / "report.json").read_text())
     sides = report["runs"]
-    assert [side["name"] for side in sides.values()] == ["mt5-tiny", "mswitch-tiny"]
+    assert [side["name"] for side in sides.values()] == ["dense", "8 experts, learned router"]
     for side in sides.values():
         assert side["seeds"] == [0, 1]
         assert side["step_secs"] is None

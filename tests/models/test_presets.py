@@ -39,6 +39,10 @@ def parameters(model: ModelConfig) -> int:
         ("umt5-xxl", 12.973 * B, 0.0005 * B),
         ("mswitch-base", 7.775 * B, 0.0005 * B),
         ("mswitch-base-relu", 7.775 * B, 0.0005 * B),
+        ("mswitch-base-token", 8.159 * B, 0.0005 * B),
+        ("mswitch-base-32-token", 2.434 * B, 0.0005 * B),
+        ("mswitch-small-32-token", 0.754 * B, 0.0005 * B),
+        ("mswitch-small-128-token", 2.155 * B, 0.0005 * B),
         # mT5-Small, and for each further expert 8 layers of 3 x 512 x 1024 and a column of routers.
         ("mswitch-small-32", 0.69 * B, 0.005 * B),
         ("mswitch-small-128", 1.90 * B, 0.005 * B),
@@ -88,9 +92,12 @@ def test_each_mswitch_has_a_token_router_beside_at_equal_flops():
         one, token = preset(name).model, preset(f"{name}-token").model
         assert token == dataclasses.replace(one, routing="token")
         assert count_forward_flops(token, 8, 64, 16) == count_forward_flops(one, 8, 64, 16)
-    more = parameters(preset("mswitch-base-token").model) - parameters(preset("mswitch-base").model)
-    assert more == 12 * 250_112 * 128
-    assert f"{more / M:.0f} million parameters more" in preset("mswitch-base-token").cost
+        more = parameters(token) - parameters(one)
+        assert (
+            more
+            == (one.encoder_layers + one.decoder_layers) // 2 * one.vocabulary_size * one.experts
+        )
+        assert f"{more / M:,.3g} million parameters more" in preset(f"{name}-token").cost
 
 
 def test_395_billion_parameters_of_switch_xxl_need_128_experts():

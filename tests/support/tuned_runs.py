@@ -127,7 +127,7 @@ def write_tuned(
     train = {**dataclasses.asdict(TuningConfig(steps=160, eval_every=80, batch_size=8)), **train}
     config = {
         "preset": preset,
-        "model": {},
+        "model": {"experts": 8 if preset.startswith("mswitch") else 0},
         "train": train,
         "examples": {"config_hash": "tasks", "vocabulary_sha256": "v", "path": "../tasks"},
         "languages": {lang: {"train_records": 10 * count} for lang, count in rows.items()},

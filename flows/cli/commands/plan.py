@@ -46,7 +46,8 @@ def plan(
     By default a memory model chooses mesh, microbatches, loss chunks and remat.
 
     Args:
-        preset: name of a model; an unknown name lists all.
+        preset: name of a model, such as mswitch-base (router of the paper), mswitch-base-token
+            (router that knows the token) or mt5-base (dense); an unknown name lists all.
         topology: a TPU slice as generation and chips, such as v3:4x4, v5p:4x4x4, v5e:16x16; or GPUs
             of a host, and the number of hosts if there are several, such as h100:8, h200:8x4.
         pair: preset of a second model to compare with, such as the dense twin. Options that change

@@ -98,8 +98,8 @@ def test_a_student_between_both_keeps_its_share_in_every_language(runs, student,
         assert figures["kept"]["value"] == pytest.approx(0.3 * figures["gain"]["value"], rel=1e-4)
     assert len(one["languages"]) == len(LANGUAGES)
     assert data["summary"]["verdict"] == (
-        "The distilled mt5-base keeps 30% of what mswitch-base gained over mt5-base over 6 trained "
-        "languages (95% interval 30% to 30%), with 93% fewer parameters"
+        "The student “distilled dense” keeps 30% of what “32 experts, learned router” gained over "
+        "“dense” over 6 trained languages (95% interval 30% to 30%), with 93% fewer parameters"
     )
     page = (out / "distillation.html").read_text()
     assert "Swahili" in page
@@ -134,11 +134,11 @@ def test_intervals_of_gains_are_as_wide_as_a_report_of_the_pair_has_them(runs, s
             0,
             "There is nothing to keep: .* may not be better",
         ),
-        ({"speed_ups": 0.25}, 0.3, 0, "There is nothing to keep: mswitch-base is not better than"),
+        ({"speed_ups": 0.25}, 0.3, 0, "There is nothing to keep: “32 .*” is not better than"),
         ({"documents": {"de": 12, "sw": 3}}, 0.3, 0, "Too little to judge"),
-        ({"documents": {"en": 12}}, 0.3, 0, "The distilled mt5-base keeps 30% .* in English"),
-        ({}, -0.26, 0, r"did worse than mt5-base over 6 .* interval [\d.]+ to [\d.]+\)$"),
-        ({}, -0.01, 0.3, "^No clear difference: the distilled mt5-base did worse than"),
+        ({"documents": {"en": 12}}, 0.3, 0, "The student .* keeps 30% .* in English"),
+        ({}, -0.26, 0, r"did worse than “dense” over 6 .* interval [\d.]+ to [\d.]+\)$"),
+        ({}, -0.01, 0.3, "^No clear difference: the student “distilled dense” did worse than"),
     ],
 )
 def test_the_verdict_follows_the_intervals(tmp_path, scenario, kept, noise, verdict):
@@ -181,11 +181,11 @@ def test_students_that_differ_stand_side_by_side(runs, student, tmp_path):
     data = compare(runs, [soft, student], tmp_path / "report")
     shares = {one["name"]: one["pooled"]["share"]["value"] for one in data["students"]}
     assert shares == {
-        "distilled mt5-base (init False, soft_weight 1.0)": pytest.approx(0.03),
-        "distilled mt5-base (init True, soft_weight 0.25)": pytest.approx(0.3),
+        "distilled dense, init False, soft weight 1.0": pytest.approx(0.03),
+        "distilled dense, init True, soft weight 0.25": pytest.approx(0.3),
     }
     verdict = data["summary"]["verdict"]
-    assert "(init True, soft_weight 0.25) keeps 30%" in verdict
+    assert "init True, soft weight 0.25” keeps 30%" in verdict
     assert verdict.endswith("the best of 2 students, which the interval does not consider")
 
 
@@ -193,11 +193,11 @@ def test_what_as_many_steps_alone_gain_stands_beside(runs, student, long, tmp_pa
     out = tmp_path / "report"
     data = compare(runs, student, out, [long])
     beside = data["long_baseline"]
-    assert beside["name"] == "mt5-base, 2,000 steps"
+    assert beside["name"] == "dense, 2,000 steps"
     for figures in (beside["pooled"], *beside["languages"].values()):
         assert figures["share"]["value"] == pytest.approx(1.2)
     assert data["summary"]["verdict"].endswith("itself gains 120% of that (120% to 120%)")
-    assert "mt5-base, 2,000 steps: share of the gain" in (out / "distillation.html").read_text()
+    assert "dense, 2,000 steps: share of the gain" in (out / "distillation.html").read_text()
     with pytest.raises(UserError, match="changed: long-baseline"):
         compare(runs, student, out)
 
@@ -246,7 +246,7 @@ def test_a_student_and_a_long_baseline_may_have_another_seed(runs, long, tmp_pat
     assert one["pooled"]["share"]["value"] == pytest.approx(0.3)
     assert (one["seeds"], data["long_baseline"]["seeds"]) == ([7], [5])
     assert data["summary"]["seeds"] == (
-        "Seeds: 0 of the teacher, 7 of distilled mt5-base, 5 of mt5-base, 2,000 steps. "
+        "Seeds: 0 of the teacher, 7 of “distilled dense”, 5 of “dense, 2,000 steps”. "
         "Intervals do not include the variation between seeds."
     )
     assert data["summary"]["seeds"] in (tmp_path / "report" / "distillation.html").read_text()
@@ -260,7 +260,7 @@ def test_students_of_several_seeds_may_have_one_teacher(runs, tmp_path):
     [one] = data["students"]
     low, high = one["pooled"]["share"]["ci"]
     assert low < 0.25 < one["pooled"]["share"]["value"] < 0.35 < high
-    assert data["summary"]["seeds"].startswith("Seeds: 0 of the teacher, 0, 1, 2 of distilled")
+    assert data["summary"]["seeds"].startswith("Seeds: 0 of the teacher, 0, 1, 2 of “distilled")
 
 
 def test_what_cannot_be_compared_is_refused(runs, student, long, tmp_path):

@@ -27,6 +27,7 @@ from mswitch.models.training.run_directory import read_run
 from mswitch.pipelines.errors import UserError
 
 ROWS = {"de": 40, "sw": 40, "yo": 40, "fi": 40, "th": 40, "zh": 4}
+SPARSE = "8 experts, learned router"
 HOSTILE = "</script><script>alert(1)</script>\u202e<img src=x onerror=alert(2)>"
 
 
@@ -78,21 +79,21 @@ def test_both_models_with_majority_and_scratch_beside(tmp_path, capsys):
     average = data["results"][0]["average"]
     assert values(average) == [58.3, 83.3, 58.3]
     assert average["difference"]["value"] == pytest.approx(25)
-    assert data["summary"]["verdict"].startswith("mswitch-tiny is better on toy: accuracy is 83.3")
-    assert [run["name"] for run in data["runs"]][2] == "mt5-tiny from scratch"
+    assert data["summary"]["verdict"].startswith(f"“{SPARSE}” is better on toy: accuracy is 83")
+    assert [run["name"] for run in data["runs"]][2] == "dense, from scratch"
     assert [run["reads"] for run in data["runs"]] == ["test read 1 time"] * 3
     gain = data["summary"]["gains_of_pretraining"]
     assert [each["difference"]["value"] for each in gain] == [0]
     assert any(each.endswith(", no clear one.") for each in data["summary"]["cautions"])
     assert visible_words(page.find(".//h1")) == data["summary"]["verdict"]
-    assert visible_words(page.find(".//header/p")).endswith("mswitch-tiny: test read 1 time")
+    assert visible_words(page.find(".//header/p")).endswith(f"{SPARSE}: test read 1 time")
     said = [visible_words(each) for each in page.iterfind(".//div[@class='caution']/p")]
     assert said == data["summary"]["cautions"]
     assert "5 of 5 judged languages are clearly better" in visible_words(page)
     head, first, second, *_ = table(page, "layers")
     assert head == [
-        *("Metric", "Majority", "mt5-tiny from scratch", "mt5-tiny"),
-        *("mswitch-tiny", "Difference"),
+        *("Metric", "Majority", "dense, from scratch", "dense"),
+        *(SPARSE, "Difference"),
     ]
     assert first[:2] == ["accuracylabels, mean of languages", "37.5"]
     assert second[0] == "accuracylabels, all rows"
@@ -155,7 +156,7 @@ def test_macro_f1_has_no_mean_over_languages_with_one_true_class(tmp_path, sever
 @pytest.mark.parametrize(
     ("dense", "sparse", "rows", "beginning"),
     [
-        (8, 5, 20, "mswitch-tiny is worse on toy: accuracy is 50.0 for mswitch-tiny"),
+        (8, 5, 20, f"“{SPARSE}” is worse on toy: accuracy is 50.0 for “{SPARSE}”"),
         (5, 5, 20, "No clear difference on toy: accuracy is 50.0"),
         (5, 8, 4, "Too little to judge on toy"),
     ],
@@ -220,7 +221,7 @@ def test_a_task_of_free_text_has_no_majority_and_names_its_signature(tmp_path):
     task = {"labels": None, "metrics": ["chrf", "exact_match"]}
     runs = pair(tmp_path, 4, 9, rows={"de": 10, "sw": 10}, task=task)
     data, page = compare(*runs, tmp_path / "out")
-    assert table(page, "layers")[0] == ["Metric", "mt5-tiny", "mswitch-tiny", "Difference"]
+    assert table(page, "layers")[0] == ["Metric", "dense", SPARSE, "Difference"]
     assert "nrefs:var|case:mixed" in data["results"][0]["signature"]
     assert data["results"][0]["signature"] in [code.text for code in page.iterfind(".//p/code")]
     assert data["results"][0]["everything"] is None
@@ -241,9 +242,9 @@ def test_a_task_of_free_text_has_no_majority_and_names_its_signature(tmp_path):
         ({"task": {"name": "language_of"}}, {"task": {"name": "language_of"}}, "The labels are"),
         ({"split": "validation"}, {"split": "validation"}, "These are figures of validation"),
         ({}, {}, "No model trained from scratch was given"),
-        ({"reads": (80, 160)}, {}, "Test was read from several steps of mt5-tiny"),
-        ({}, {"reads": (160, 160)}, "Test was read 2 times by mswitch-tiny, for 1 way of decoding"),
-        ({}, {"origin": 1600}, "mt5-tiny began with step 400 .* mswitch-tiny with step 1,600"),
+        ({"reads": (80, 160)}, {}, "Test was read from several steps of “dense”"),
+        ({}, {"reads": (160, 160)}, "Test was read 2 times by “8 .*”, for 1 way of decoding"),
+        ({}, {"origin": 1600}, "“dense” began with step 400 .* “8 .*” with step 1,600"),
         ({}, {}, "One seed of fine-tuning"),
     ],
 )
@@ -420,7 +421,7 @@ def test_the_report_says_why_a_downstream_speed_up_is_undefined(tmp_path):
     downstream = compare_tuned_from(runs, tmp_path, origins=(50, 100, 200), rows=ROWS)
     write_report(*runs, tmp_path / "report", FEW, downstream=[downstream])
     [section] = json.loads((tmp_path / "report" / "report.json").read_text())["downstream"]
-    assert "not defined, because mt5-base was never" in section["speed_up"]["sentence"]
+    assert "not defined, because “dense” was never" in section["speed_up"]["sentence"]
 
 
 def test_the_report_says_if_models_were_tuned_from_earlier_steps(tmp_path):

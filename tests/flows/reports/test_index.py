@@ -53,7 +53,7 @@ def test_it_lists_reports_at_any_depth_the_newest_first(place, full, few, capsys
     for row, made in zip(rows, (few, full), strict=True):
         summary = made.report["summary"]
         assert row["median_step_speedup"] == summary["median_step_speedup"]
-        assert (row["candidate"], row["baseline"]) == ("mswitch-base", "mt5-base")
+        assert (row["candidate"], row["baseline"]) == ("32 experts, learned router", "dense")
         assert (row["languages"], row["steps"]) == (107, 1000)
         assert row["verdict"] == summary["verdict"]
     cells = [list(line) for line in page.iterfind(".//tbody/tr")]
@@ -100,7 +100,7 @@ def test_comparisons_of_fine_tuned_runs_are_listed_too(place, tmp_path, capsys):
     assert (row["baseline"]["value"], row["candidate"]["value"]) == (70, 90)
     assert row["difference"]["value"] == pytest.approx(20)
     line = page.findall(".//tbody/tr")[-1]
-    assert visible_words(line).startswith("toymswitch-tiny against mt5-tiny · tasks/toy")
+    assert visible_words(line).startswith("toy8 experts, learned router against dense · tasks/toy")
     assert (place / line.find(".//a").get("href")).resolve().is_file()
     for name in ("few", "experiments", "damaged"):
         shutil.rmtree(place / name)

@@ -175,7 +175,7 @@ def test_hostile_names_stay_text(tmp_path):
     names = (HOSTILE, f"b{HOSTILE}")
     runs = write_runs(tmp_path, Scenario(documents, 3.0, steps=100, preset_names=names))
     for run in runs:
-        model = {**read_config(run)["model"], HOSTILE: HOSTILE}
+        model = {**read_config(run)["model"], "routing": HOSTILE, HOSTILE: HOSTILE}
         examples = {"config_hash": HOSTILE, "vocabulary_sha256": HOSTILE}
         edit_config(run, device=HOSTILE, model=model, examples=examples)
     made = make_report(runs, tmp_path / "out")

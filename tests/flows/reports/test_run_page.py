@@ -115,7 +115,7 @@ def test_a_step_that_other_examples_chose_has_no_curve_and_is_said(tmp_path):
     assert data["validation"] is None
     assert not list(page.iterfind(".//figure"))
     caution = visible_words(page.find(".//div[@class='caution']"))
-    assert "The checkpoint of mt5-tiny was chosen on validation of other examples" in caution
+    assert "The checkpoint of “dense” was chosen on validation of other examples" in caution
 
 
 def test_rows_in_training_are_those_of_the_task_whatever_its_key(tmp_path):

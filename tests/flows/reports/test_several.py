@@ -92,7 +92,7 @@ def test_several_candidates_have_a_page_each_and_one_of_all(runs, other, tmp_pat
     out = tmp_path / "reports" / "out"
     report = json.loads((out / "report.json").read_text())
     names = [each["name"] for each in report["candidates"]]
-    assert names == ["mswitch-base (experts 32)", "mswitch-base (experts 4)"]
+    assert names == ["32 experts, learned router", "4 experts, learned router"]
     assert [each["run"]["seeds"] for each in report["candidates"]] == [[0, 1, 2], [0]]
     assert summary["verdict"] == report["summary"]["verdict"]
     page = parse_page((out / "report.html").read_text(encoding="utf-8"))
@@ -107,7 +107,10 @@ def test_several_candidates_have_a_page_each_and_one_of_all(runs, other, tmp_pat
             str(each["step_speedup"]) if enough else None for each in data["candidates"]
         ]
     pair = [each["path"] for each in report["candidates"]]
-    assert pair == ["1-mswitch-base-experts-32/report.html", "2-mswitch-base-experts-4/report.html"]
+    assert pair == [
+        "1-32-experts-learned-router/report.html",
+        "2-4-experts-learned-router/report.html",
+    ]
     for path in pair:
         assert f"./{path}" in {link.get("href") for link in page.iterfind(".//a")}
         assert (out / path).is_file()
@@ -142,7 +145,10 @@ def test_hostile_names_stay_text_and_below_the_report(runs, tmp_path):
     assert_inert(made.page)
     assert HOSTILE in made.verdict
     below = sorted(path.name for path in made.out.iterdir() if path.is_dir())
-    assert below == ["1-mswitch-base", "2-..-..-script-img-src-x-onerror-alert-1"]
+    assert below == [
+        "1-32-experts-learned-router-mswitch-base",
+        "2-32-experts-learned-router-..-..-script-img-src-x-onerror-alert-1",
+    ]
 
 
 def two_baselines(baselines, candidates):

@@ -43,7 +43,7 @@ def test_a_bound_proves_nothing_on_the_side_that_it_leaves_open(ci, mark, low, h
             3.0,
             "in 67% fewer steps, a speed-up of 3.0× .95%: 2.0 to 5.0; se",
         ),
-        ([0.5, 0.8], [0.6, 0.6], 0.6, "b was slower: in the median of 7 languages, .* is 0.60× "),
+        ([0.5, 0.8], [0.6, 0.6], 0.6, "“b” was slower: in the median of 7 languages, .* is 0.60× "),
         ([0.8, 1.3], [1.1, 1.1], 1.1, "No clear difference"),
         (
             [0.8, 1.3],

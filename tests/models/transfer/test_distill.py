@@ -109,7 +109,7 @@ def test_its_share_of_the_gain_is_reported(teacher, student, examples, tmp_path)
     end(start_mswitch("report", "distillation", *places, "--out", tmp_path / "report"))
     data = json.loads((tmp_path / "report" / "distillation.json").read_text())
     [one] = data["students"]
-    assert (one["name"], one["soft_weight"], one["init"]) == ("distilled mt5-tiny", 0.5, True)
+    assert (one["name"], one["soft_weight"], one["init"]) == ("distilled dense", 0.5, True)
     assert one["languages"].keys() == {"de", "sw"}
     nats = {}
     for role, run in (("dense", dense), ("teacher", teacher), ("student", student)):

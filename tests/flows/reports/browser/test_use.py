@@ -124,7 +124,7 @@ def test_downloads_are_made_in_the_page(browser, report):
         ("pair", "rows", "rows", "languages", "language", "swahili"),
         ("seeds", "rows", "rows", "languages", "language", "swahili"),
         ("run", "rows", "rows", "languages", "language", "swahili"),
-        ("index", "median", "median step speed-up", "report", "date", "mt5-base"),
+        ("index", "median", "median step speed-up", "report", "date", "dense"),
     ],
     indirect=["page"],
 )
