@@ -20,6 +20,8 @@ BASE = ModelConfig(
     decoder_layers=2,
     experts=4,
     sparse_every=1,
+    balance_weight=0.3,
+    router_jitter=0.0,
 )
 MODELS = {
     "learned-geglu": BASE,
@@ -54,7 +56,9 @@ def draw_parameters(model: ModelConfig) -> Parameters:
     def draw(name: str, shape: tuple[int, ...]) -> np.ndarray:
         if name.endswith("scale"):
             return np.float32(rng.normal(1, 0.2, shape))
-        wide = name.endswith(("embedding.table", "router.table", "position_bias.table"))
+        if name == "embedding.table":  # small, or tied logits only repeat the token that is read
+            return np.float32(rng.normal(0, 0.1, shape))
+        wide = name.endswith("table")
         return np.float32(rng.normal(0, 1 if wide else shape[-2] ** -0.5, shape))
 
     return {name: draw(name, value.shape) for name, value in shapes.items()}

@@ -86,13 +86,9 @@ class MSwitchExperts(nn.Module):
 
     def route(self, x):
         """Return each token's expert and gate; in training, also set the layer's loss."""
-        if self.table is not None or self.router is None:
-            if self.ids is None:
-                raise ValueError("routing by token needs ids: give input_ids, not inputs_embeds")
-            ids = self.ids.reshape(-1)
         if self.router is None:
             # Fibonacci hashing, in 32 bits without a sign.
-            hashed = (ids.long() * 0x9E3779B1 & 0xFFFFFFFF) >> 16
+            hashed = (self.read_ids() * 0x9E3779B1 & 0xFFFFFFFF) >> 16
             return hashed % self.experts, x.new_ones(len(x), dtype=torch.float32)
         with torch.autocast(x.device.type, enabled=False):
             x, jitter = x.float(), self.settings.get("router_jitter", 0.0)
@@ -100,12 +96,18 @@ class MSwitchExperts(nn.Module):
                 x = x * torch.empty_like(x).uniform_(1 - jitter, 1 + jitter)
             logits = F.linear(x, self.router.weight.float())
             if self.table is not None:
-                logits = logits + self.table(ids).float()
+                logits = logits + self.table(self.read_ids()).float()
             probabilities = logits.softmax(-1)
         expert = logits.argmax(-1)
         if self.training:
             self.loss = self.compute_loss(logits, probabilities, expert)
         return expert, probabilities.gather(1, expert[:, None])[:, 0]
+
+    def read_ids(self):
+        """Return the ids of the batch's tokens, as one row."""
+        if self.ids is None:
+            raise ValueError("routing by token needs ids: give input_ids, not inputs_embeds")
+        return self.ids.reshape(-1).long()
 
     def compute_loss(self, logits, probabilities, expert):
         """Compute balance loss and router z-loss over the whole batch."""
@@ -141,7 +143,6 @@ class MSwitchForConditionalGeneration(T5ForConditionalGeneration):
     #: Trainer then divides the loss by the steps of gradient accumulation.
     accepts_loss_kwargs = False
     _can_compile_fullgraph = False
-    _keep_in_fp32_modules_strict = ("router", "table")
 
     def __init__(self, config):
         if not config.tied_embeddings and isinstance(self._tied_weights_keys, dict):
@@ -159,6 +160,9 @@ class MSwitchForConditionalGeneration(T5ForConditionalGeneration):
                     attention.has_relative_attention_bias = True
                     attention.relative_attention_bias = nn.Embedding(*shape)
                     attention.register_forward_pre_hook(_use_own_bias, with_kwargs=True)
+        # transformers 4 refuses names that the model does not have.
+        names = {name for path, _ in self.named_modules() for name in path.split(".")}
+        self._keep_in_fp32_modules_strict = names & {"router", "table"}
         self.post_init()
 
     def _init_weights(self, module):
