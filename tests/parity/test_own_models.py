@@ -72,15 +72,21 @@ def test_a_model_without_a_class(tmp_path, name, version):
     wanted = compute_logits(model, parameters, batch)
     real, largest = batch["targets"] > 0, np.abs(wanted).max()
 
-    def differ(other: np.ndarray, base: np.ndarray = wanted) -> float:
-        return float(np.abs(other - base)[real].max() / largest)
+    def differ(other: np.ndarray, base: np.ndarray = wanted) -> np.ndarray:
+        """The largest difference at each real position, as a share of the largest logit."""
+        return np.abs(other - base).max(axis=-1)[real] / largest
 
-    figures = {"float32": differ(made["logits"]), "bfloat16": differ(made["bfloat16"])}
-    figures["cached here"] = differ(compute_cached_logits(model, parameters, batch), made["logits"])
-    figures["bfloat16 here"] = differ(compute_bfloat16(model, parameters, batch))
-    print(f"\n{name}, transformers {version}:", {k: f"{v:.1e}" for k, v in figures.items()})
-    assert figures["float32"] < TOLERANCE
-    assert figures["bfloat16"] < 0.5
+    differences = {
+        "float32": differ(made["logits"]),
+        "cached here": differ(compute_cached_logits(model, parameters, batch), made["logits"]),
+        "bfloat16": differ(made["bfloat16"]),
+        "bfloat16 here": differ(compute_bfloat16(model, parameters, batch)),
+    }
+    figures = [f"{k} {v.max():.1e} median {np.median(v):.1e}" for k, v in differences.items()]
+    print(f"\n{name}, transformers {version}: {', '.join(figures)}")
+    assert max(differences["float32"].max(), differences["cached here"].max()) < TOLERANCE
+    # Rounding to bfloat16 moves some tokens to other experts, so the largest differences are large.
+    assert np.median(differences["bfloat16"]) < 0.1
 
     skeleton = Skeleton.build(model, TrainConfig(dtype="float32"))
     greedy = make_decoder(skeleton, GENERATED, pieces=pieces)(parameters, batch["inputs"])
