@@ -263,7 +263,7 @@ requirements: $(READY)  ## Pin again what pyproject.toml asks for
 	$$compile pipelines/samples/translations.in --no-deps --only-binary :all: --output-file pipelines/samples/translations.txt && \
 	$$compile tests/benchmarks/peers.in --output-file tests/benchmarks/peers.txt && \
 	$$compile tests/card/peers.in --constraint requirements.txt --output-file tests/card/peers.txt && \
-	$$compile tests/parity/peers.in --constraint requirements.txt --output-file tests/parity/peers.txt && \
+	$$compile tests/parity/peers.in --output-file tests/parity/peers.txt && \
 	$$compile tests/parity/peers5.in --output-file tests/parity/peers5.txt
 
 clean:  ## Remove the environment and caches (runs/ stays)

@@ -7,6 +7,7 @@ have their own key, `mswitch`, which these classes keep and ignore.
 
 import dataclasses
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from mswitch.models.config import OF_EXPERTS, ModelConfig
@@ -18,7 +19,10 @@ ARCHITECTURES = {
     "t5": "T5ForConditionalGeneration",
     "umt5": "UMT5ForConditionalGeneration",
     "switch_transformers": "SwitchTransformersForConditionalGeneration",
+    "mswitch": "MSwitchForConditionalGeneration",
 }
+#: Python file that defines the classes of model type `mswitch`.
+MODELING = Path(__file__).parent / "remote_code" / "modeling_mswitch.py"
 #: Fields of a ModelConfig that change no logits as long as no token is dropped (`router_dtype`
 #: changes them only by rounding).
 TRAINING_FIELDS = (*OF_EXPERTS, "init_scale", "dropout_rate")
@@ -37,6 +41,9 @@ _NUMBERS = {
     "relative_buckets": "relative_attention_num_buckets",
     "relative_max_distance": "relative_attention_max_distance",
 }
+#: More settings of model type `mswitch`. transformers 5 changes `tie_word_embeddings` of every T5.
+_OWN_NUMBERS = {"experts": "num_experts", "sparse_every": "sparse_every"}
+_SWITCHES = ("tied_embeddings", "shared_position_bias")
 _USUAL = {"relative_attention_num_buckets": 32, "relative_attention_max_distance": 128}
 
 
@@ -53,12 +60,17 @@ def read_config(config: Mapping[str, Any], where: str) -> ModelConfig:
         own: _read_number(config, where, theirs, usual.get(theirs))
         for own, theirs in _NUMBERS.items()
     }
-    architecture["tied_embeddings"] = _read_tied(config, where, kind)
+    if kind == "mswitch":
+        for own, theirs in _OWN_NUMBERS.items():
+            architecture[own] = _read_number(config, where, theirs)
+        architecture |= {name: _read_switch(config, where, name) for name in _SWITCHES}
+    else:
+        architecture["tied_embeddings"] = _read_tied(config, where, kind)
+        architecture["shared_position_bias"] = kind != "umt5"
     if kind == "switch_transformers":
         layers = (architecture["encoder_layers"], architecture["decoder_layers"])
         architecture |= _read_sparse_part(config, where, *layers)
     else:
-        architecture["shared_position_bias"] = kind != "umt5"
         named = config.get("feed_forward_proj", "relu" if kind == "t5" else "gated-gelu")
         if named not in _ACTIVATIONS:
             raise UserError(
@@ -77,8 +89,7 @@ def write_config(model: ModelConfig, original: Mapping[str, Any] | None = None) 
         original: the config.json it was imported from, whose other keys are kept.
     """
     if model.sparse:
-        _check_exportable(model)
-        kind = "switch_transformers"
+        kind = "mswitch" if needs_modeling_file(model) else "switch_transformers"
     else:
         # Class T5 supports every combination of activation and tied embeddings. Published mT5
         # checkpoints use class MT5.
@@ -104,8 +115,14 @@ def write_config(model: ModelConfig, original: Mapping[str, Any] | None = None) 
     }
     # transformers 4.56 renamed `torch_dtype` to `dtype`. Versions 4 and 5 all read the older name.
     config.pop("dtype", None)
-    if not model.sparse:
+    if kind != "switch_transformers":
         config["feed_forward_proj"] = _FEED_FORWARD[model.activation]
+    if kind == "mswitch":
+        classes = {"AutoConfig": "MSwitchConfig", "AutoModelForSeq2SeqLM": ARCHITECTURES[kind]}
+        config |= {theirs: getattr(model, own) for own, theirs in _OWN_NUMBERS.items()}
+        config |= {name: getattr(model, name) for name in _SWITCHES}
+        config["auto_map"] = {auto: f"{MODELING.stem}.{name}" for auto, name in classes.items()}
+    if kind != "switch_transformers":
         return config
     sparse = {
         "decoder_sparse_step": model.sparse_every,
@@ -127,30 +144,19 @@ def write_config(model: ModelConfig, original: Mapping[str, Any] | None = None) 
     return {**usual, **config, **sparse}
 
 
-def _check_exportable(model: ModelConfig) -> None:
-    if model.activation != "relu":
-        raise UserError(
-            "this model's experts are GEGLU, and Hugging Face's SwitchTransformers has no gated "
-            "experts (one input projection each, ReLU): it cannot compute this model. Presets "
-            "with ReLU experts, such as mswitch-base-relu and switch-base-128, can be exported"
-        )
-    if model.routing != "learned":
-        raise UserError(
-            f"this model routes by --routing {model.routing}, and Hugging Face's "
-            "SwitchTransformers only has learned routers of hidden states: it cannot compute this "
-            "model"
-        )
-    if not model.shared_position_bias:
-        raise UserError(
-            "this model has a position bias in every layer, and Hugging Face's SwitchTransformers "
-            "has one per stack: it cannot compute this model"
-        )
-    if model.sparse_every not in (1, 2):
-        raise UserError(
-            f"sparse_every={model.sparse_every}: Hugging Face's SwitchTransformers would put the "
-            "experts into other layers (the second of each period, not the last); only 1 and 2 "
-            "can be exported"
-        )
+def needs_modeling_file(model: ModelConfig) -> bool:
+    """Return whether a model is sparse and transformers has no class for it.
+
+    SwitchTransformers has learned routers and ReLU experts, and one position bias per stack. With
+    another `sparse_every` than 1 or 2, it makes the second layer of each period sparse, not the
+    last.
+    """
+    return model.sparse and (
+        model.activation != "relu"
+        or model.routing != "learned"
+        or not model.shared_position_bias
+        or model.sparse_every > 2
+    )
 
 
 def _read_sparse_part(
@@ -210,6 +216,13 @@ def _read_tied(config: Mapping[str, Any], where: str, kind: str) -> bool:
             "else save the model with transformers 4"
         )
     return tied
+
+
+def _read_switch(config: Mapping[str, Any], where: str, name: str) -> bool:
+    value = config.get(name)
+    if not isinstance(value, bool):
+        raise UserError(f"{where}: {name} is {value!r}; it must be true or false")
+    return value
 
 
 def _require(config: Mapping[str, Any], where: str, name: str, wanted: Any) -> None:

@@ -12,7 +12,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from mswitch.models.config import ModelConfig, TrainConfig
-from mswitch.models.huggingface.config import read_config, write_config
+from mswitch.models.huggingface.card import CARD, read_report, render_card
+from mswitch.models.huggingface.config import (
+    MODELING,
+    needs_modeling_file,
+    read_config,
+    write_config,
+)
 from mswitch.models.huggingface.files import CONFIG, WeightFiles, write_weights
 from mswitch.models.huggingface.tensors import (
     EMBEDDING,
@@ -39,6 +45,7 @@ from mswitch.pipelines import storage
 from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.outputs import file_sha256, read_json_object, stage_output
 from mswitch.pipelines.progress import say
+from mswitch.pipelines.special_tokens import EOS_ID, PAD_ID
 from mswitch.pipelines.vocabulary.model import VocabularyModel, open_vocabulary
 
 #: Maximum bytes of a weights file, as in `save_pretrained` of transformers 4.
@@ -91,6 +98,7 @@ def export_hf(
     *,
     vocab: str | Path | None = None,
     step: int | None = None,
+    report: str | Path | None = None,
     max_shard_bytes: int = MAX_SHARD_BYTES,
 ) -> dict[str, Any]:
     """Write a checkpoint as a directory for `from_pretrained` of transformers.
@@ -100,6 +108,7 @@ def export_hf(
         out: the new directory.
         vocab: the model's vocabulary, to write as a tokenizer; None writes no tokenizer.
         step: the checkpoint; by default the one that `predict --select` chose, or the newest.
+        report: directory of a report on the run, whose result the model card quotes.
         max_shard_bytes: largest size of a file.
 
     Returns:
@@ -110,7 +119,7 @@ def export_hf(
     vocabulary = open_vocabulary(vocab) if vocab is not None else None
     with open_files(run) as files:
         files.refresh()
-        return _export(files, out, vocabulary, step, max_shard_bytes)
+        return _export(files, out, vocabulary, step, report, max_shard_bytes)
 
 
 def _export(
@@ -118,6 +127,7 @@ def _export(
     out: str | Path,
     vocabulary: VocabularyModel | None,
     step: int | None,
+    report: str | Path | None,
     max_shard_bytes: int,
 ) -> dict[str, Any]:
     run = files.directory
@@ -127,11 +137,13 @@ def _export(
     if vocabulary is not None:
         check_model_file(files.place, described, vocabulary)
     step = choose_step(files, step)
+    quoted = None if report is None else read_report(report, described)
     identity = {
         "run": described["config_hash"],
         "step": step,
         "max_shard_bytes": max_shard_bytes,
         **({"vocabulary": vocabulary.sha256, "tokenizer": TOKENIZER} if vocabulary else {}),
+        **({"report": quoted} if quoted else {}),
     }
     summary: dict[str, Any] = {"stage": "export-hf", "out": str(out), "step": step}
     skeleton = Skeleton.build(model, _TRAIN)
@@ -152,10 +164,30 @@ def _export(
             max_shard_bytes,
         )
         storage.write_json(output.directory / CONFIG, config)
+        own_file = needs_modeling_file(model)
+        if own_file:
+            _write_own_files(output.directory, model, vocabulary)
+        card = render_card(described, step, summary["parameters"], quoted, own_file=own_file)
+        (output.directory / CARD).write_text(card, encoding="utf-8")
         if vocabulary is not None:
             write_tokenizer(output.directory, vocabulary.model)
         output.publish({"parameters": summary["parameters"], "files": written})
     return {**summary, "reused": False, "files": len(written)}
+
+
+def _write_own_files(
+    directory: Path, model: ModelConfig, vocabulary: VocabularyModel | None
+) -> None:
+    """Write the modelling file, and options by which `generate` decodes as `predict` does."""
+    (directory / MODELING.name).write_bytes(MODELING.read_bytes())
+    pieces = model.vocabulary_size if vocabulary is None else vocabulary.size
+    options = {
+        "decoder_start_token_id": PAD_ID,
+        "eos_token_id": EOS_ID,
+        "pad_token_id": PAD_ID,
+        "suppress_tokens": [PAD_ID, *range(pieces, model.vocabulary_size)],
+    }
+    storage.write_json(directory / "generation_config.json", options)
 
 
 def read_parameters(files: WeightFiles, model: ModelConfig) -> dict[str, np.ndarray]:

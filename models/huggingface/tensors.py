@@ -1,13 +1,14 @@
 """Map Hugging Face's tensors to parts of parameters.
 
-A parameter of experts has all experts along its first axis; Hugging Face has a tensor for each. A
-torch `Linear` stores [out, in]: the transpose.
+A parameter of experts has all experts along its first axis. Hugging Face's class has a tensor for
+each expert; our modelling file has our shapes. A torch `Linear` stores [out, in]: the transpose.
 """
 
 import dataclasses
 from collections.abc import Iterator
 
 from mswitch.models.config import ModelConfig
+from mswitch.models.huggingface.config import needs_modeling_file
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,7 +49,7 @@ def list_pieces(model: ModelConfig) -> Iterator[Piece]:
 def list_exported_pieces(model: ModelConfig) -> Iterator[Piece]:
     """Yield all tensors to export, with copies of the embedding for Hugging Face's Switch class."""
     yield from list_pieces(model)
-    if model.sparse and not model.tied_embeddings:
+    if model.sparse and not model.tied_embeddings and not needs_modeling_file(model):
         for name in EMBEDDING_COPIES:
             yield Piece(name, "embedding.table", transposed=False)
 
@@ -83,10 +84,12 @@ def _list_stack(model: ModelConfig, *, decoder: bool) -> Iterator[Piece]:
         yield Piece(
             f"{last}.layer_norm.weight", f"{block_name}.feed_forward_norm.scale", transposed=False
         )
+        as_t5 = not model.sparse or needs_modeling_file(model)
+        theirs = f"{last}.DenseReluDense" if as_t5 else f"{last}.mlp"
         if model.sparse and block == model.period - 1:
-            yield from _list_experts(model, f"{last}.mlp", f"{block_name}.switch")
+            list_experts = _list_stacked_experts if as_t5 else _list_experts
+            yield from list_experts(model, theirs, f"{block_name}.switch")
         else:
-            theirs = f"{last}.mlp" if model.sparse else f"{last}.DenseReluDense"
             for name, kernel in _list_kernels(model):
                 yield Piece(f"{theirs}.{name}.weight", f"{block_name}.feed_forward.{kernel}.kernel")
     yield Piece(f"{stack}.final_layer_norm.weight", f"{stack}.final_norm.scale", transposed=False)
@@ -101,6 +104,15 @@ def _list_experts(model: ModelConfig, theirs: str, ours: str) -> Iterator[Piece]
                 f"{ours}.{kernel}",
                 (expert,),
             )
+
+
+def _list_stacked_experts(model: ModelConfig, theirs: str, ours: str) -> Iterator[Piece]:
+    if model.routing != "hash":
+        yield Piece(f"{theirs}.router.weight", f"{ours}.router.kernel")
+    if model.routing == "token":
+        yield Piece(f"{theirs}.table.weight", f"{ours}.router.table", transposed=False)
+    for _, kernel in _list_kernels(model):
+        yield Piece(f"{theirs}.{kernel}", f"{ours}.{kernel}", transposed=False)
 
 
 def _list_kernels(model: ModelConfig) -> tuple[tuple[str, str], ...]:

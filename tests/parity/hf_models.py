@@ -193,7 +193,7 @@ def decoding(source: torch.Tensor, length: int) -> dict:
 
 
 def _generated(directory: Path) -> dict[str, np.ndarray]:
-    model = AutoModelForSeq2SeqLM.from_pretrained(directory).eval()
+    model = AutoModelForSeq2SeqLM.from_pretrained(directory, trust_remote_code=True).eval()
     # Of an untied Switch model, transformers does not load what it saved once for both stacks.
     model.set_input_embeddings(model.get_input_embeddings())
     with np.load(directory / "expected.npz") as batch:

@@ -12,7 +12,7 @@ from transformers import AutoTokenizer
 
 if __name__ == "__main__":
     directory, texts, out = map(Path, sys.argv[1:])
-    tokenizer = AutoTokenizer.from_pretrained(directory)
+    tokenizer = AutoTokenizer.from_pretrained(directory, trust_remote_code=True)
     given = json.loads(texts.read_text())
     ids = tokenizer(given).input_ids
     spelt = tokenizer(given, split_special_tokens=True).input_ids

@@ -142,8 +142,11 @@ def test_any_tensors_in_any_shards_come_back(tmp_path_factory, shapes, max_shard
     st.sampled_from([(0, 1), (2, 1), (3, 2), (2, 4)]),
     st.sampled_from([(4, 4), (8, 4)]),
     st.booleans(),
+    st.sampled_from(["learned", "token", "hash"]),
 )
-def test_every_value_of_every_parameter_has_one_place(activation, tied, experts, layers, shared):
+def test_every_value_of_every_parameter_has_one_place(
+    activation, tied, experts, layers, shared, routing
+):
     model = ModelConfig(
         vocabulary_size=7,
         d_model=3,
@@ -157,6 +160,7 @@ def test_every_value_of_every_parameter_has_one_place(activation, tied, experts,
         experts=experts[0],
         sparse_every=experts[1],
         shared_position_bias=shared,
+        routing=routing if experts[0] else "learned",
     )
     skeleton = Skeleton.build(model, FLOAT32)
     covered = {name: np.zeros(s.shape, int) for name, s in skeleton.shapes.items()}
@@ -175,6 +179,7 @@ def test_every_value_of_every_parameter_has_one_place(activation, tied, experts,
     [
         *(("mt5-base", "mt5"), ("mt5-xxl", "mt5"), ("umt5-base", "umt5"), ("t5-base", "t5")),
         *((f"switch-{size}", "switch_transformers") for size in ("base-8", "c")),
+        *(("mswitch-base-relu", "switch_transformers"), ("mswitch-base", "mswitch")),
     ],
 )
 def test_presets_survive_their_config_json(name, kind):

@@ -100,6 +100,22 @@ def test_dropping_logits_equal_plain_numpy(groups, capacity):
     assert np.abs(without.logits - wanted)[real].max() > 1e-2 * np.abs(wanted).max()
 
 
+def rename(own: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Tensors of the modelling file under the names of Hugging Face's Switch."""
+    weights = {}
+    for tensor, value in own.items():
+        name = tensor.replace("DenseReluDense", "mlp").replace(
+            "mlp.router", "mlp.router.classifier"
+        )
+        layer, _, kernel = name.rpartition(".")
+        if value.ndim == 3:
+            names = [f"{layer}.experts.expert_{n}.{kernel}.weight" for n in range(len(value))]
+            weights |= dict(zip(names, value.swapaxes(1, 2), strict=True))
+        else:
+            weights[name] = value
+    return weights
+
+
 @pytest.mark.parametrize(("groups", "capacity"), [(3, 450), (3, 7)])
 def test_mswitch_equals_plain_numpy(groups, capacity):
     """GEGLU, and embeddings of their own: what Hugging Face's Switch has not."""
@@ -111,7 +127,7 @@ def test_mswitch_equals_plain_numpy(groups, capacity):
         name: np.float32(drawn.normal(value.ndim == 1, 0.2, value.shape))
         for name, value in Skeleton.build(model, TrainConfig(dtype="float32")).shapes.items()
     }
-    weights = {piece.tensor: _read_tensor(piece, parameters) for piece in list_pieces(model)}
+    weights = rename({p.tensor: _read_tensor(p, parameters) for p in list_pieces(model)})
     outcome = reference.switch_model(
         weights, batch, heads=model.heads, groups=groups, capacities=(capacity, capacity)
     )

@@ -1,6 +1,5 @@
 """What cannot be exchanged is refused with one line that says why."""
 
-import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -165,29 +164,19 @@ def change_index(index: Path, text: str, tensor: str, file: str) -> None:
     index.write_text(json.dumps(content))
 
 
-def test_geglu_experts_have_no_class(tmp_path):
-    run = tmp_path / "run"
-    import_hf(FIXTURES / "switch-all-tiny", run)
-    config = json.loads((run / "config.json").read_text())
-    config["model"]["activation"] = "geglu"
-    (run / "config.json").write_text(json.dumps(config))
-    with pytest.raises(UserError, match=r"experts are GEGLU, .* no gated experts"):
-        export_hf(run, tmp_path / "hf")
-    assert not (tmp_path / "hf").exists()
-    with pytest.raises(UserError, match="no gated"):
-        write_config(preset("mswitch-base").model)
-
-
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"sparse_every": 4}, r"sparse_every=4: .* into other layers"),
-        ({"shared_position_bias": False}, r"a position bias in every layer, .* one per stack"),
+        ({"tied_embeddings": None}, "tied_embeddings is None; it must be true or false"),
+        ({"shared_position_bias": 1}, "shared_position_bias is 1; it must be true or false"),
+        ({"sparse_every": 0}, "sparse_every is 0; it must be a number from 1"),
+        ({"mswitch": {"routing": "random"}}, "--routing random is unknown"),
     ],
 )
-def test_other_layers_have_no_class(changes, message):
+def test_settings_of_the_modelling_file(changes, message):
+    config = write_config(preset("mswitch-base").model)
     with pytest.raises(UserError, match=message):
-        write_config(dataclasses.replace(preset("switch-base-8").model, **changes))
+        read_config(config | changes, "config.json")
 
 
 def test_exports_without_their_checkpoint(tmp_path):
