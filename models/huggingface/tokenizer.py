@@ -43,6 +43,8 @@ def write_tokenizer(directory: Path, model: bytes) -> None:
     storage.write_json(directory / TOKENIZER, _make_tokenizer(proto))
     config = {
         "tokenizer_class": "PreTrainedTokenizerFast",
+        # By default this class also makes token_type_ids, which `generate` of T5 refuses.
+        "model_input_names": ["input_ids", "attention_mask"],
         "additional_special_tokens": list(sentinels.values()),
         "pad_token": proto.pieces[PAD_ID].piece,
         "eos_token": proto.pieces[EOS_ID].piece,

@@ -45,6 +45,7 @@ def train(
         assert value.grad.abs().sum() > 0, name
     model.zero_grad()
     tokenizer = AutoTokenizer.from_pretrained(directory, trust_remote_code=True)
+    model.generate(**tokenizer("a cab <extra_id_0>", return_tensors="pt"), max_new_tokens=2)
     arguments = Seq2SeqTrainingArguments(
         output_dir=str(out),
         max_steps=STEPS,
